@@ -1,0 +1,38 @@
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+SAMPLE := datasets/sample/generated
+
+.PHONY: demo test test-all lint clean
+
+demo: $(VENV)/installed $(SAMPLE)  ## train on the sample data set, print the scores and one predicted tweet
+	$(BIN)/python run_mner.py configs/sample.yaml
+
+test: $(VENV)/installed-dev  ## all tests but the slow ones
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(VENV)/installed-dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:  ## all that was installed, generated or cached; trained models in outputs/ stay
+	rm -rf $(VENV) $(SAMPLE) build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(SAMPLE): | $(VENV)/installed
+	$(BIN)/python datasets/sample/make_sample.py
+
+# The stamps are newer than pyproject.toml exactly when what it asks for is installed.
+$(VENV)/installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -e .
+	touch $@
+
+$(VENV)/installed-dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -e ".[dev]"
+	touch $(VENV)/installed $@
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)

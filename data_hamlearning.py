@@ -1,0 +1,737 @@
+"""What HamLearning reads: tagged tweets, and what the frozen eyes saw in their pictures.
+
+Tweets come as the released text files, as Parquet or from the Hub, and leave as one `DatasetDict`. Visual features are
+computed once per data set and kept as Parquet: `write_visual_features` makes such a file, `VisualFeatures` reads it.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Value, load_dataset
+
+
+TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG", "B-MISC", "I-MISC")
+SPLITS = {"train": ("train",), "validation": ("validation", "valid", "dev"), "test": ("test",)}
+
+_TAG = re.compile(r"O|[BI]-\S+")
+_TAG_BEHIND_A_SPACE = re.compile(r" (O|[BI]-\S+)$")
+
+
+def _is_tag(text: Any) -> bool:
+    return isinstance(text, str) and _TAG.fullmatch(text) is not None
+
+
+def _canonical(tag: str) -> str:
+    """Twitter-2015 says OTHER where the literature, and Twitter-2017, say MISC."""
+    return tag[:2] + "MISC" if tag[1:] == "-OTHER" else tag
+
+
+# ----------------------------------------------------------------------------------------------------------- tweets
+
+
+def read_tweets(path: str | os.PathLike) -> dict[str, list]:
+    r"""Read one file of the released text format.
+
+    ```python
+    >>> read_tweets("twitter2017/train.txt")["tokens"][0]
+    ['New', 'Post', ':', ...]
+    ```
+
+    A tweet is a line `IMGID:<id>`, then a line `token<TAB>tag` for each token, then a blank line. Lines end at `"\n"`
+    and nowhere else, and no token is stripped: `"\xa0"` is one. A file whose first line ends in `"\r\n"` was saved on
+    Windows: there, and only there, one `"\r"` is dropped from the end of each line. OTHER becomes MISC; an I- tag that
+    no B- opens stays as it is. A file in which no line has a tag is read as tokens alone.
+
+    Args:
+        path: The text file, UTF-8.
+
+    Returns:
+        `id` (one string a tweet), `tokens` (a list of strings each) and, if the file is tagged, `ner_tags` (a list of
+        strings each, as long as its tokens).
+
+    Raises:
+        ValueError: The file is empty or malformed; the message names file, line and text.
+    """
+    path = Path(path)
+    raw = path.read_bytes()
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"{path}, line {line}: the byte 0x{raw[error.start]:02x} is not UTF-8: save the file as UTF-8"
+        ) from None
+    lines = text.split("\n")
+    if lines[0].endswith("\r"):
+        lines = [line.removesuffix("\r") for line in lines]
+
+    ids: list[str] = []
+    tokens: list[list[str]] = []
+    tags: list[list[str]] = []
+    first_token: tuple[int, str] | None = None  # the first token line decides whether the file is tagged
+    tagged = in_tweet = False
+    opened_at = 0
+
+    def fail(number: int, problem: str) -> None:
+        raise ValueError(f"{path}, line {number}: {problem}")
+
+    def close_tweet() -> None:
+        if in_tweet and not tokens[-1]:
+            fail(opened_at, f"the tweet {'IMGID:' + ids[-1]!r} has no tokens: add its token lines or remove it")
+
+    for number, line in enumerate(lines, start=1):
+        if line == "":
+            close_tweet()
+            in_tweet = False
+        elif line.startswith("IMGID:") and "\t" not in line:
+            close_tweet()
+            if line == "IMGID:":
+                fail(number, "'IMGID:' names no image: write IMGID:<id>")
+            ids.append(line.removeprefix("IMGID:"))
+            tokens.append([])
+            tags.append([])
+            in_tweet, opened_at = True, number
+        elif not in_tweet:
+            fail(number, f"{line!r} belongs to no tweet: put a line IMGID:<id> before the first token of each tweet")
+        else:
+            if first_token is None:
+                first_token, tagged = (number, line), "\t" in line
+            fields = line.split("\t")
+            if tagged and len(fields) != 2:
+                found = "no tab" if len(fields) == 1 else f"{len(fields) - 1} tabs"
+                fail(number, f"{line!r} has {found}: write token<TAB>tag")
+            if not tagged and len(fields) > 1:
+                fail(
+                    number,
+                    f"{line!r} has a tag, but line {first_token[0]}, {first_token[1]!r}, has none: write "
+                    "token<TAB>tag on every line, or tokens alone on every line",
+                )
+            if not tagged and _TAG_BEHIND_A_SPACE.search(line):
+                fail(number, f"{line!r} has a space between token and tag: write a tab there")
+            if tagged and not _is_tag(fields[1]):
+                fail(number, f"{line!r} has the tag {fields[1]!r}: write O, B-TYPE or I-TYPE, such as B-PER")
+            tokens[-1].append(fields[0])
+            if tagged:
+                tags[-1].append(_canonical(fields[1]))
+    close_tweet()
+    if not ids:
+        raise ValueError(f"{path} holds no tweet: expected lines IMGID:<id> and token<TAB>tag")
+    return {"id": ids, "tokens": tokens, "ner_tags": tags} if tagged else {"id": ids, "tokens": tokens}
+
+
+def load_tweets(
+    data_dir: str | os.PathLike | None = None,
+    dataset_name: str | None = None,
+    dataset_config_name: str | None = None,
+    revision: str | None = None,
+    cache_dir: str | None = None,
+) -> DatasetDict:
+    """Load the splits of a data set, from a folder or from the Hub.
+
+    ```python
+    >>> load_tweets("twitter2017")
+    DatasetDict({
+        train: Dataset({
+            features: ['id', 'tokens', 'ner_tags'],
+            num_rows: 3373
+        })
+        ...
+    ```
+
+    A folder holds `train.txt`, `valid.txt` (or `validation.txt`, `dev.txt`) and `test.txt` in the released text format
+    (see `read_tweets`), or Parquet files of those names (`train.parquet`, `train-00000-of-00001.parquet`), in the
+    folder itself or in its subfolder `data/`. The splits that exist are returned, as `train`, `validation` and `test`.
+
+    Columns: `id` (string), `tokens` (list of strings), `ner_tags` (list of `ClassLabel`; absent where a split has no
+    tags), `image` where there is one, and whatever else a Parquet file holds. All splits share one list of labels:
+    `TAGS` if it holds every tag of the data, else O and then B-X, I-X for each type X in alphabetical order. Tags may
+    be stored as strings; OTHER becomes MISC.
+
+    Args:
+        data_dir: The folder. Either this or `dataset_name`.
+        dataset_name: A data set on the Hub, or what else `datasets.load_dataset` takes.
+        dataset_config_name: Its configuration, if it has several.
+        revision: Its branch, tag or commit.
+        cache_dir: Where `datasets` keeps what it converts; its default if None.
+
+    Raises:
+        FileNotFoundError: The folder or every split file is missing.
+        ValueError: Not exactly one source was given, or a split is empty or malformed; the message names split, row
+            and id, or file and line.
+    """
+    if (data_dir is None) == (dataset_name is None):
+        raise ValueError(
+            f"data_dir is {data_dir!r} and dataset_name is {dataset_name!r}: give exactly one of them, a folder or a "
+            "data set of the Hub"
+        )
+    if data_dir is not None:
+        if dataset_config_name is not None or revision is not None:
+            raise ValueError(
+                f"dataset_config_name is {dataset_config_name!r} and revision is {revision!r}, but a folder "
+                f"(data_dir={str(data_dir)!r}) has neither: leave both out, or give dataset_name"
+            )
+        loaded = _load_folder(Path(data_dir), cache_dir)
+    else:
+        found = load_dataset(dataset_name, dataset_config_name, revision=revision, cache_dir=cache_dir)
+        names = {alias: split for split, aliases in SPLITS.items() for alias in aliases}
+        loaded = {names.get(split, split): dataset for split, dataset in found.items()}
+
+    tables = {split: _check_split(split, dataset) for split, dataset in loaded.items()}
+    tags = {split: _tag_names(split, loaded[split], table) for split, table in tables.items()}
+    seen = {_canonical(name) for names, _ in tags.values() for name in names}
+    if seen <= set(TAGS):
+        labels = list(TAGS)
+    else:
+        types = sorted({tag[2:] for tag in seen - {"O"}})
+        labels = ["O", *(f"{prefix}-{type_}" for type_ in types for prefix in "BI")]
+
+    splits = {}
+    for split, dataset in loaded.items():
+        columns = dataset.column_names
+        if "ner_tags" in columns:
+            names, indices = tags[split]
+            label_of = np.array([labels.index(_canonical(name)) for name in names], dtype=np.int64)
+            lengths = pc.list_value_length(tables[split]["tokens"]).to_numpy()
+            offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+            tag_lists = pa.ListArray.from_arrays(offsets, label_of[indices])
+            dataset = dataset.remove_columns("ner_tags")
+            dataset = dataset.add_column("ner_tags", tag_lists, feature=List(ClassLabel(names=labels)))
+            dataset = dataset.select_columns(columns)
+        if dataset.features["id"].dtype != "string":
+            dataset = dataset.cast_column("id", Value("string"))
+        if "image" in columns and not isinstance(dataset.features["image"], Image):
+            dataset = dataset.cast_column("image", Image())
+        splits[split] = dataset
+    return DatasetDict(splits)
+
+
+def _load_folder(folder: Path, cache_dir: str | None) -> dict[str, Dataset]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not a folder: give the folder that holds train.txt or the Parquet files")
+    splits = {}
+    for split, aliases in SPLITS.items():
+        sources = []  # each a list of files; a second source would leave open which one is meant
+        for alias in aliases:
+            text = folder / f"{alias}.txt"
+            sources += [[text]] if text.is_file() else []
+            for place in (folder, folder / "data"):
+                parquet = [*place.glob(f"{alias}.parquet"), *sorted(place.glob(f"{alias}[-_][0-9]*.parquet"))]
+                sources += [parquet] if parquet else []
+        if len(sources) > 1:
+            names = ", ".join(str(files[0].relative_to(folder)) for files in sources)
+            raise ValueError(f"{folder} holds the {split} split more than once ({names}): keep one of them")
+        if sources and sources[0][0].suffix == ".txt":
+            columns = read_tweets(sources[0][0])
+            features = {name: Value("string") if name == "id" else List(Value("string")) for name in columns}
+            splits[split] = Dataset.from_dict(columns, features=Features(features))
+        elif sources:
+            if not any(pq.read_metadata(file).num_rows for file in sources[0]):
+                raise ValueError(f"the {split} split, {sources[0][0]}, is empty: fill the file or remove it")
+            # One call a split: files read together share the first one's label names, whatever the others say.
+            files = [str(file) for file in sources[0]]
+            splits[split] = Dataset.from_parquet(files, split=split, cache_dir=cache_dir)
+    if not splits:
+        raise FileNotFoundError(
+            f"{folder} holds no split: expected train.txt, valid.txt and test.txt, or train.parquet or "
+            "data/train-00000-of-00001.parquet and so on"
+        )
+    return splits
+
+
+def _check_split(split: str, dataset: Dataset) -> pa.Table:
+    """Check columns and lengths, and return `id`, `tokens` and `ner_tags` (where there) as an Arrow table."""
+    missing = [name for name in ("id", "tokens") if name not in dataset.column_names]
+    if missing:
+        raise ValueError(
+            f"the {split} split has no column {' and no column '.join(map(repr, missing))}, only "
+            f"{dataset.column_names}: rename its columns to id, tokens, ner_tags and image"
+        )
+    if dataset.features["id"].dtype not in ("string", "large_string", "int32", "int64"):
+        raise ValueError(f"the {split} split has ids of type {dataset.features['id']}: store them as strings")
+    if getattr(getattr(dataset.features["tokens"], "feature", None), "dtype", None) not in ("string", "large_string"):
+        raise ValueError(
+            f"the {split} split has tokens of type {dataset.features['tokens']}: store them as lists of strings"
+        )
+    columns = [name for name in ("id", "tokens", "ner_tags") if name in dataset.column_names]
+    table = dataset.select_columns(columns).with_format("arrow")[:].combine_chunks()
+
+    token_counts = pc.fill_null(pc.list_value_length(table["tokens"]), 0).to_numpy()
+    if table["id"].null_count:
+        row = int(np.flatnonzero(table["id"].is_null().to_numpy())[0])
+        raise ValueError(f"the {split} split, row {row} has no id: give the tweet one, it names its picture")
+    if (token_counts == 0).any():
+        row = int(np.flatnonzero(token_counts == 0)[0])
+        raise ValueError(f"{_place(split, row, table)} has no tokens: remove the tweet")
+    if pc.list_flatten(table["tokens"]).null_count:
+        row = int(np.flatnonzero([None in tokens for tokens in table["tokens"].to_pylist()])[0])
+        raise ValueError(f"{_place(split, row, table)} has a token that is null: store it as a string")
+    if "ner_tags" in columns:
+        tag_counts = pc.fill_null(pc.list_value_length(table["ner_tags"]), 0).to_numpy()
+        if (tag_counts != token_counts).any():
+            row = int(np.flatnonzero(tag_counts != token_counts)[0])
+            raise ValueError(
+                f"{_place(split, row, table)} has {token_counts[row]} tokens but {tag_counts[row]} tags: give each "
+                "token one tag, or remove the column ner_tags to predict"
+            )
+    return table
+
+
+def _place(split: str, row: int, table: pa.Table) -> str:
+    return f"the {split} split, row {row} (id {table['id'][row].as_py()!r})"
+
+
+def _tag_names(split: str, dataset: Dataset, table: pa.Table) -> tuple[list[str], np.ndarray]:
+    """Return the names of the tags as the split stores them, and for each token of the split the index of its name."""
+    if "ner_tags" not in table.column_names:
+        return [], np.zeros(0, dtype=np.int64)
+    values = pc.list_flatten(table["ner_tags"]).combine_chunks()
+    rows = pc.list_parent_indices(table["ner_tags"]).to_numpy()
+    feature = dataset.features["ner_tags"].feature
+    remedy = "write O, B-TYPE or I-TYPE, such as B-PER"
+    if values.null_count:
+        row = int(rows[np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0]])
+        raise ValueError(f"{_place(split, row, table)} has a tag that is null: {remedy}")
+    if isinstance(feature, ClassLabel):
+        names, indices = feature.names, values.to_numpy()
+        outside = (indices < 0) | (indices >= len(names))
+        if outside.any():
+            first = int(np.flatnonzero(outside)[0])
+            raise ValueError(
+                f"{_place(split, int(rows[first]), table)} has the tag {indices[first]}, but the column names "
+                f"{len(names)} tags, 0 to {len(names) - 1}: give every token one of them"
+            )
+        unknown = [name for name in names if not _is_tag(name)]
+        if unknown:
+            raise ValueError(f"the {split} split names the tag {unknown[0]!r} in its column ner_tags: {remedy}")
+        return names, indices
+    if feature.dtype not in ("string", "large_string"):
+        raise ValueError(
+            f"the {split} split has ner_tags of type {feature}, which says nothing of their names: store the tags as "
+            "strings, or as datasets.ClassLabel"
+        )
+    encoded = values.dictionary_encode()
+    names, indices = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
+    for index, name in enumerate(names):
+        if not _is_tag(name):
+            row = int(rows[np.flatnonzero(indices == index)[0]])
+            raise ValueError(f"{_place(split, row, table)} has the tag {name!r}: {remedy}")
+    return names, indices
+
+
+def split_sha256(dataset: Dataset) -> str:
+    r"""Hash a split as it would stand in the released text format, so that it has one hash however it is stored.
+
+    ```python
+    >>> split_sha256(load_tweets("twitter2017")["test"])[:12]
+    'a7d9e172ae85'
+    ```
+
+    What is hashed: for each tweet `"IMGID:<id>\n"`, `"<token>\t<tag>\n"` for each token (`"<token>\n"` in a split
+    without tags) and `"\n"`, in UTF-8. For Twitter-2017 these are the bytes of the released files, so `sha256sum`
+    prints the same. For Twitter-2015 it does not: those files say OTHER for MISC, and lack the last blank line.
+
+    Args:
+        dataset: One split, as `load_tweets` returns it.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    columns = [name for name in ("id", "tokens", "ner_tags") if name in dataset.column_names]
+    names = dataset.features["ner_tags"].feature.names if "ner_tags" in columns else []
+    for tweet in dataset.select_columns(columns).with_format(None):
+        lines = [f"IMGID:{tweet['id']}", *tweet["tokens"], "", ""]
+        for position, tag in enumerate(tweet.get("ner_tags", []), start=1):
+            lines[position] += "\t" + names[tag]
+        digest.update("\n".join(lines).encode())
+    return digest.hexdigest()
+
+
+# -------------------------------------------------------------------------------------------------- visual features
+
+_METADATA_KEY = b"hamlearning"
+_ROW_GROUP = 256  # at 15 regions of 2048 half floats, 16 MB
+_BOX_TOLERANCE = 1e-4
+_VISUAL_SCHEMA = pa.schema(
+    {
+        "id": pa.string(),
+        "image_size": pa.list_(pa.int32()),
+        "image_features": pa.list_(pa.float16()),
+        "boxes": pa.list_(pa.list_(pa.float32())),
+        "class_ids": pa.list_(pa.int32()),
+        "scores": pa.list_(pa.float32()),
+        "features": pa.list_(pa.list_(pa.float16())),
+    }
+)
+_REGION_COLUMNS = ("boxes", "class_ids", "scores", "features")
+
+
+class VisualFeatures(Mapping):
+    """The visual features of a data set, by image id.
+
+    ```python
+    >>> eyes = VisualFeatures("caption_features.parquet")
+    >>> eyes["17_06_12483"]["features"].shape
+    (1, 384)
+    ```
+
+    Opening reads the whole file into flat arrays and checks every row, so that training meets no surprise. An entry is
+    a dict of NumPy arrays, N regions with the best score first, N possibly 0:
+
+    - `image_size` (2,) integer, width and height in pixels
+    - `image_features` (D_i,) float32
+    - `boxes` (N, 4) float32, each (x_c, y_c, h, w) as shares of the picture's height and width, in [0, 1]
+    - `class_ids` (N,) integer, in [0, num_classes)
+    - `scores` (N,) float32
+    - `features` (N, D_f) float32
+
+    What the file stores as half floats stays so in memory and is widened in the entry; all else is a view of the flat
+    arrays, not to be written into. A picture that the file lacks raises KeyError; `get` returns None for it.
+
+    Args:
+        path: The Parquet file. Columns other than `id` and the six above are not read.
+
+    Attributes:
+        path: The file.
+        metadata: What the file says of its making: `image_feature_size`, `region_feature_size`, `class_names` and
+            whatever its writer added.
+        image_feature_size: D_i.
+        region_feature_size: D_f.
+        class_names: The detector's classes, by class id.
+        num_classes: Their number.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is no Parquet, lacks columns or metadata, or a row breaks the above; the message names
+            file, image id and value.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        try:
+            file = pq.ParquetFile(self.path)
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"{self.path} is not a Parquet file ({error}): give a visual feature file") from None
+        with file:
+            stored = (file.schema_arrow.metadata or {}).get(_METADATA_KEY)
+            if stored is None:
+                raise ValueError(
+                    f"{self.path} has no metadata {_METADATA_KEY.decode()!r} in its schema: write the file with "
+                    "write_visual_features"
+                )
+            try:
+                self.metadata = json.loads(stored)
+            except ValueError as error:
+                raise ValueError(
+                    f"{self.path} has metadata {_METADATA_KEY.decode()!r} that is not JSON ({error}): write the file "
+                    "with write_visual_features"
+                ) from None
+            _check_metadata(self.path, self.metadata)
+            _check_schema(self.path, file.schema_arrow)
+            # One row group at a time: over several, `iter_batches` keeps what it has read of all of them.
+            blocks = [
+                _flat_arrays(self.path, batch, self.metadata)
+                for group in range(file.num_row_groups)
+                for batch in file.iter_batches(_ROW_GROUP, row_groups=[group], columns=_VISUAL_SCHEMA.names)
+            ]
+        if not blocks:
+            raise ValueError(f"{self.path} holds no row: write one row for each picture")
+        self.class_names: tuple[str, ...] = tuple(self.metadata["class_names"])
+
+        ids = [id_ for block in blocks for id_ in block["id"]]
+        self._row_of = {id_: row for row, id_ in enumerate(ids)}
+        if len(self._row_of) != len(ids):
+            twice = next(id_ for row, id_ in enumerate(ids) if self._row_of[id_] != row)
+            raise ValueError(f"{self.path}, image {twice!r}: more than one row has this id: keep one row an image")
+        counts = np.concatenate([block["counts"] for block in blocks])
+        self._offsets = np.concatenate([[0], np.cumsum(counts)])
+        # Popped, so that only one column at a time is in memory twice.
+        self._arrays = {name: np.concatenate([b.pop(name) for b in blocks]) for name in _VISUAL_SCHEMA.names[1:]}
+
+    @property
+    def image_feature_size(self) -> int:
+        """D_i, the width of `image_features`."""
+        return self.metadata["image_feature_size"]
+
+    @property
+    def region_feature_size(self) -> int:
+        """D_f, the width of `features`."""
+        return self.metadata["region_feature_size"]
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes the detector tells apart."""
+        return len(self.class_names)
+
+    def __getitem__(self, image_id: str) -> dict[str, np.ndarray]:
+        row = self._row_of[image_id]
+        regions = slice(self._offsets[row], self._offsets[row + 1])
+        entry = {name: array[regions if name in _REGION_COLUMNS else row] for name, array in self._arrays.items()}
+        for name in ("image_features", "features"):
+            entry[name] = entry[name].astype(np.float32, copy=False)
+        return entry
+
+    def __contains__(self, image_id: object) -> bool:
+        return image_id in self._row_of
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._row_of)
+
+    def __len__(self) -> int:
+        return len(self._row_of)
+
+
+def write_visual_features(
+    path: str | os.PathLike, rows: Iterable[Mapping[str, Any]], metadata: Mapping[str, Any]
+) -> int:
+    """Write a visual feature file, checked as `VisualFeatures` checks it.
+
+    ```python
+    >>> metadata = {"image_feature_size": 2048, "region_feature_size": 2048, "class_names": ["person", "ball"]}
+    >>> write_visual_features("features.parquet", rows, metadata)
+    4819
+    ```
+
+    Rows are taken as they come and written in groups of 256, so that a generator never fills the memory. The file
+    appears under its name once it is complete; a failure leaves whatever stood there. `image_features` and `features`
+    are stored as half floats (about 3 digits, at most 65504), the other numbers as 32 bits.
+
+    Args:
+        path: Where the file goes. Its folder exists.
+        rows: One dict a picture: `id` (a string, in no other row) and the six arrays of a `VisualFeatures` entry.
+            A picture without regions has empty lists.
+        metadata: `image_feature_size`, `region_feature_size`, `class_names`, and what tells how the features were
+            made: the vision config, the hash of its weights. JSON values.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        ValueError: The metadata or a row breaks what `VisualFeatures` promises, or there is no row; the message names
+            file, image id and value.
+    """
+    path = Path(path)
+    _check_metadata(path, metadata)
+    schema = _VISUAL_SCHEMA.with_metadata({_METADATA_KEY: json.dumps(dict(metadata)).encode()})
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    seen: set[str] = set()
+    group: list[dict[str, Any]] = []
+    written = 0
+    try:
+        # Features hardly repeat: a dictionary of their values would be built in vain.
+        with pq.ParquetWriter(partial, schema, compression="zstd", use_dictionary=["id"]) as writer:
+
+            def flush() -> None:
+                batch = _record_batch(group, schema)
+                _flat_arrays(path, batch, metadata)
+                writer.write_batch(batch)
+                group.clear()
+
+            for number, row in enumerate(rows):
+                group.append(_row_arrays(path, number, row))
+                if group[-1]["id"] in seen:
+                    raise ValueError(
+                        f"{path}, image {group[-1]['id']!r}: more than one row has this id: keep one row an image"
+                    )
+                seen.add(group[-1]["id"])
+                written += 1
+                if len(group) == _ROW_GROUP:
+                    flush()
+            if group:
+                flush()
+            if not written:
+                raise ValueError(f"{path} would hold no row: give one row for each picture")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return written
+
+
+def _row_arrays(path: Path, number: int, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn one row into the arrays of the schema; their sizes and values are checked a group at a time."""
+    if set(row) != set(_VISUAL_SCHEMA.names):
+        raise ValueError(f"{path}, row {number} has the keys {sorted(row)}: give {sorted(_VISUAL_SCHEMA.names)}")
+    if not isinstance(row["id"], str):
+        raise ValueError(f"{path}, row {number} has the id {row['id']!r}: give a string")
+    arrays: dict[str, Any] = {"id": row["id"]}
+    for field in _VISUAL_SCHEMA:
+        if field.name == "id":
+            continue
+        dims, number_type = _dims_and_number_type(field.type)
+        dtype = number_type.to_pandas_dtype()
+        try:
+            given = np.asarray(row[field.name])
+            if given.size == 0:
+                given = np.zeros((0,) * dims, dtype)
+            with np.errstate(over="ignore", invalid="ignore"):
+                array = given.astype(dtype)
+            if given.ndim != dims:
+                raise ValueError(f"its shape is {given.shape}")
+            if pa.types.is_integer(number_type) and not np.array_equal(array, given):
+                raise ValueError(f"{given.tolist()} are not 32-bit integers")
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"{path}, image {row['id']!r}: {field.name} is not an array of {dims} dimension{'s' * (dims > 1)} of "
+                f"{number_type} ({error}): give one"
+            ) from None
+        arrays[field.name] = array
+    return arrays
+
+
+def _record_batch(group: list[dict[str, Any]], schema: pa.Schema) -> pa.RecordBatch:
+    def lists_of(values: pa.Array, lengths: Any) -> pa.Array:
+        return pa.ListArray.from_arrays(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32), values)
+
+    columns = [pa.array([row["id"] for row in group])]
+    for name in schema.names[1:]:
+        arrays = [row[name] for row in group]
+        lengths = [len(array) for array in arrays]
+        column = pa.array(np.concatenate([array.ravel() for array in arrays]))
+        if arrays[0].ndim == 2:
+            column = lists_of(column, np.repeat([array.shape[1] for array in arrays], lengths))
+        columns.append(lists_of(column, lengths))
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _dims_and_number_type(type_: pa.DataType) -> tuple[int, pa.DataType]:
+    dims = 0
+    while pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_):
+        dims, type_ = dims + 1, type_.value_type
+    return dims, type_
+
+
+def _check_metadata(path: Path, metadata: Any) -> None:
+    if not isinstance(metadata, Mapping):
+        raise ValueError(f"{path} has the metadata {metadata!r}: give a dict")
+    for key in ("image_feature_size", "region_feature_size"):
+        size = metadata.get(key)
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise ValueError(f"{path} has {key} = {size!r} in its metadata: give the number of features, at least 1")
+    names = metadata.get("class_names")
+    if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(
+            f"{path} has class_names = {names!r} in its metadata: give a list of strings, one for each class id"
+        )
+
+
+def _check_schema(path: Path, schema: pa.Schema) -> None:
+    missing = [name for name in _VISUAL_SCHEMA.names if name not in schema.names]
+    if missing:
+        raise ValueError(
+            f"{path} lacks the columns {missing}, it has {schema.names}: write the file with write_visual_features"
+        )
+    for field in _VISUAL_SCHEMA:
+        found = schema.field(field.name).type
+        dims, number_type = _dims_and_number_type(field.type)
+        found_dims, found_number_type = _dims_and_number_type(found)
+        same_kind = (
+            pa.types.is_floating(found_number_type)
+            if pa.types.is_floating(number_type)
+            else pa.types.is_integer(found_number_type)
+            if pa.types.is_integer(number_type)
+            else pa.types.is_string(found_number_type) or pa.types.is_large_string(found_number_type)
+        )
+        if found_dims != dims or not same_kind:
+            raise ValueError(f"{path} has a column {field.name!r} of type {found}: store it as {field.type}")
+
+
+def _flat_arrays(path: Path, batch: pa.RecordBatch, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Check a batch of rows, and return its columns flat: n rows, and R regions in all.
+
+    `id` (n strings), `counts` (n,), `image_size` (n, 2), `image_features` (n, D_i), `boxes` (R, 4), `class_ids` (R,),
+    `scores` (R,), `features` (R, D_f).
+    """
+    ids = batch.column("id").to_pylist()
+
+    def fail(row: int, problem: str) -> None:
+        raise ValueError(f"{path}, image {ids[row]!r}: {problem}")
+
+    def lengths_of(name: str, lists: pa.Array, owners: np.ndarray) -> np.ndarray:
+        if lists.null_count:
+            first = int(np.flatnonzero(lists.is_null().to_numpy(zero_copy_only=False))[0])
+            fail(owners[first], f"{name} has a list that is null: write an empty one for no region")
+        return pc.list_value_length(lists).to_numpy().astype(np.int64)
+
+    def flat(name: str, width: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Return the column's numbers, in lines of `width`, and how many entries each row has."""
+        column = batch.column(name)
+        owners = np.arange(len(ids))  # the row that each list belongs to
+        counts = lengths = lengths_of(name, column, owners)
+        two_dims = _dims_and_number_type(column.type)[0] == 2
+        column = column.flatten()
+        if two_dims:
+            owners = np.repeat(owners, counts)
+            lengths = lengths_of(name, column, owners)
+            column = column.flatten()
+        if column.null_count:
+            first = int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
+            fail(np.repeat(owners, lengths)[first], f"{name} has a number that is null: write a number")
+        numbers = column.to_numpy(zero_copy_only=False)
+        if width is None:
+            return numbers, counts
+        if (lengths != width).any():
+            first = int(np.flatnonzero(lengths != width)[0])
+            fail(owners[first], f"{name} has {lengths[first]} numbers where {width} belong: {sizes_remedy}")
+        return numbers.reshape(-1, width), counts
+
+    sizes_remedy = (
+        "an image_size has 2 numbers, a box 4, image_features and features as many as the metadata's "
+        f"image_feature_size ({metadata['image_feature_size']}) and region_feature_size "
+        f"({metadata['region_feature_size']}) say"
+    )
+    if None in ids:
+        raise ValueError(f"{path} has a row whose id is null: give every row the id of its image")
+    arrays: dict[str, np.ndarray] = {}
+    arrays["image_size"], _ = flat("image_size", 2)
+    arrays["image_features"], _ = flat("image_features", metadata["image_feature_size"])
+    arrays["boxes"], counts = flat("boxes", 4)
+    for name, width in (("class_ids", None), ("scores", None), ("features", metadata["region_feature_size"])):
+        arrays[name], others = flat(name, width)
+        if (others != counts).any():
+            row = int(np.flatnonzero(others != counts)[0])
+            fail(row, f"{counts[row]} boxes but {others[row]} {name}: write one of each for every region")
+
+    region_rows = np.repeat(np.arange(len(ids)), counts)
+    for name, array in arrays.items():
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            first = tuple(np.argwhere(~np.isfinite(array))[0])
+            row = region_rows[first[0]] if name in _REGION_COLUMNS else first[0]
+            fail(
+                row,
+                f"{name} holds {array[first]}: compute it anew, NaN and infinity cannot be learned from (a half float "
+                "holds at most 65504)",
+            )
+    for row in np.flatnonzero((arrays["image_size"] < 1).any(axis=1))[:1]:
+        fail(row, f"image_size is {arrays['image_size'][row].tolist()}: give width and height in pixels, at least 1")
+    x, y, h, w = arrays["boxes"].T
+    reaches = np.stack([x, y, h, w, x - w / 2, x + w / 2, y - h / 2, y + h / 2])
+    outside = ((reaches < -_BOX_TOLERANCE) | (reaches > 1 + _BOX_TOLERANCE)).any(axis=0)
+    for region in np.flatnonzero(outside)[:1]:
+        fail(
+            region_rows[region],
+            f"the box {arrays['boxes'][region].tolist()} is not within [0, 1]: give (x_c, y_c, h, w) as shares of the "
+            "picture, and clamp the box to the picture first",
+        )
+    for region in np.flatnonzero((h <= 0) | (w <= 0))[:1]:
+        fail(region_rows[region], f"the box {arrays['boxes'][region].tolist()} has no area: drop the region")
+    num_classes = len(metadata["class_names"])
+    for region in np.flatnonzero((arrays["class_ids"] < 0) | (arrays["class_ids"] >= num_classes))[:1]:
+        fail(
+            region_rows[region],
+            f"the class id {arrays['class_ids'][region]} is not in [0, {num_classes}): the metadata's class_names has "
+            f"{num_classes} names, name every class",
+        )
+    # What is stored wider than need be is narrowed here; half floats stay.
+    for name in ("image_features", "boxes", "scores", "features"):
+        if arrays[name].dtype == np.float64:
+            arrays[name] = arrays[name].astype(np.float32)
+    return {"id": ids, "counts": counts, **arrays}

@@ -1,0 +1,960 @@
+"""The trainable network of HamLearning: one small class per box of the paper's Figure 2, top to bottom.
+
+Letters in shapes: B tweets, S sub-tokens, W words, N regions, d hidden size, T tags, R spatial relations, L rounds.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import AutoModel, PreTrainedModel, initialization
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils import ModelOutput, can_return_tuple
+
+
+try:
+    from torchcrf import CRF
+except ImportError as error:
+    raise ImportError("HamLearning decodes with `torchcrf`, of the package pytorch-crf: pip install pytorch-crf") from error
+try:
+    from .configuration_hamlearning import HamLearningConfig
+except ImportError:
+    if __package__:
+        raise
+    from configuration_hamlearning import HamLearningConfig
+
+
+# Ids of the relations between two regions; id 0 is the absence of an edge.
+SPATIAL_RELATIONS = ("none", "inside", "cover", "overlap", *(f"class{k}" for k in range(1, 9)))
+# Edges and centres of boxes this close are the same: boxes that touch the picture's edge differ by rounding.
+BOX_TOLERANCE = 1e-6
+WHOLE_PICTURE = (0.5, 0.5, 1.0, 1.0)  # x_c, y_c, h, w
+
+
+@dataclass
+class HamLearningModelOutput(ModelOutput):
+    """What the trunk returns.
+
+    Args:
+        last_hidden_state: (B, W, d), the words' states H after the last round.
+        word_mask: (B, W), true for a word, false for padding.
+        relevance: (B, views) or None, C^r of Eq 8 in (-1, 1), semantic view first; 0 for a tweet without a picture.
+            Its sign means nothing: read the absolute value.
+        hidden_states: when asked, the words' states after the text encoder, the textual Transformer, Eq 12 and each
+            round, (B, W, d) each.
+        attentions: when asked, the words' attention to the regions in each round, (B, heads, W, N) each.
+    """
+
+    last_hidden_state: torch.FloatTensor | None = None
+    word_mask: torch.BoolTensor | None = None
+    relevance: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+@dataclass
+class HamLearningTokenClassifierOutput(ModelOutput):
+    """What the token classifier returns.
+
+    Args:
+        loss: scalar, negative log-likelihood averaged over tweets (Eq 17), when `labels` are given.
+        logits: (B, W, T), the emissions.
+        predictions: (B, W), ids of the most probable tag sequence (Eq 18), -100 on padding; in eval mode only.
+        scores: (B, W), at the first word of each predicted entity its probability, 0 elsewhere; in eval mode only.
+        relevance: see `HamLearningModelOutput`.
+        hidden_states: see `HamLearningModelOutput`.
+        attentions: see `HamLearningModelOutput`.
+    """
+
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    predictions: torch.LongTensor | None = None
+    scores: torch.FloatTensor | None = None
+    relevance: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+def spatial_relations(
+    region_boxes: torch.Tensor, image_sizes: torch.Tensor, region_mask: torch.Tensor
+) -> torch.LongTensor:
+    """Spatial relation of every ordered pair of nodes, node 0 being the picture (Section 3.1.2, Spatial Encoding).
+
+    ```python
+    >>> boxes = torch.tensor([[[0.5, 0.5, 0.8, 0.8], [0.5, 0.5, 0.2, 0.2]]])  # the first contains the second
+    >>> spatial_relations(boxes, torch.tensor([[640, 480]]), torch.ones(1, 2))
+    tensor([[[0, 1, 1],
+             [2, 0, 3],
+             [2, 3, 0]]])
+    ```
+
+    Entry [i, j] is the relation of i to j, and so of the message that i receives from j: `inside` if i contains j,
+    `cover` if j contains i, `overlap` if their IoU exceeds 0.5 or they have one centre, `class1` to `class8` (the
+    eighth of the circle into which the arrow from i to j points, clockwise on the screen from "right") if their
+    centres are at most half the picture's diagonal apart, else `none`. Swapping i and j swaps inside and cover, and
+    turns class k into class k + 4.
+
+    Args:
+        region_boxes: (B, N, 4), boxes (x_c, y_c, h, w) in [0, 1].
+        image_sizes: (B, 2), (width, height) in pixels: distances and angles are those of the picture as it is seen.
+        region_mask: (B, N), true for a region, false for padding.
+
+    Returns:
+        (B, N + 1, N + 1) ids into `SPATIAL_RELATIONS`; the diagonal and padding are `none`.
+    """
+    boxes = region_boxes.float()
+    region_mask = region_mask.bool()
+    x, y, height, width = boxes.unbind(-1)  # (B, N) each
+    left, right, top, bottom = x - width / 2, x + width / 2, y - height / 2, y + height / 2
+
+    def pairs(values):  # value of i and value of j, as they broadcast to (B, N, N)
+        return values[:, :, None], values[:, None, :]
+
+    (left_i, left_j), (right_i, right_j) = pairs(left), pairs(right)
+    (top_i, top_j), (bottom_i, bottom_j) = pairs(top), pairs(bottom)
+    contains = (
+        (left_i <= left_j + BOX_TOLERANCE)
+        & (right_j <= right_i + BOX_TOLERANCE)
+        & (top_i <= top_j + BOX_TOLERANCE)
+        & (bottom_j <= bottom_i + BOX_TOLERANCE)
+    )
+    is_contained = contains.transpose(1, 2)
+    identical = contains & is_contained
+
+    intersection = (torch.minimum(right_i, right_j) - torch.maximum(left_i, left_j)).clamp(min=0) * (
+        torch.minimum(bottom_i, bottom_j) - torch.maximum(top_i, top_j)
+    ).clamp(min=0)
+    area_i, area_j = pairs(width * height)
+    iou_above_half = 2 * intersection > area_i + area_j - intersection
+
+    (x_i, x_j), (y_i, y_j) = pairs(x), pairs(y)
+    dx, dy = x_j - x_i, y_j - y_i
+    dx = torch.where(dx.abs() <= BOX_TOLERANCE, 0, dx)
+    dy = torch.where(dy.abs() <= BOX_TOLERANCE, 0, dy)
+    one_centre = (dx == 0) & (dy == 0)
+    sizes = image_sizes.float()
+    dx, dy = dx * sizes[:, 0, None, None], dy * sizes[:, 1, None, None]  # pixels
+    diagonal = torch.linalg.vector_norm(sizes, dim=-1)[:, None, None]
+    near = torch.hypot(dx, dy) <= 0.5 * diagonal
+
+    # The sector is found in the half circle [0, 180) and moved by four for the other half, so that the arrows from
+    # i to j and from j to i, exact negatives of each other, are always four sectors apart.
+    lower = (dy > 0) | ((dy == 0) & (dx > 0))
+    u, v = torch.where(lower, dx, -dx), torch.where(lower, dy, -dy)  # v >= 0
+    sector = torch.where(u > 0, (v >= u).long(), 2 + (-u >= v).long()) + torch.where(lower, 0, 4)  # 0..7
+
+    class1 = SPATIAL_RELATIONS.index("class1")
+    relations = torch.where(near, class1 + sector, SPATIAL_RELATIONS.index("none"))
+    relations = torch.where(iou_above_half | one_centre | identical, SPATIAL_RELATIONS.index("overlap"), relations)
+    relations = torch.where(is_contained & ~identical, SPATIAL_RELATIONS.index("cover"), relations)
+    relations = torch.where(contains & ~identical, SPATIAL_RELATIONS.index("inside"), relations)
+
+    # The picture contains every region.
+    relations = nn.functional.pad(relations, (0, 0, 1, 0), value=SPATIAL_RELATIONS.index("inside"))  # (B, N+1, N)
+    relations = nn.functional.pad(relations, (1, 0), value=SPATIAL_RELATIONS.index("cover"))  # (B, N+1, N+1)
+    node_mask = nn.functional.pad(region_mask, (1, 0), value=True)
+    has_edge = node_mask[:, :, None] & node_mask[:, None, :]
+    has_edge = has_edge & ~torch.eye(node_mask.shape[1], dtype=torch.bool, device=boxes.device)
+    return torch.where(has_edge, relations, SPATIAL_RELATIONS.index("none"))
+
+
+def _first_on(mask: torch.BoolTensor) -> torch.BoolTensor:
+    """`mask` (B, W) with its first column on: a tweet without words is treated as one empty word."""
+    return torch.cat([torch.ones_like(mask[:, :1]), mask[:, 1:]], dim=1)
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs,
+):
+    """Attention that also returns its weights (B, heads, Q, K); `attention_mask` is boolean."""
+    weights = torch.matmul(query, key.transpose(-1, -2)) * scaling
+    weights = weights.masked_fill(~attention_mask, torch.finfo(weights.dtype).min)
+    weights = nn.functional.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
+
+
+class HamLearningAttention(nn.Module):
+    """Multi-head attention of queries (B, Q, d) to the keys (B, K, d) that `key_mask` (B, K) allows."""
+
+    is_causal = False
+
+    def __init__(self, config: HamLearningConfig):
+        super().__init__()
+        self.config = config
+        self.head_size = config.hidden_size // config.num_attention_heads
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        # A bias of the keys adds the same to every score of a query, which the softmax takes out: it would be dead.
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, queries: torch.Tensor, keys: torch.Tensor, key_mask: torch.BoolTensor):
+        """Returns (B, Q, d) and, with eager attention, the weights (B, heads, Q, K)."""
+
+        def heads(states):  # (B, heads, length, d / heads)
+            return states.unflatten(-1, (-1, self.head_size)).transpose(1, 2)
+
+        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        attended, weights = attend(
+            self,
+            heads(self.q_proj(queries)),
+            heads(self.k_proj(keys)),
+            heads(self.v_proj(keys)),
+            key_mask[:, None, None, :],
+            scaling=self.head_size**-0.5,
+            dropout=self.config.dropout if self.training else 0.0,
+        )
+        return self.out_proj(attended.flatten(2)), weights
+
+
+class HamLearningMLP(nn.Sequential):
+    """Feed-forward block d-4d-d of a Transformer layer."""
+
+    def __init__(self, config: HamLearningConfig):
+        super().__init__(
+            nn.Linear(config.hidden_size, 4 * config.hidden_size),
+            ACT2FN[config.hidden_act],
+            nn.Linear(4 * config.hidden_size, config.hidden_size),
+            nn.Dropout(config.dropout),
+        )
+
+
+class HamLearningTransformerLayer(GradientCheckpointingLayer):
+    """Transformer layer with its LayerNorms as in BERT: the textual Transformer, and the cross-modal one of Eq 15.
+
+    Where the queries have no keys to attend to, the attention contributes nothing and the rest of the layer is as ever.
+    """
+
+    def __init__(self, config: HamLearningConfig):
+        super().__init__()
+        self.attention = HamLearningAttention(config)
+        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = HamLearningMLP(config)
+        self.output_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self,
+        queries: torch.Tensor,  # (B, Q, d)
+        keys: torch.Tensor | None,  # (B, K, d); None: nobody has any
+        key_mask: torch.BoolTensor | None,  # (B, K)
+        has_keys: torch.BoolTensor | None = None,  # (B,); None: everybody has some
+    ):
+        """Returns (B, Q, d) and, with eager attention, the weights (B, heads, Q, K)."""
+        attended, weights = 0, None
+        if keys is not None:
+            attended, weights = self.attention(queries, keys, key_mask)
+            attended = self.dropout(attended)
+            if has_keys is not None:
+                attended = torch.where(has_keys[:, None, None], attended, 0)
+        states = self.attention_norm(queries + attended)
+        return self.output_norm(states + self.mlp(states)), weights
+
+
+class HamLearningSemanticLayer(GradientCheckpointingLayer):
+    """Pre-norm Transformer layer over the picture and its regions, as in a ViT (Eq 4)."""
+
+    def __init__(self, config: HamLearningConfig):
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.attention = HamLearningAttention(config)
+        self.mlp_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = HamLearningMLP(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, nodes: torch.Tensor, node_mask: torch.BoolTensor) -> torch.Tensor:
+        """(B, N + 1, d) -> (B, N + 1, d)."""
+        states = self.attention_norm(nodes)
+        nodes = nodes + self.dropout(self.attention(states, states, node_mask)[0])
+        return nodes + self.mlp(self.mlp_norm(nodes))
+
+
+class HamLearningSemanticEncoder(nn.Module):
+    """The semantic view of the picture, "ViT" (Eq 4): regions are a set, so there is no position embedding."""
+
+    def __init__(self, config: HamLearningConfig):
+        super().__init__()
+        self.layers = nn.ModuleList(HamLearningSemanticLayer(config) for _ in range(config.num_semantic_layers))
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, nodes: torch.Tensor, node_mask: torch.BoolTensor) -> torch.Tensor:
+        """(B, N + 1, d), node 0 the picture -> (B, N + 1, d)."""
+        for layer in self.layers:
+            nodes = layer(nodes, node_mask)
+        return self.norm(nodes)
+
+
+class HamLearningSpatialLayer(GradientCheckpointingLayer):
+    """One layer of the relational graph network, dense over the batch (Eq 5-7)."""
+
+    def __init__(self, config: HamLearningConfig):
+        super().__init__()
+        d = config.hidden_size
+        self.relation_weight = nn.Parameter(torch.empty(len(SPATIAL_RELATIONS) - 1, d, d))  # (R, d, d)
+        self.relation_bias = nn.Parameter(torch.empty(d))
+        self.gate = nn.Linear(2 * d, d)
+
+    def forward(self, nodes: torch.Tensor, adjacency: torch.Tensor) -> torch.Tensor:
+        """Nodes (B, N + 1, d) and adjacency (B, N + 1, R, N + 1) -> (B, N + 1, d)."""
+        num_nodes = nodes.shape[1]
+        # Eq 5. Neighbours are summed a relation first, then one product does all relations.
+        neighbours = torch.bmm(adjacency.flatten(1, 2), nodes).view(len(nodes), num_nodes, -1)  # (B, N+1, R*d)
+        messages = torch.relu(neighbours @ self.relation_weight.flatten(0, 1) + self.relation_bias)
+        gate = torch.sigmoid(self.gate(torch.cat([messages, nodes], dim=-1)))  # Eq 6
+        return nodes + gate * messages  # Eq 7
+
+
+class HamLearningSpatialEncoder(nn.Module):
+    """The spatial view of the picture: its regions as a graph of spatial relations (Eq 5-7)."""
+
+    def __init__(self, config: HamLearningConfig):
+        super().__init__()
+        self.box_projection = nn.Linear(4 + config.hidden_size, config.hidden_size)
+        self.layers = nn.ModuleList(HamLearningSpatialLayer(config) for _ in range(config.num_spatial_layers))
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(
+        self,
+        nodes: torch.Tensor,  # (B, N + 1, d), node 0 the picture
+        region_boxes: torch.Tensor,  # (B, N, 4)
+        image_sizes: torch.Tensor,  # (B, 2)
+        region_mask: torch.BoolTensor,  # (B, N)
+    ) -> torch.Tensor:
+        """Returns (B, N + 1, d)."""
+        picture_box = nodes.new_tensor(WHOLE_PICTURE).expand(len(nodes), 1, 4)
+        boxes = torch.cat([picture_box, region_boxes.to(nodes.dtype)], dim=1)
+        nodes = self.box_projection(torch.cat([boxes, nodes], dim=-1))
+        relations = spatial_relations(region_boxes, image_sizes, region_mask)  # (B, N+1, N+1)
+        relation_ids = torch.arange(1, len(SPATIAL_RELATIONS), device=nodes.device)
+        adjacency = (relations[:, :, None, :] == relation_ids[:, None]).to(nodes.dtype)  # (B, N+1, R, N+1)
+        for layer in self.layers:
+            nodes = layer(nodes, adjacency)
+        return self.norm(nodes)
+
+
+class HamLearningVisualEmbeddings(nn.Module):
+    """The picture and its regions as vectors of the text's size (Eq 2-3)."""
+
+    def __init__(self, config: HamLearningConfig):
+        super().__init__()
+        self.image_projection = nn.Linear(config.image_feature_size, config.hidden_size)
+        self.region_projection = nn.Linear(config.region_feature_size, config.hidden_size)
+        self.class_embedding = nn.Embedding(config.num_classes + 1, config.class_embedding_size)
+        self.class_projection = nn.Linear(config.class_embedding_size, config.hidden_size, bias=False)
+
+    def forward(self, image_features, region_features, region_class_ids) -> torch.Tensor:
+        """(B, D_i), (B, N, D_f) and (B, N) -> (B, N + 1, d), node 0 the picture."""
+        picture = self.image_projection(image_features)  # Eq 2
+        regions = self.region_projection(region_features)
+        regions = regions + self.class_projection(self.class_embedding(region_class_ids))  # Eq 3
+        return torch.cat([picture[:, None], regions], dim=1)
+
+
+class HamLearningRelevance(nn.Module):
+    """How much the picture has to do with the text, in one view (Eq 8-9)."""
+
+    def __init__(self, config: HamLearningConfig):
+        super().__init__()
+        d = config.hidden_size
+        self.match = nn.Linear(d, d, bias=False)  # W of Eq 8
+        self.text = nn.Linear(d, d, bias=False)  # W_T of Eq 9
+        self.picture = nn.Linear(d, d, bias=False)  # W_I of Eq 9
+
+    def forward(self, sentence: torch.Tensor, picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """h_CLS (B, d) and v_IMG (B, d) -> C^r (B,) and M^r (B, d)."""
+        match = (self.match(sentence) * picture).sum(-1)
+        relevance = torch.tanh(match / sentence.shape[-1] ** 0.5)  # Eq 8; unscaled it would be saturated from the start
+        measure = torch.tanh(self.text(sentence) + relevance[:, None] * self.picture(picture))  # Eq 9
+        return relevance, measure
+
+
+class HamLearningViewFusion(nn.Module):
+    """The two views of the regions mixed by a gate (Eq 13-14)."""
+
+    def __init__(self, config: HamLearningConfig):
+        super().__init__()
+        d = config.hidden_size
+        self.semantic = nn.Linear(d, d, bias=False)
+        self.spatial = nn.Linear(d, d, bias=False)
+        self.gate = nn.Linear(d, d, bias=False)
+
+    def forward(self, semantic: torch.Tensor, spatial: torch.Tensor) -> torch.Tensor:
+        """V^1 and V^2, (B, N, d) each -> V (B, N, d)."""
+        alpha = torch.sigmoid(self.gate(torch.tanh(self.semantic(semantic) + self.spatial(spatial))))  # Eq 13
+        return alpha * semantic + (1 - alpha) * spatial  # Eq 14
+
+
+class HamLearningInteraction(nn.Module):
+    """L rounds in which words and both views of the regions read the state of the previous round (Eq 13-15)."""
+
+    def __init__(self, config: HamLearningConfig):
+        super().__init__()
+        self.num_rounds = config.num_interaction_layers
+        num_views = len(config.visual_views)
+        # The last round's vision updates would feed nothing, so there are none.
+        num_text_layers = 1 if config.share_interaction_layers else self.num_rounds
+        num_vision_layers = min(num_text_layers, self.num_rounds - 1)
+        self.fusion = HamLearningViewFusion(config) if num_views == 2 else None
+        self.text_layers = nn.ModuleList(HamLearningTransformerLayer(config) for _ in range(num_text_layers))
+        self.vision_layers = nn.ModuleList(
+            nn.ModuleList(HamLearningTransformerLayer(config) for _ in range(num_views))
+            for _ in range(num_vision_layers)
+        )
+
+    def forward(
+        self,
+        words: torch.Tensor,  # (B, W, d)
+        word_mask: torch.BoolTensor,  # (B, W)
+        views: list[torch.Tensor],  # (B, N, d) each; empty: no tweet of the batch has a picture
+        region_mask: torch.BoolTensor | None,  # (B, N)
+        has_picture: torch.BoolTensor | None,  # (B,)
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor | None]]:
+        """Returns the words' states (B, W, d) and their attention to the regions (B, heads, W, N) after each round."""
+        states, attentions = [], []
+        for round_ in range(self.num_rounds):
+            text_layer = self.text_layers[round_ % len(self.text_layers)]
+            regions = self.fusion(*views) if len(views) == 2 else (views[0] if views else None)
+            updated_words, weights = text_layer(words, regions, region_mask, has_picture)  # Eq 15
+            if round_ < self.num_rounds - 1:
+                vision_layers = self.vision_layers[round_ % len(self.vision_layers)]
+                views = [layer(view, words, word_mask)[0] for layer, view in zip(vision_layers, views, strict=False)]
+            words = updated_words
+            states.append(words)
+            attentions.append(weights)
+        return states, attentions
+
+
+class HamLearningCRF(CRF):
+    """Linear-chain CRF over words (Eq 16-18): `torchcrf.CRF` and what it lacks.
+
+    Everything is in log space; `mask` (B, W) is boolean, true for a prefix of each row that has at least one word.
+    """
+
+    def __init__(self, num_tags: int):
+        super().__init__(num_tags, batch_first=True)
+
+    def viterbi(self, emissions: torch.Tensor, mask: torch.BoolTensor) -> torch.LongTensor:
+        """Most probable tag sequence (Eq 18), the path that `decode` finds, for the whole batch at once.
+
+        (B, W, T) and (B, W) -> (B, W); entries on padding are arbitrary tags.
+        """
+        score = self.start_transitions + emissions[:, 0]  # (B, T)
+        history = []
+        for t in range(1, emissions.shape[1]):
+            step = score[:, :, None] + self.transitions + emissions[:, t, None, :]  # (B, from, to)
+            best, previous = step.max(dim=1)
+            score = torch.where(mask[:, t, None], best, score)
+            history.append(previous)
+        path = [(score + self.end_transitions).argmax(dim=1)]
+        for t in range(len(history), 0, -1):
+            previous = history[t - 1].gather(1, path[-1][:, None])[:, 0]
+            path.append(torch.where(mask[:, t], previous, path[-1]))
+        return torch.stack(path[::-1], dim=1)
+
+    def forward_backward(self, emissions: torch.Tensor, mask: torch.BoolTensor):
+        """Forward and backward scores.
+
+        (B, W, T) and (B, W) -> alpha and beta (B, W, T) and the log-partition log Z (B,). alpha[t, y] sums over all
+        tags before word t, emission of t included; beta[t, y] over all tags after it.
+        """
+        num_words = emissions.shape[1]
+        alpha = [self.start_transitions + emissions[:, 0]]
+        for t in range(1, num_words):
+            step = torch.logsumexp(alpha[-1][:, :, None] + self.transitions, dim=1) + emissions[:, t]
+            alpha.append(torch.where(mask[:, t, None], step, alpha[-1]))
+        beta = [self.end_transitions.expand_as(emissions[:, 0])]
+        for t in range(num_words - 1, 0, -1):
+            step = torch.logsumexp(self.transitions + (emissions[:, t] + beta[-1])[:, None, :], dim=2)
+            beta.append(torch.where(mask[:, t, None], step, beta[-1]))
+        log_partition = torch.logsumexp(alpha[-1] + self.end_transitions, dim=1)
+        return torch.stack(alpha, dim=1), torch.stack(beta[::-1], dim=1), log_partition
+
+    def marginals(self, emissions: torch.Tensor, mask: torch.BoolTensor) -> torch.Tensor:
+        """Probability of each tag at each word: (B, W, T) and (B, W) -> (B, W, T), 0 on padding."""
+        alpha, beta, log_partition = self.forward_backward(emissions, mask)
+        return (alpha + beta - log_partition[:, None, None]).exp() * mask[..., None]
+
+    def span_probabilities(
+        self,
+        emissions: torch.Tensor,  # (B, W, T)
+        path: torch.LongTensor,  # (B, W)
+        mask: torch.BoolTensor,  # (B, W)
+        tag_continues: torch.BoolTensor,  # (T, T): a tag [next] goes on with the entity of a tag [previous]
+        tag_is_entity: torch.BoolTensor,  # (T,): B- and I- tags
+    ) -> torch.Tensor:
+        """Probability of exactly each entity of a tag sequence.
+
+        The entities are seqeval's default chunks. The event: the chunk's own tags, no continuation after it, and,
+        where an I-X opens it, neither B-X nor I-X before it.
+
+        Returns:
+            (B, W), the probability at the first word of each entity, 0 elsewhere.
+        """
+        alpha, beta, log_partition = self.forward_backward(emissions, mask)
+        is_last = ~nn.functional.pad(mask[:, 1:], (0, 1), value=False)  # (B, W), from the last word on
+
+        # opening[t, y]: all ways to come to tag y at word t without being in its entity already.
+        opening = alpha[:, :-1, :, None] + self.transitions.masked_fill(tag_continues, -torch.inf)
+        opening = torch.logsumexp(opening, dim=2) + emissions[:, 1:]
+        opening = torch.cat([alpha[:, :1], opening], dim=1)  # (B, W, T)
+        # closing[t, y]: all ways to go on from tag y at word t without going on with its entity.
+        closing = self.transitions.masked_fill(tag_continues, -torch.inf) + (emissions + beta)[:, 1:, None, :]
+        closing = nn.functional.pad(torch.logsumexp(closing, dim=3), (0, 0, 0, 1))
+        closing = torch.where(is_last[..., None], self.end_transitions, closing)  # (B, W, T)
+
+        previous, current = path[:, :-1], path[:, 1:]
+        within = self.transitions[previous, current] + emissions[:, 1:].gather(2, current[..., None])[..., 0]
+        within = nn.functional.pad(within, (1, 0)).cumsum(dim=1)  # (B, W): score of the path up to word t
+
+        is_entity = tag_is_entity[path] & mask
+        continues = nn.functional.pad(tag_continues[previous, current], (1, 0), value=False)
+        starts = is_entity & ~continues
+        ends = is_entity & ~nn.functional.pad(continues[:, 1:] & mask[:, 1:], (0, 1), value=False)
+        # The end of the entity that starts at t is the first end from t on.
+        positions = torch.arange(path.shape[1], device=path.device).expand_as(path)
+        end = torch.where(ends, positions, path.shape[1] - 1).flip(1).cummin(dim=1).values.flip(1)
+
+        opening = opening.gather(2, path[..., None])[..., 0]  # (B, W)
+        closing = closing.gather(2, path[..., None])[..., 0].gather(1, end)
+        log_probability = opening + within.gather(1, end) - within + closing - log_partition[:, None]
+        return torch.where(starts, log_probability.exp().clamp(max=1), 0)
+
+
+class HamLearningPreTrainedModel(PreTrainedModel):
+    """Initialisation, loading and the frame that trunk and token classifier share."""
+
+    config: HamLearningConfig
+    config_class = HamLearningConfig
+    base_model_prefix = "model"
+    input_modalities = ("image", "text")
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _no_split_modules = ["HamLearningTransformerLayer", "HamLearningSemanticLayer", "HamLearningSpatialLayer"]
+    _keep_in_fp32_modules_strict = ["crf"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        if isinstance(module, HamLearningSpatialLayer):
+            initialization.normal_(module.relation_weight, std=self.config.initializer_range)
+            initialization.zeros_(module.relation_bias)
+        elif isinstance(module, HamLearningCRF):
+            # use_crf=False is a chain whose transitions are all zero, and stay so.
+            bound = 0.1 if self.config.use_crf else 0.0
+            for parameter in module.parameters():
+                initialization.uniform_(parameter, -bound, bound)
+
+    @classmethod
+    def from_text_pretrained(cls, text_model_name_or_path: str, dtype=torch.float32, **config_kwargs):
+        """A network around a pretrained text encoder, everything else new.
+
+        ```python
+        >>> model = HamLearningForTokenClassification.from_text_pretrained("bert-base-uncased", num_labels=9)
+        ```
+
+        Args:
+            text_model_name_or_path: folder or Hub id of any model that `AutoModel` loads (Eq 1).
+            dtype: of the whole network.
+            **config_kwargs: fields of `HamLearningConfig`, among them its switches, `num_labels` and `id2label`.
+        """
+        text_model = AutoModel.from_pretrained(text_model_name_or_path, dtype=dtype)
+        attn_implementation = text_model.config._attn_implementation
+        config = HamLearningConfig(text_config=text_model.config, **config_kwargs)
+        text_model.config._attn_implementation = attn_implementation  # a config made of another resets this in both
+        return cls(config, text_model=text_model).to(dtype)
+
+
+class HamLearningModel(HamLearningPreTrainedModel):
+    """Words and picture in, the words' multimodal states out: everything of the paper but the CRF.
+
+    Args:
+        config: sizes and switches.
+        text_model: the text encoder; built from `config.text_config` with random weights when it is missing.
+    """
+
+    def __init__(self, config: HamLearningConfig, text_model: PreTrainedModel | None = None):
+        super().__init__(config)
+        self.text_model = text_model if text_model is not None else AutoModel.from_config(config.text_config)
+        if getattr(self.text_model, "pooler", None) is not None:
+            self.text_model.pooler = None  # nothing reads its output, so it would have no gradient
+        self.text_layers = nn.ModuleList(HamLearningTransformerLayer(config) for _ in range(config.num_text_layers))
+        self.ffnn = self._build_ffnn(config)
+        if config.use_vision:
+            self.visual_embeddings = HamLearningVisualEmbeddings(config)
+            self.semantic_encoder = HamLearningSemanticEncoder(config) if config.use_semantic_encoder else None
+            self.spatial_encoder = HamLearningSpatialEncoder(config) if config.use_spatial_encoder else None
+            self.relevance = (
+                nn.ModuleList(HamLearningRelevance(config) for _ in config.visual_views)
+                if config.use_relevance
+                else None
+            )
+            self.local_global = nn.Linear(2 * config.hidden_size, config.hidden_size)
+            self.interaction = HamLearningInteraction(config)
+        self.post_init()
+
+    @staticmethod
+    def _build_ffnn(config: HamLearningConfig) -> nn.Sequential:
+        """Eq 12: linear layers d-d with activation and dropout between them."""
+        layers = []
+        for index in range(config.num_ffnn_layers):
+            if index > 0:
+                layers += [ACT2FN[config.hidden_act], nn.Dropout(config.dropout)]
+            layers.append(nn.Linear(config.hidden_size, config.hidden_size))
+        return nn.Sequential(*layers)
+
+    def get_input_embeddings(self):
+        """The text encoder's."""
+        return self.text_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value):
+        """The text encoder's."""
+        self.text_model.set_input_embeddings(value)
+
+    def encode_text(self, input_ids, attention_mask, word_ids, num_words, token_type_ids=None):
+        """Sentence and words from sub-tokens (Eq 1).
+
+        Returns:
+            (B, 1 + W, d), row 0 the [CLS]; and `word_mask` (B, W), on for a word.
+        """
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        token_types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        states = self.text_model(input_ids=input_ids, attention_mask=attention_mask, **token_types).last_hidden_state
+        if word_ids is None:  # every position is a word
+            return torch.cat([states[:, :1], states], dim=1), attention_mask.bool()
+        if num_words is None:
+            num_words = max(int(word_ids.max()), 1)
+        # A word is the sum of its sub-tokens: one product with the 0/1 matrix of who belongs to whom.
+        ids = torch.arange(num_words + 1, device=word_ids.device)
+        belongs = word_ids[:, None, :] == ids[:, None]  # (B, 1 + W, S)
+        word_mask = ids[1:] <= word_ids.amax(dim=1, keepdim=True)
+        return torch.bmm(belongs.to(states.dtype), states), word_mask
+
+    def encode_picture(
+        self, image_features, region_features, region_boxes, region_class_ids, region_mask, has_picture, image_sizes
+    ):
+        """Semantic and spatial view of the pictures (Eq 2-7). What a mask leaves out is replaced before it is read.
+
+        Returns:
+            The views, (B, N + 1, d) each, node 0 the picture; and `region_mask` (B, N) with at least one region a row.
+        """
+        if region_features.shape[1] == 0:
+            region_features, region_boxes = (nn.functional.pad(x, (0, 0, 0, 1)) for x in (region_features, region_boxes))
+            region_class_ids, region_mask = (nn.functional.pad(x, (0, 1)) for x in (region_class_ids, region_mask))
+        dtype = self.local_global.weight.dtype
+        region_mask = region_mask.bool() & has_picture[:, None]
+        image_features = torch.where(has_picture[:, None], image_features, 0).to(dtype)
+        image_sizes = torch.where(has_picture[:, None], image_sizes, 1)
+        region_features = torch.where(region_mask[..., None], region_features, 0).to(dtype)
+        region_boxes = torch.where(region_mask[..., None], region_boxes, region_boxes.new_tensor(WHOLE_PICTURE))
+        region_class_ids = torch.where(region_mask, region_class_ids, self.config.num_classes)
+        # A picture without regions has one: the whole of it, of no class.
+        is_first = torch.arange(region_mask.shape[1], device=region_mask.device) == 0
+        region_mask = region_mask | (is_first & ~region_mask.any(dim=1, keepdim=True))
+
+        nodes = self.visual_embeddings(image_features, region_features, region_class_ids)
+        views = []
+        if self.semantic_encoder is not None:
+            views.append(self.semantic_encoder(nodes, nn.functional.pad(region_mask, (1, 0), value=True)))
+        if self.spatial_encoder is not None:
+            views.append(self.spatial_encoder(nodes, region_boxes, image_sizes, region_mask))
+        return views, region_mask
+
+    def relate(self, sentence: torch.Tensor, view: torch.Tensor, index: int):
+        """Local-global features of one view (Eq 8-11): (B, d) and (B, N + 1, d) -> C^r (B,) or None, V^r (B, N, d)."""
+        picture, regions = view[:, 0], view[:, 1:]
+        relevance = None
+        if self.relevance is not None:
+            relevance, measure = self.relevance[index](sentence, picture)
+            picture = measure * picture
+        picture = picture[:, None].expand_as(regions)
+        return relevance, self.local_global(torch.cat([picture, regions], dim=-1))  # Eq 10
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        word_ids: torch.LongTensor | None = None,
+        image_features: torch.Tensor | None = None,
+        region_features: torch.Tensor | None = None,
+        region_boxes: torch.Tensor | None = None,
+        region_class_ids: torch.LongTensor | None = None,
+        region_mask: torch.Tensor | None = None,
+        image_mask: torch.Tensor | None = None,
+        image_sizes: torch.Tensor | None = None,
+        token_type_ids: torch.LongTensor | None = None,
+        num_words: int | None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> HamLearningModelOutput:
+        """Runs the network of the paper's Figure 2 up to the CRF.
+
+        Args:
+            input_ids: (B, S).
+            attention_mask: (B, S), 1 for a sub-token, 0 for padding on the right.
+            word_ids: (B, S), 0 for [CLS], k for word k, -1 for nothing. Without it every position counts as a word.
+            image_features: (B, D_i); without it no tweet has a picture.
+            region_features: (B, N, D_f), of a detector.
+            region_boxes: (B, N, 4), (x_c, y_c, h, w) in [0, 1].
+            region_class_ids: (B, N), of the detector, `num_classes` for none.
+            region_mask: (B, N), 1 for a region.
+            image_mask: (B,), 1 for a tweet with a picture.
+            image_sizes: (B, 2), (width, height) in pixels; a square without it.
+            token_type_ids: (B, S), for the text encoders that know them.
+            num_words: W, if it is known: reading it off `word_ids` makes the host wait for the device.
+            output_hidden_states: also return the words' states on their way.
+            output_attentions: also return the words' attention to the regions; needs eager attention.
+
+        Raises:
+            ValueError: attentions are asked of another attention than eager, a visual input has the wrong shape, or
+                regions come without their picture.
+        """
+        if output_attentions and self.config._attn_implementation != "eager":
+            raise ValueError(
+                f"output_attentions=True with attn_implementation={self.config._attn_implementation!r}, which computes "
+                'no weights: load the model with attn_implementation="eager".'
+            )
+        states, word_mask = self.encode_text(input_ids, attention_mask, word_ids, num_words, token_type_ids)
+        hidden_states = [states[:, 1:]]
+        for layer in self.text_layers:
+            states, _ = layer(states, states, nn.functional.pad(word_mask, (1, 0), value=True))
+        sentence, words = states[:, 0], states[:, 1:]
+        hidden_states.append(words)
+        words = self.ffnn(words)  # Eq 12
+        hidden_states.append(words)
+
+        relevance, attentions = None, None
+        if self.config.use_vision:
+            views, has_picture = [], None
+            # In training a batch without any picture still goes through, so that every parameter has its gradient.
+            if image_features is not None or self.training:
+                visual_inputs = self._fill_visual_inputs(
+                    words, image_features, region_features, region_boxes, region_class_ids, region_mask, image_mask,
+                    image_sizes,
+                )  # fmt: skip
+                has_picture = visual_inputs["has_picture"]
+                nodes, region_mask = self.encode_picture(**visual_inputs)
+                relevance, views = zip(*(self.relate(sentence, view, r) for r, view in enumerate(nodes)), strict=True)
+            round_states, attentions = self.interaction(
+                words, _first_on(word_mask), list(views), region_mask, has_picture
+            )
+            hidden_states += round_states
+            words = round_states[-1]
+            relevance = self._report_relevance(relevance, has_picture, words)
+
+        return HamLearningModelOutput(
+            last_hidden_state=words,
+            word_mask=word_mask,
+            relevance=relevance,
+            hidden_states=tuple(hidden_states) if output_hidden_states else None,
+            attentions=tuple(attentions) if output_attentions and attentions is not None else None,
+        )
+
+    def _fill_visual_inputs(
+        self, words, image_features, region_features, region_boxes, region_class_ids, region_mask, image_mask, image_sizes
+    ) -> dict[str, torch.Tensor]:
+        """Puts in what the caller left out, and hides pictures in training (`picture_dropout`)."""
+        batch_size, device = len(words), words.device
+        if image_features is None:
+            if region_features is not None:
+                raise ValueError("region_features without image_features: a region needs its picture's features.")
+            image_features = torch.zeros(batch_size, self.config.image_feature_size, device=device)
+            image_mask = torch.zeros(batch_size, device=device)
+        if image_mask is None:
+            image_mask = torch.ones(batch_size, device=device)
+        if region_features is None:
+            region_features = torch.zeros(batch_size, 0, self.config.region_feature_size, device=device)
+        num_regions = region_features.shape[1]
+        if region_boxes is None:
+            region_boxes = torch.tensor(WHOLE_PICTURE, device=device).expand(batch_size, num_regions, 4)
+        if region_class_ids is None:
+            region_class_ids = torch.full((batch_size, num_regions), self.config.num_classes, device=device)
+        if region_mask is None:
+            region_mask = torch.ones(batch_size, num_regions, device=device)
+        if image_sizes is None:
+            image_sizes = torch.ones(batch_size, 2, device=device)
+        for name, given, expected in (
+            ("image_features", image_features, (batch_size, self.config.image_feature_size)),
+            ("region_features", region_features, (batch_size, num_regions, self.config.region_feature_size)),
+            ("region_boxes", region_boxes, (batch_size, num_regions, 4)),
+            ("region_class_ids", region_class_ids, (batch_size, num_regions)),
+            ("region_mask", region_mask, (batch_size, num_regions)),
+            ("image_mask", image_mask, (batch_size,)),
+            ("image_sizes", image_sizes, (batch_size, 2)),
+        ):
+            if tuple(given.shape) != expected:
+                raise ValueError(
+                    f"{name} has the shape {tuple(given.shape)}, expected {expected}: "
+                    "tweets, regions and feature sizes must be those of the batch and of the model's config."
+                )
+        has_picture = image_mask.bool()
+        if self.training and self.config.picture_dropout > 0:
+            has_picture = has_picture & (torch.rand(batch_size, device=device) >= self.config.picture_dropout)
+        return {
+            "image_features": image_features,
+            "region_features": region_features,
+            "region_boxes": region_boxes,
+            "region_class_ids": region_class_ids,
+            "region_mask": region_mask,
+            "has_picture": has_picture,
+            "image_sizes": image_sizes,
+        }
+
+    def _report_relevance(self, relevance, has_picture, words) -> torch.Tensor | None:
+        """C^r of the views as columns, 0 where there is no picture: (B, views), None without relevance measuring."""
+        if not self.config.use_relevance:
+            return None
+        if has_picture is None:
+            return words.new_zeros(len(words), len(self.config.visual_views))
+        return torch.where(has_picture[:, None], torch.stack(relevance, dim=1), 0)
+
+
+class HamLearningForTokenClassification(HamLearningPreTrainedModel):
+    """HamLearning for named entity recognition: one tag a word, decoded by a CRF.
+
+    ```python
+    >>> model = AutoModelForTokenClassification.from_pretrained(repo, trust_remote_code=True)
+    >>> outputs = model(**processor(text=tweets, visual_features=rows, return_tensors="pt"))
+    >>> entities = processor.post_process_entities(outputs, inputs)
+    ```
+
+    Args:
+        config: sizes and switches; `id2label` must hold O, B-X and I-X tags.
+        text_model: the text encoder; built from `config.text_config` with random weights when it is missing.
+    """
+
+    # The loss is an average over tweets already: Trainer must not rescale it by the number of items.
+    accepts_loss_kwargs = False
+
+    def __init__(self, config: HamLearningConfig, text_model: PreTrainedModel | None = None):
+        super().__init__(config)
+        self.model = HamLearningModel(config, text_model=text_model)
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.crf = HamLearningCRF(config.num_labels)
+        # Without a CRF every word's tag is independent: the same chain, its transitions fixed at zero.
+        self.crf.requires_grad_(config.use_crf)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        word_ids: torch.LongTensor | None = None,
+        image_features: torch.Tensor | None = None,
+        region_features: torch.Tensor | None = None,
+        region_boxes: torch.Tensor | None = None,
+        region_class_ids: torch.LongTensor | None = None,
+        region_mask: torch.Tensor | None = None,
+        image_mask: torch.Tensor | None = None,
+        image_sizes: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        token_type_ids: torch.LongTensor | None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> HamLearningTokenClassifierOutput:
+        """Tags the words of tweets.
+
+        Args:
+            input_ids: (B, S).
+            attention_mask: (B, S), 1 for a sub-token, 0 for padding on the right.
+            word_ids: (B, S), 0 for [CLS], k for word k, -1 for nothing. Without it every position counts as a word.
+            image_features: (B, D_i); without it no tweet has a picture.
+            region_features: (B, N, D_f), of a detector.
+            region_boxes: (B, N, 4), (x_c, y_c, h, w) in [0, 1].
+            region_class_ids: (B, N), of the detector, `num_classes` for none.
+            region_mask: (B, N), 1 for a region.
+            image_mask: (B,), 1 for a tweet with a picture.
+            image_sizes: (B, 2), (width, height) in pixels; a square without it.
+            labels: (B, W), ids of the gold tags, -100 on padding.
+            token_type_ids: (B, S), for the text encoders that know them.
+            output_hidden_states: also return the words' states on their way.
+            output_attentions: also return the words' attention to the regions; needs eager attention.
+
+        Raises:
+            ValueError: see `HamLearningModel.forward`.
+        """
+        outputs = self.model(
+            input_ids,
+            attention_mask,
+            word_ids,
+            image_features,
+            region_features,
+            region_boxes,
+            region_class_ids,
+            region_mask,
+            image_mask,
+            image_sizes,
+            token_type_ids,
+            num_words=labels.shape[1] if labels is not None else None,
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+        )
+        logits = self.classifier(self.dropout(outputs.last_hidden_state))
+
+        with torch.autocast(logits.device.type, enabled=False):
+            emissions = logits.float()
+            loss = self._loss(emissions, labels) if labels is not None else None
+            predictions, scores = (None, None) if self.training else self._decode(emissions, outputs.word_mask)
+        return HamLearningTokenClassifierOutput(
+            loss=loss,
+            logits=logits,
+            predictions=predictions,
+            scores=scores,
+            relevance=outputs.relevance,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    def _loss(self, emissions: torch.Tensor, labels: torch.LongTensor) -> torch.Tensor:
+        """Eq 17: negative log-likelihood (a tweet without words has none), averaged over tweets."""
+        mask = labels != -100
+        has_words = mask[:, 0]
+        log_likelihood = self.crf(emissions, labels.clamp(min=0), _first_on(mask), reduction="none")
+        return -torch.where(has_words, log_likelihood, 0).mean()
+
+    def _decode(self, emissions: torch.Tensor, word_mask: torch.BoolTensor):
+        """Eq 18: tags (B, W), -100 on padding, and the probabilities of the entities that they make (B, W)."""
+        mask = _first_on(word_mask)
+        path = self.crf.viterbi(emissions, mask)
+        tag_continues, tag_is_entity = (table.to(emissions.device) for table in self._tag_tables())
+        scores = self.crf.span_probabilities(emissions, path, mask, tag_continues, tag_is_entity)
+        return torch.where(word_mask, path, -100), torch.where(word_mask, scores, 0)
+
+    def _tag_tables(self) -> tuple[torch.BoolTensor, torch.BoolTensor]:
+        """Which tag [next] goes on with the entity of which tag [previous], (T, T); and which tags are B- or I-, (T,)."""
+        tags = [self.config.id2label[index] for index in range(self.config.num_labels)]
+        prefixes, types = zip(*(tag.split("-", 1) if tag[:2] in ("B-", "I-") else ("O", None) for tag in tags), strict=True)
+        continues = [
+            [prefixes[after] == "I" and types[before] == types[after] for after in range(len(tags))]
+            for before in range(len(tags))
+        ]
+        return torch.tensor(continues), torch.tensor([prefix != "O" for prefix in prefixes])
+
+
+HamLearningModel.register_for_auto_class("AutoModel")
+HamLearningForTokenClassification.register_for_auto_class("AutoModelForTokenClassification")
+
+__all__ = [
+    "SPATIAL_RELATIONS",
+    "HamLearningForTokenClassification",
+    "HamLearningModel",
+    "HamLearningPreTrainedModel",
+    "spatial_relations",
+]

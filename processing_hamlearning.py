@@ -1,0 +1,419 @@
+"""Tweets and visual features to model inputs, model outputs to entities."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from transformers import BatchFeature, ProcessorMixin
+
+
+try:
+    from .configuration_hamlearning import TAGS
+except ImportError:
+    if __package__:
+        raise
+    from configuration_hamlearning import TAGS
+
+
+# How a tweet's words look where handles, hashtags, URLs and emoticons stay whole, as in Twitter-2015.
+TWEET_WORD = re.compile(
+    r"""(?:https?://|www\.)\S+                         # URL
+    |[:;=][-o^']?[()\[\]DPpOo/\\|3]+|<3               # emoticon
+    |[@\#]\w+                                         # handle, hashtag
+    |\w+(?:['’.&/-]\w+)*                              # word, with what joins its parts
+    |([^\w\s])\1*                                     # the same mark, once or repeated
+    |\S""",
+    re.VERBOSE,
+)
+SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def split_words(text: str, word_splitting: str) -> list[tuple[int, int]]:
+    """Where the words of a raw text stand.
+
+    ```python
+    >>> [text[start:end] for start, end in split_words("@NASA is live: #Artemis", "punctuation")]
+    ['@', 'NASA', 'is', 'live', ':', '#', 'Artemis']
+    >>> [text[start:end] for start, end in split_words("@NASA is live: #Artemis", "tweet")]
+    ['@NASA', 'is', 'live', ':', '#Artemis']
+    ```
+
+    Args:
+        text: any string.
+        word_splitting: `punctuation` (every punctuation mark stands alone) or `tweet` (handles, hashtags, URLs and
+            emoticons stay whole).
+
+    Returns:
+        (start, end) of each word, so that `text[start:end]` is the word.
+    """
+    if word_splitting == "punctuation":
+        return [span for _, span in BertPreTokenizer().pre_tokenize_str(SURROGATES.sub("\ufffd", text))]
+    return [match.span() for match in TWEET_WORD.finditer(text)]
+
+
+def entity_spans(tags: Sequence[str]) -> list[tuple[str, int, int]]:
+    """The entities of a tag sequence, as seqeval's default mode counts them: an I- without its B- opens one too.
+
+    ```python
+    >>> entity_spans(["B-PER", "I-PER", "O", "I-LOC"])
+    [('PER', 0, 2), ('LOC', 3, 4)]
+    ```
+
+    Returns:
+        (type, first word, word after the last) of each entity.
+    """
+    spans: list[tuple[str, int, int]] = []
+    previous_type = None
+    for index, tag in enumerate(tags):
+        prefix, _, entity_type = tag.partition("-")
+        if prefix == "I" and entity_type == previous_type:
+            spans[-1] = (entity_type, spans[-1][1], index + 1)
+        elif prefix in ("B", "I"):
+            spans.append((entity_type, index, index + 1))
+        previous_type = entity_type if prefix in ("B", "I") else None
+    return spans
+
+
+class HamLearningProcessor(ProcessorMixin):
+    r"""
+    ```python
+    >>> processor = AutoProcessor.from_pretrained(repo, trust_remote_code=True)
+    >>> inputs = processor(text="Loved watching the Huskies warm up")
+    >>> inputs.words
+    [['Loved', 'watching', 'the', 'Huskies', 'warm', 'up']]
+    >>> processor.post_process_entities(model(**inputs), inputs)
+    [[{'entity_group': 'ORG', 'word': 'Huskies', 'start': 19, 'end': 26, 'score': 0.97, ...}]]
+    ```
+
+    Args:
+        tokenizer: of the text encoder, fast or slow; it must have a [CLS] and a [SEP] token (by whatever name).
+        tags: names of the tags in the order of their ids.
+        word_splitting: how raw text is split into words, `punctuation` or `tweet`; see `split_words`.
+        max_length: most sub-tokens of a tweet, [CLS] and [SEP] included. Words beyond are left out, whole.
+        max_regions: most regions of a picture, best score first.
+        image_feature_size: size D_i of the pictures' features that the model takes; None: not checked.
+        region_feature_size: size D_f of the regions' features that the model takes; None: not checked.
+        num_classes: number of the detector's classes; None: not checked.
+
+    Raises:
+        ValueError: the tokenizer lacks a special token, or `word_splitting` is unknown.
+    """
+
+    def __init__(
+        self,
+        tokenizer,
+        tags: Sequence[str] = TAGS,
+        word_splitting: str = "punctuation",
+        max_length: int = 128,
+        max_regions: int = 15,
+        image_feature_size: int | None = None,
+        region_feature_size: int | None = None,
+        num_classes: int | None = None,
+        **kwargs,
+    ):
+        super().__init__(tokenizer, **kwargs)
+        if word_splitting not in ("punctuation", "tweet"):
+            raise ValueError(f"word_splitting={word_splitting!r}: must be 'punctuation' or 'tweet'.")
+        missing = [n for n in ("cls_token", "sep_token", "unk_token", "pad_token") if getattr(tokenizer, n) is None]
+        if missing:
+            raise ValueError(
+                f"The tokenizer {tokenizer.name_or_path!r} has no {' and no '.join(missing)}: set it, as in "
+                "`AutoTokenizer.from_pretrained(..., cls_token='<s>')`, or take another text encoder."
+            )
+        self.tags = list(tags)
+        self.word_splitting = word_splitting
+        self.max_length = max_length
+        self.max_regions = max_regions
+        self.image_feature_size = image_feature_size
+        self.region_feature_size = region_feature_size
+        self.num_classes = num_classes
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """What `__call__` returns at most."""
+        return [
+            "input_ids", "attention_mask", "word_ids", "image_features", "region_features", "region_boxes",
+            "region_class_ids", "region_mask", "image_mask", "image_sizes", "labels",
+        ]  # fmt: skip
+
+    def __call__(
+        self,
+        text: str | Sequence[str] | Sequence[Sequence[str]],
+        visual_features: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None = None,
+        word_labels: Sequence[int | str] | Sequence[Sequence[int | str]] | None = None,
+        is_split_into_words: bool = False,
+        return_tensors: str = "pt",
+    ) -> BatchFeature:
+        """Model inputs of one tweet or a batch, padded to the longest.
+
+        Args:
+            text: a raw text, a list of raw texts, or a list of lists of words; with `is_split_into_words` a list of
+                strings is the words of one tweet.
+            visual_features: a row of a visual feature file a tweet (`image_size`, `image_features`, `boxes`,
+                `class_ids`, `features`), None for a tweet without a picture.
+            word_labels: a tag (name or id) a word, for tweets given as words.
+            is_split_into_words: see `text`.
+            return_tensors: only "pt".
+
+        Returns:
+            `input_ids`, `attention_mask`, `word_ids` (B, S); with a picture in the batch `image_features` (B, D_i),
+            `region_features` (B, N, D_f), `region_boxes` (B, N, 4), `region_class_ids`, `region_mask` (B, N),
+            `image_mask` (B,), `image_sizes` (B, 2); with `word_labels` `labels` (B, W), -100 on padding. Attributes,
+            a list a tweet: `words`, their `offsets` (start, end) in `texts` (words joined by spaces, if words came),
+            and `num_words`, how many of them fit into `max_length`.
+
+        Raises:
+            ValueError: counts of tweets, words and tags differ, a tag is unknown, or visual features are not such.
+        """
+        if return_tensors != "pt":
+            raise ValueError(f"return_tensors={return_tensors!r}: HamLearning takes PyTorch tensors, 'pt'.")
+        if isinstance(text, str):
+            text, is_single = [text], True
+        else:
+            is_single = is_split_into_words and (not text or isinstance(text[0], str))
+            text = [text] if is_single else text
+        texts, words, offsets = zip(*map(self._read_tweet, text), strict=True) if text else ((), (), ())
+
+        encoded = self._encode(words)
+        num_words = [max(word_ids) for _, word_ids in encoded]
+        data = self._pad_text(encoded)
+        if visual_features is not None:
+            visual_features = [visual_features] if isinstance(visual_features, Mapping) else visual_features
+            self._check_count("visual_features", len(visual_features), len(words))
+            data |= self._pad_visual_features(visual_features)
+        if word_labels is not None:
+            word_labels = [word_labels] if is_single else word_labels
+            self._check_count("word_labels", len(word_labels), len(words))
+            data["labels"] = self._pad_tags(word_labels, words, num_words)
+        inputs = BatchFeature(data)
+        inputs.texts, inputs.words, inputs.offsets = list(texts), list(words), list(offsets)
+        inputs.num_words = num_words
+        return inputs
+
+    def post_process_entities(self, outputs, inputs: BatchFeature) -> list[list[dict[str, Any]]]:
+        """The entities of each tweet.
+
+        Args:
+            outputs: what `HamLearningForTokenClassification` returns in eval mode.
+            inputs: what the processor returned for the same tweets.
+
+        Returns:
+            A list of entities a tweet, each with `entity_group` (type), `word` (its text), `start` and `end` (its
+            place in the text, `text[start:end]`), `score` (the probability of exactly this entity), `word_start` and
+            `word_end` (first word, word after the last), and `relevance` (|C^r| of Eq 8 a view, semantic first; None
+            without a picture).
+
+        Raises:
+            ValueError: the outputs come from a model in training mode.
+        """
+        if outputs.predictions is None:
+            raise ValueError("The outputs hold no predictions: call `model.eval()` first.")
+        predictions, scores = outputs.predictions.tolist(), outputs.scores.float().tolist()
+        relevance = [None] * len(predictions)
+        if outputs.relevance is not None and "image_mask" in inputs:
+            rows = zip(outputs.relevance.float().abs().tolist(), inputs["image_mask"].tolist(), strict=True)
+            relevance = [row if has_picture else None for row, has_picture in rows]
+        entities = []
+        for row, (text, offsets) in enumerate(zip(inputs.texts, inputs.offsets, strict=True)):
+            tags = [self.tags[tag] for tag in predictions[row] if tag != -100]
+            entities.append(
+                [
+                    {
+                        "entity_group": entity_type,
+                        "word": text[offsets[first][0] : offsets[end - 1][1]],
+                        "start": offsets[first][0],
+                        "end": offsets[end - 1][1],
+                        "score": scores[row][first],
+                        "word_start": first,
+                        "word_end": end,
+                        "relevance": relevance[row],
+                    }
+                    for entity_type, first, end in entity_spans(tags)
+                ]
+            )
+        return entities
+
+    def _read_tweet(self, tweet: str | Sequence[str]) -> tuple[str, list[str], list[tuple[int, int]]]:
+        """Text, words and the words' (start, end) in the text, of a raw text or of words."""
+        if isinstance(tweet, str):
+            spans = split_words(tweet, self.word_splitting)
+            return tweet, [tweet[start:end] for start, end in spans], spans
+        spans, start = [], 0
+        for word in tweet:
+            spans.append((start, start + len(word)))
+            start += len(word) + 1
+        return " ".join(tweet), list(tweet), spans
+
+    def _encode(self, tweets: Sequence[Sequence[str]]) -> list[tuple[list[int], list[int]]]:
+        """`input_ids` and `word_ids` of each tweet. Words are tokenized one by one, so they never slide.
+
+        A byte-level tokenizer gives another sub-token to a word behind a space: such a word gets its space.
+        """
+        tokenizer = self.tokenizer
+        space = "" if tokenizer.tokenize("a") == tokenizer.tokenize(" a") else " "
+        vocabulary = list(dict.fromkeys(word for words in tweets for word in words))
+        pieces = {}
+        if vocabulary:
+            readable = [space + SURROGATES.sub("\ufffd", word) for word in vocabulary]
+            pieces = dict(
+                zip(vocabulary, tokenizer(readable, add_special_tokens=False, verbose=False)["input_ids"], strict=True)
+            )
+        room = self.max_length - 2
+        encoded = []
+        for words in tweets:
+            input_ids, word_ids = [tokenizer.cls_token_id], [0]
+            for index, word in enumerate(words, start=1):
+                # A word without any sub-token is the unknown one; one that alone exceeds the limit is cut.
+                word_pieces = (pieces[word] or [tokenizer.unk_token_id])[:room]
+                if len(input_ids) - 1 + len(word_pieces) > room:
+                    break
+                input_ids += word_pieces
+                word_ids += [index] * len(word_pieces)
+            encoded.append((input_ids + [tokenizer.sep_token_id], word_ids + [-1]))
+        return encoded
+
+    def _pad_text(self, encoded: list[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]:
+        length = max((len(input_ids) for input_ids, _ in encoded), default=0)
+        ids = np.full((len(encoded), length), self.tokenizer.pad_token_id)
+        attention_mask, all_word_ids = np.zeros_like(ids), np.full_like(ids, -1)
+        for row, (input_ids, word_ids) in enumerate(encoded):
+            ids[row, : len(input_ids)] = input_ids
+            attention_mask[row, : len(input_ids)] = 1
+            all_word_ids[row, : len(word_ids)] = word_ids
+        arrays = {"input_ids": ids, "attention_mask": attention_mask, "word_ids": all_word_ids}
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    def _pad_tags(self, word_labels, words, num_words: list[int]) -> torch.Tensor:
+        tag_ids = {tag: index for index, tag in enumerate(self.tags)}
+        padded = np.full((len(words), max(max(num_words, default=0), 1)), -100)
+        for row, (tags, tweet, kept) in enumerate(zip(word_labels, words, num_words, strict=True)):
+            if len(tags) != len(tweet):
+                raise ValueError(
+                    f"word_labels: tweet {row} has {len(tags)} tags for {len(tweet)} words {tweet}: give one tag a word."
+                )
+            for column, tag in enumerate(tags[:kept]):
+                tag_id = tag_ids.get(tag, -1) if isinstance(tag, str) else tag
+                if not 0 <= tag_id < len(self.tags):
+                    raise ValueError(
+                        f"word_labels: tweet {row}, word {column} ({tweet[column]!r}) has the tag {tag!r}, which is "
+                        f"not among the processor's tags {self.tags}: correct it or set `tags`."
+                    )
+                padded[row, column] = tag_id
+        return torch.from_numpy(padded)
+
+    def _pad_visual_features(self, rows: Sequence[Mapping[str, Any] | None]) -> dict[str, torch.Tensor]:
+        """Visual features of a batch; nothing at all if no tweet of it has a picture."""
+        pictures = {
+            index: self._check_visual_features(row, index) for index, row in enumerate(rows) if row is not None
+        }
+        if not pictures:
+            return {}
+        image_feature_size, region_feature_size = (
+            next(iter(pictures.values()))[name].shape[-1] for name in ("image_features", "features")
+        )
+        num_regions = max(len(picture["boxes"]) for picture in pictures.values())
+        image_features = np.zeros((len(rows), image_feature_size), np.float32)
+        features = np.zeros((len(rows), num_regions, region_feature_size), np.float32)
+        boxes = np.zeros((len(rows), num_regions, 4), np.float32)
+        class_ids = np.zeros((len(rows), num_regions), np.int64)
+        region_mask = np.zeros((len(rows), num_regions), np.int64)
+        image_mask = np.zeros(len(rows), np.int64)
+        image_sizes = np.ones((len(rows), 2), np.int64)
+        for index, picture in pictures.items():
+            count = len(picture["boxes"])
+            image_features[index] = picture["image_features"]
+            features[index, :count] = picture["features"]
+            boxes[index, :count] = picture["boxes"]
+            class_ids[index, :count] = picture["class_ids"]
+            region_mask[index, :count] = 1
+            image_mask[index] = 1
+            image_sizes[index] = picture["image_size"]
+        arrays = {
+            "image_features": image_features,
+            "region_features": features,
+            "region_boxes": boxes,
+            "region_class_ids": class_ids,
+            "region_mask": region_mask,
+            "image_mask": image_mask,
+            "image_sizes": image_sizes,
+        }
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    def _check_visual_features(self, row: Mapping[str, Any], index: int) -> dict[str, np.ndarray]:
+        """One row of a visual feature file as arrays, its best regions only; ValueError where it is not such a row."""
+        picture = {
+            "image_size": np.asarray(row.get("image_size", (1, 1)), np.int64),
+            "image_features": np.asarray(row["image_features"], np.float32),
+            "boxes": np.asarray(row["boxes"], np.float32).reshape(-1, 4)[: self.max_regions],
+            "class_ids": np.asarray(row["class_ids"], np.int64)[: self.max_regions],
+            "features": np.asarray(row["features"], np.float32)[: self.max_regions],
+        }
+        boxes, class_ids, features = picture["boxes"], picture["class_ids"], picture["features"]
+        if len(boxes) == 0:
+            features = picture["features"] = features.reshape(0, self.region_feature_size or features.shape[-1])
+
+        def fail(problem: str):
+            raise ValueError(f"visual_features: tweet {index}: {problem}")
+
+        if not len(boxes) == len(class_ids) == len(features):
+            fail(f"{len(boxes)} boxes, {len(class_ids)} class_ids, {len(features)} features: give one of each a region.")
+        for name, expected in (("image_features", self.image_feature_size), ("features", self.region_feature_size)):
+            size = picture[name].shape[-1]
+            if expected is not None and size != expected:
+                fail(f"{name} of size {size}, the model takes {expected}: use the vision model it was trained with.")
+            if not np.isfinite(picture[name]).all():
+                fail(f"{name} hold NaN or infinite values: extract them again, or give None for no picture.")
+        low, high = boxes[:, :2] - boxes[:, 3:1:-1] / 2, boxes[:, :2] + boxes[:, 3:1:-1] / 2
+        bad = ~((boxes[:, 2:] > 0).all(1) & (low >= -1e-4).all(1) & (high <= 1 + 1e-4).all(1))
+        if bad.any():
+            fail(f"box {boxes[bad][0].tolist()} is no (x_c, y_c, h, w) inside [0, 1] with an area: clamp or drop it.")
+        last_class = np.inf if self.num_classes is None else self.num_classes
+        bad = (class_ids < 0) | (class_ids > last_class)
+        if bad.any():
+            fail(f"class id {class_ids[bad][0]} is outside 0..{last_class}: the detector is not the model's.")
+        return picture
+
+    @staticmethod
+    def _check_count(name: str, count: int, num_tweets: int):
+        if count != num_tweets:
+            raise ValueError(f"{name} are for {count} tweets, text is {num_tweets}: give one entry a tweet.")
+
+
+@dataclass
+class HamLearningDataCollator:
+    """Rows of a data set to a batch for the model.
+
+    ```python
+    >>> collator = HamLearningDataCollator(processor, VisualFeatures("features.parquet"))
+    >>> Trainer(model, args, data_collator=collator, train_dataset=load_tweets("twitter2017")["train"])
+    ```
+
+    Args:
+        processor: makes the tensors.
+        visual_features: rows of a visual feature file by image id; a tweet whose `id` it lacks has no picture. None: no
+            tweet has one.
+    """
+
+    processor: HamLearningProcessor
+    visual_features: Mapping[str, Mapping[str, Any]] | None = None
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Rows with `id`, `tokens` and, if known, `ner_tags`."""
+        visual_features = None
+        if self.visual_features is not None:
+            visual_features = [self.visual_features.get(row["id"]) for row in rows]
+        word_labels = [row["ner_tags"] for row in rows] if "ner_tags" in rows[0] else None
+        return dict(
+            self.processor(
+                text=[row["tokens"] for row in rows], visual_features=visual_features, word_labels=word_labels
+            )
+        )
+
+
+HamLearningProcessor.register_for_auto_class("AutoProcessor")
+
+__all__ = ["HamLearningDataCollator", "HamLearningProcessor", "entity_spans", "split_words"]

@@ -1,0 +1,595 @@
+#!/usr/bin/env python
+"""Train, evaluate and predict with HamLearning.
+
+```bash
+python run_mner.py configs/sample.yaml                                   # everything is in the file
+python run_mner.py configs/sample.yaml --seed 2 --output_dir runs/two    # any flag overrides the file
+accelerate launch run_mner.py configs/sample.yaml                        # on as many GPUs as there are
+python run_mner.py --model_name_or_path runs/two --data_dir tweets --do_predict --output_dir runs/predictions
+```
+"""
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import evaluate
+import matplotlib
+import numpy as np
+import torch
+import transformers
+import yaml
+from datasets import ClassLabel, Dataset, DatasetDict
+from torch.utils.data import SequentialSampler
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    EarlyStoppingCallback,
+    HfArgumentParser,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer_utils import get_last_checkpoint
+
+import mner_scores
+from configuration_hamlearning import HamLearningConfig
+from data_hamlearning import VisualFeatures, load_tweets, split_sha256
+from modeling_hamlearning import HamLearningForTokenClassification
+from processing_hamlearning import HamLearningDataCollator, HamLearningProcessor, entity_spans
+
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+
+
+logger = logging.getLogger("run_mner")
+
+RESULTS_FILE = "results.json"
+
+
+@dataclass
+class ModelArguments:
+    """Which model: one to go on with, or a new one around a text encoder. A switch left out keeps its default."""
+
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "HamLearning model to evaluate, predict with or train further: folder or Hub id."}
+    )
+    text_model: str | None = field(
+        default=None, metadata={"help": "Pretrained text encoder of a new model: folder or Hub id. [bert-base-uncased]"}
+    )
+    use_vision: bool | None = field(
+        default=None, metadata={"help": "Look at pictures. [True where --visual_features are given]"}
+    )
+    use_semantic_encoder: bool | None = field(default=None, metadata={"help": "False: without ViT (Table 2)."})
+    use_spatial_encoder: bool | None = field(default=None, metadata={"help": "False: without RGCN (Table 2)."})
+    use_relevance: bool | None = field(default=None, metadata={"help": "False: without RM (Table 2)."})
+    use_crf: bool | None = field(default=None, metadata={"help": "False: every word's tag by itself."})
+    num_text_layers: int | None = field(default=None, metadata={"help": "Layers of the textual Transformer."})
+    num_semantic_layers: int | None = field(default=None, metadata={"help": "Layers of the ViT (Eq 4)."})
+    num_spatial_layers: int | None = field(default=None, metadata={"help": "Layers of the R-GCN (Eq 5-7)."})
+    num_ffnn_layers: int | None = field(default=None, metadata={"help": "Linear layers of Eq 12."})
+    num_interaction_layers: int | None = field(default=None, metadata={"help": "L, rounds of Eq 13-15 (Table 3)."})
+    share_interaction_layers: bool | None = field(default=None, metadata={"help": "One set of weights for all rounds."})
+    class_embedding_size: int | None = field(default=None, metadata={"help": "Size of a detector class's embedding."})
+    dropout: float | None = field(default=None, metadata={"help": "Dropout outside the text encoder."})
+    picture_dropout: float | None = field(
+        default=None, metadata={"help": "Share of pictures hidden in training, so that the model can do without."}
+    )
+    word_splitting: str = field(
+        default="punctuation", metadata={"help": "How raw text will be split later: punctuation or tweet."}
+    )
+    max_length: int = field(default=128, metadata={"help": "Most sub-tokens of a tweet."})
+    max_regions: int = field(default=15, metadata={"help": "Most regions of a picture, best score first."})
+
+    def config_switches(self) -> dict[str, Any]:
+        """The fields of `HamLearningConfig` that were given."""
+        names = {f.name for f in fields(HamLearningConfig)} & {f.name for f in fields(self)}
+        return {name: getattr(self, name) for name in sorted(names) if getattr(self, name) is not None}
+
+
+@dataclass
+class DataArguments:
+    """Which tweets and which pictures."""
+
+    data_dir: str | None = field(
+        default=None, metadata={"help": "Folder with train, valid and test as released text files or Parquet."}
+    )
+    dataset_name: str | None = field(default=None, metadata={"help": "Data set of the Hub."})
+    dataset_config_name: str | None = field(default=None, metadata={"help": "Its configuration."})
+    visual_features: str | None = field(default=None, metadata={"help": "Visual feature file (Parquet) of the pictures."})
+    shuffle_pictures: bool = field(
+        default=False, metadata={"help": "Control: every tweet gets the picture of another tweet of its split."}
+    )
+
+
+@dataclass
+class MNERTrainingArguments(TrainingArguments):
+    """`TrainingArguments` with this project's defaults and a learning rate a part of the network."""
+
+    output_dir: str | None = field(default="runs/hamlearning", metadata={"help": "Where model and results go."})
+    text_learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate of the text encoder. [--learning_rate]"}
+    )
+    crf_learning_rate: float | None = field(default=None, metadata={"help": "Of the CRF. [--learning_rate]"})
+    early_stopping_patience: int | None = field(
+        default=None, metadata={"help": "Stop after so many epochs without a better dev F1."}
+    )
+    bf16: bool | None = field(default=None, metadata={"help": "bfloat16 autocast. [True where the hardware has it]"})
+    eval_strategy: str = "epoch"
+    save_strategy: str = "epoch"
+    logging_strategy: str = "epoch"
+    save_total_limit: int | None = 1
+    load_best_model_at_end: bool = True
+    metric_for_best_model: str | None = "f1"
+    train_sampling_strategy: str = "group_by_length"
+    warmup_steps: float = 0.1
+    remove_unused_columns: bool | None = False
+    # A filtered log would hide a loss that is not a number.
+    logging_nan_inf_filter: bool = False
+    per_device_train_batch_size: int = 32
+    per_device_eval_batch_size: int = 32
+
+    def __post_init__(self):
+        if self.bf16 is None:
+            self.bf16 = not self.fp16 and self._hardware_has_bf16()
+            logger.info(f"bf16 is {'on' if self.bf16 else 'off'}: chosen by the hardware, --bf16 overrides it.")
+        self.label_names = ["labels"]
+        super().__post_init__()
+
+    def _hardware_has_bf16(self) -> bool:
+        if torch.cuda.is_available() and not self.use_cpu:
+            return torch.cuda.is_bf16_supported(including_emulation=False)
+        capabilities = torch.cpu.get_capabilities()
+        return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, MNERTrainingArguments]:
+    """Flags, or one YAML/JSON file and flags that override it.
+
+    Raises:
+        ValueError: the file is not a mapping of names to values.
+        SystemExit: an argument is unknown or of the wrong type; argparse names it.
+    """
+    if argv and argv[0].endswith((".yaml", ".yml", ".json")):
+        settings = yaml.safe_load(Path(argv[0]).read_text(encoding="utf-8"))  # JSON is YAML too
+        if not isinstance(settings, dict):
+            raise ValueError(f"{argv[0]} holds {type(settings).__name__}, expected lines `name: value`.")
+        flags = []
+        for name, value in settings.items():
+            if isinstance(value, list):
+                flags += [f"--{name}", *map(str, value)]
+            elif value is not None:
+                flags += [f"--{name}", json.dumps(value) if isinstance(value, dict) else str(value)]
+        argv = flags + argv[1:]
+    parser = HfArgumentParser((ModelArguments, DataArguments, MNERTrainingArguments))
+    return parser.parse_args_into_dataclasses(argv)
+
+
+class MNERTrainer(Trainer):
+    """`Trainer` with learning rates a part of the network, and predictions in the order of the data set."""
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        """AdamW over the text encoder, the new layers and the CRF, with and without weight decay."""
+        if self.optimizer is not None:
+            return self.optimizer
+        model = self.model if model is None else model
+        args = self.args
+        rates = {"text": args.text_learning_rate, "new": None, "crf": args.crf_learning_rate}
+        decayed = self.get_decay_parameter_names(model)
+        groups: dict[tuple[str, bool], list[torch.nn.Parameter]] = {}
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                part = "text" if "text_model." in name else "crf" if "crf." in name else "new"
+                groups.setdefault((part, name in decayed), []).append(parameter)
+        optimizer_class, optimizer_kwargs = self.get_optimizer_cls_and_kwargs(args, model)
+        self.optimizer = optimizer_class(
+            [
+                {
+                    "params": parameters,
+                    "lr": args.learning_rate if rates[part] is None else rates[part],
+                    "weight_decay": args.weight_decay if is_decayed else 0.0,
+                }
+                for (part, is_decayed), parameters in groups.items()
+            ],
+            **optimizer_kwargs,
+        )
+        return self.optimizer
+
+    def _get_eval_sampler(self, eval_dataset):
+        # Trainer would shuffle by length here too, and predictions would not be in the order of the tweets.
+        return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
+
+
+class TrainingWatch(TrainerCallback):
+    """Times the epochs without their evaluations, and stops a run whose loss is no number."""
+
+    def __init__(self):
+        self.seconds = 0.0
+        self._start = 0.0
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        """Starts the clock."""
+        self._start = time.perf_counter()
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        """Stops the clock."""
+        self.seconds += time.perf_counter() - self._start
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        """Raises FloatingPointError at a loss that is not finite."""
+        if logs and "loss" in logs and not np.isfinite(float(logs["loss"])):
+            raise FloatingPointError(
+                f"The loss is {logs['loss']} at step {state.global_step} (epoch {state.epoch:.2f}): lower "
+                "--learning_rate, --text_learning_rate or --crf_learning_rate, or train without --fp16."
+            )
+
+
+def check_output_dir(args: MNERTrainingArguments):
+    """Refuses a folder that holds another run.
+
+    Raises:
+        FileExistsError: the folder holds results or checkpoints and the run does not resume.
+    """
+    folder = Path(args.output_dir)
+    if args.resume_from_checkpoint or not folder.is_dir():
+        return
+    held = sorted(p.name for p in folder.iterdir() if p.name == RESULTS_FILE or p.name.startswith("checkpoint-"))
+    if held:
+        raise FileExistsError(
+            f"--output_dir {folder} holds another run ({', '.join(held)}): give another folder, remove that one, or go "
+            "on from its last checkpoint with --resume_from_checkpoint True."
+        )
+
+
+def check_splits(tweets: DatasetDict, args: MNERTrainingArguments):
+    """Refuses a data set that lacks a split or the tags that the run needs, before anything is computed.
+
+    Raises:
+        ValueError: names the split and what to leave out.
+    """
+    needed = {}
+    if args.do_train:
+        needed |= {"train": "--do_train", "validation": "--do_train (the checkpoint is chosen on it)"}
+    if args.do_eval:
+        needed["validation"] = "--do_eval"
+    for split, reason in needed.items():
+        if split in tweets and "ner_tags" not in tweets[split].column_names:
+            raise ValueError(f"The {split} split has no ner_tags, which {reason} needs: use --do_predict alone.")
+    if args.do_predict:
+        needed["test"] = "--do_predict"
+    for split, reason in needed.items():
+        if split not in tweets:
+            raise ValueError(
+                f"The data set has no {split} split, which {reason} needs; it has {', '.join(tweets)}: add it, or leave "
+                "that flag out."
+            )
+
+
+def load_model(
+    model_args: ModelArguments, tags: list[str] | None, visual_features: VisualFeatures | None
+) -> tuple[HamLearningForTokenClassification, HamLearningProcessor]:
+    """The model to go on with, or a new one around its text encoder; and its processor.
+
+    Raises:
+        ValueError: the tags, sizes or classes of the data are not the model's.
+    """
+    switches = model_args.config_switches()
+    if model_args.model_name_or_path is not None:
+        path = model_args.model_name_or_path
+        config = HamLearningConfig.from_pretrained(path, **switches)
+        model = HamLearningForTokenClassification.from_pretrained(path, config=config, dtype=torch.float32)
+        processor = HamLearningProcessor.from_pretrained(path)
+        unknown = sorted(set(tags or ()) - set(processor.tags))
+        if unknown:
+            raise ValueError(f"The data has the tags {unknown}, which {path} does not know; it has {processor.tags}.")
+    else:
+        switches.setdefault("use_vision", visual_features is not None)
+        if switches["use_vision"]:
+            if visual_features is None:
+                raise ValueError("--use_vision True without --visual_features: give the file, or --use_vision False.")
+            switches |= {
+                "image_feature_size": visual_features.image_feature_size,
+                "region_feature_size": visual_features.region_feature_size,
+                "num_classes": visual_features.num_classes,
+            }
+        if tags is None:
+            raise ValueError("The train split has no ner_tags: a new model learns from them.")
+        text_model = model_args.text_model or "bert-base-uncased"
+        model = HamLearningForTokenClassification.from_text_pretrained(
+            text_model, id2label=dict(enumerate(tags)), label2id={tag: i for i, tag in enumerate(tags)}, **switches
+        )
+        sizes = {name: switches.get(name) for name in ("image_feature_size", "region_feature_size", "num_classes")}
+        processor = HamLearningProcessor(
+            AutoTokenizer.from_pretrained(text_model),
+            tags=tags,
+            word_splitting=model_args.word_splitting,
+            max_length=model_args.max_length,
+            max_regions=model_args.max_regions,
+            **sizes,
+        )
+    if model.config.use_vision and visual_features is not None:
+        for name in ("image_feature_size", "region_feature_size", "num_classes"):
+            if getattr(visual_features, name) != getattr(model.config, name):
+                raise ValueError(
+                    f"{visual_features.path} has {name} {getattr(visual_features, name)}, the model takes "
+                    f"{getattr(model.config, name)}: give the features of the vision model that it was trained with."
+                )
+    return model, processor
+
+
+def picture_source(
+    tweets: DatasetDict, visual_features: VisualFeatures, shuffle: bool, seed: int
+) -> Mapping[str, Mapping[str, Any]]:
+    """Visual features by tweet id; with `shuffle`, those of another tweet of the same split.
+
+    Raises:
+        ValueError: no tweet has a picture.
+    """
+    source: dict[str, Mapping[str, Any]] = {}
+    for split, dataset in tweets.items():
+        ids = [id_ for id_ in dataset["id"] if id_ in visual_features]
+        logger.info(f"{split}: {len(ids)} of {len(dataset)} tweets have a picture.")
+        donors = ids
+        if shuffle:
+            order = np.random.default_rng(seed).permutation(len(ids))
+            donor_of = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
+            donors = [ids[donor_of[i]] for i in range(len(ids))]
+        source |= {id_: visual_features[donor] for id_, donor in zip(ids, donors, strict=True)}
+    if not source:
+        raise ValueError(
+            f"{visual_features.path} has no picture of any tweet: its ids are like {next(iter(visual_features), None)!r}, "
+            f"the tweets' like {next(iter(tweets.values()))['id'][0]!r}."
+        )
+    return source
+
+
+def with_lengths(dataset: Dataset, processor: HamLearningProcessor) -> Dataset:
+    """Adds `length`, each tweet's number of sub-tokens, by which batches are made."""
+    lengths = processor(text=dataset["tokens"][:])["attention_mask"].sum(dim=1).tolist()
+    return dataset.add_column("length", lengths)
+
+
+def predict(trainer: MNERTrainer, dataset: Dataset) -> dict[str, Any]:
+    """Tags, scores and relevance of every tweet, in the order of the data set.
+
+    Returns:
+        `tags`: a list of tag names a tweet, O for words beyond the length limit; `scores`: as long; `relevance`:
+        |C^r| (tweets, views) or None; `num_cut`: words beyond the limit; `seconds`.
+    """
+    order = np.argsort(dataset["length"], kind="stable")[::-1]
+    start = time.perf_counter()
+    output = trainer.predict(dataset.select(order)).predictions
+    seconds = time.perf_counter() - start
+    place = np.argsort(order)
+    predictions, scores = output[0][place], output[1][place]
+    relevance = np.abs(output[2][place]) if len(output) == 3 else None
+    names = np.array(trainer.processing_class.tags)
+    tags, tweet_scores, num_cut = [], [], 0
+    for row, tokens in enumerate(dataset["tokens"]):
+        kept = int((predictions[row] != -100).sum())
+        num_cut += len(tokens) - kept
+        tags.append(names[predictions[row, :kept]].tolist() + ["O"] * (len(tokens) - kept))
+        tweet_scores.append(scores[row, :kept].tolist() + [0.0] * (len(tokens) - kept))
+    return {"tags": tags, "scores": tweet_scores, "relevance": relevance, "num_cut": num_cut, "seconds": seconds}
+
+
+def gold_tags(dataset: Dataset) -> list[list[str]]:
+    """The tags of a split by name."""
+    label: ClassLabel = dataset.features["ner_tags"].feature
+    return [[label.int2str(tag) for tag in tags] for tags in dataset["ner_tags"]]
+
+
+def write_predictions(path: Path, dataset: Dataset, predicted: dict[str, Any]):
+    """One JSON line a tweet: its id, tokens, gold tags where known, predicted tags, entities and |C^r|."""
+    gold = gold_tags(dataset) if "ner_tags" in dataset.column_names else None
+    with path.open("w", encoding="utf-8") as file:
+        for row, (id_, tokens) in enumerate(zip(dataset["id"], dataset["tokens"], strict=True)):
+            line = {"id": id_, "tokens": tokens}
+            if gold is not None:
+                line["ner_tags"] = gold[row]
+            line["predictions"] = predicted["tags"][row]
+            line["entities"] = [
+                {"type": type_, "start": first, "end": end, "score": round(predicted["scores"][row][first], 4)}
+                for type_, first, end in entity_spans(predicted["tags"][row])
+            ]
+            if predicted["relevance"] is not None:
+                line["relevance"] = [round(float(value), 4) for value in predicted["relevance"][row]]
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def score_table(scores: dict[str, Any]) -> str:
+    """P, R and F1 a type and over all, in percent, as a Markdown table."""
+    lines = ["| type | P | R | F1 | gold |", "|---|---|---|---|---|"]
+
+    def line(name, values, count):
+        percent = " | ".join(f"{100 * values[key]:.2f}" for key in ("precision", "recall", "f1"))
+        return f"| {name} | {percent} | {count} |"
+
+    lines += [line(name, values, values["number"]) for name, values in scores["types"].items()]
+    lines.append(line("all", scores, scores["gold_entities"]))
+    strict = {key: scores[f"strict_{key}"] for key in ("precision", "recall", "f1")}
+    lines.append(line("all, strict IOB2", strict, scores["strict_gold_entities"]))
+    return "\n".join(lines)
+
+
+def plot_training(history: list[dict[str, float]], path: Path):
+    """Training loss and dev F1 over the epochs (the paper's Figure 4)."""
+    figure, loss_axis = plt.subplots(figsize=(7, 4))
+    f1_axis = loss_axis.twinx()
+    for axis, key, scale, color, name in (
+        (loss_axis, "loss", 1, "tab:blue", "training loss"),
+        (f1_axis, "eval_f1", 100, "tab:red", "dev F1 (%)"),
+    ):
+        points = [(entry["epoch"], scale * entry[key]) for entry in history if key in entry]
+        axis.plot(*zip(*points, strict=True), color=color, marker="o", label=name)
+        axis.set_ylabel(name, color=color)
+    loss_axis.set_xlabel("epoch")
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def show_tweet(dataset: Dataset, predicted: dict[str, Any]) -> str:
+    """The first tweet in which something was found, with what was found."""
+    rows = (row for row, tags in enumerate(predicted["tags"]) if any(tag != "O" for tag in tags))
+    row = next(rows, 0)
+    tokens, tags = dataset["tokens"][row], predicted["tags"][row]
+    found = [
+        f"  {type_:5} {' '.join(tokens[first:end])}  (score {predicted['scores'][row][first]:.2f})"
+        for type_, first, end in entity_spans(tags)
+    ]
+    return "\n".join([" ".join(tokens), *(found or ["  no entity"])])
+
+
+def main(argv: list[str] | None = None) -> dict[str, Any]:
+    """Runs what the arguments ask for, and returns what `results.json` holds."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    model_args, data_args, args = parse_arguments(sys.argv[1:] if argv is None else argv)
+    is_main = args.process_index == 0
+    if not is_main:
+        logger.setLevel(logging.WARNING)
+        transformers.utils.logging.set_verbosity_error()
+    if not (args.do_train or args.do_eval or args.do_predict):
+        raise ValueError("Nothing to do: give --do_train, --do_eval or --do_predict.")
+    if is_main:
+        check_output_dir(args)
+    set_seed(args.seed)
+    # A model folder is loaded with this code, never with the code that it carries.
+    AutoConfig.register("hamlearning", HamLearningConfig, exist_ok=True)
+
+    tweets = load_tweets(data_args.data_dir, data_args.dataset_name, data_args.dataset_config_name)
+    check_splits(tweets, args)
+    tags = next((d.features["ner_tags"].feature.names for d in tweets.values() if "ner_tags" in d.column_names), None)
+    visual_features = None
+    if data_args.visual_features is not None and model_args.use_vision is not False:
+        visual_features = VisualFeatures(data_args.visual_features)
+    model, processor = load_model(model_args, tags, visual_features)
+    pictures = None
+    if model.config.use_vision:
+        if visual_features is None:
+            logger.warning("No --visual_features: the model was trained with pictures and does without them now.")
+        else:
+            pictures = picture_source(tweets, visual_features, data_args.shuffle_pictures, args.seed)
+    tweets = DatasetDict({split: with_lengths(dataset, processor) for split, dataset in tweets.items()})
+
+    metric = evaluate.load(mner_scores.__file__)
+    splits = {"validation": args.do_eval, "test": args.do_predict}
+    results: dict[str, Any] = {}
+
+    def compute_metrics(evaluation) -> dict[str, float]:
+        gold = gold_tags(tweets["validation"])
+        names = np.array(processor.tags)
+        predictions = [
+            names[row[row != -100]].tolist() + ["O"] * (len(tags) - int((row != -100).sum()))
+            for row, tags in zip(evaluation.predictions[0], gold, strict=True)
+        ]
+        scores = metric.compute(predictions=predictions, references=gold)
+        return {name: scores[name] for name in ("precision", "recall", "f1", "strict_f1")}
+
+    watch = TrainingWatch()
+    callbacks: list[TrainerCallback] = [watch]
+    if args.early_stopping_patience is not None:
+        callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
+    trainer = MNERTrainer(
+        model=model,
+        args=args,
+        data_collator=HamLearningDataCollator(processor, pictures),
+        train_dataset=tweets["train"] if args.do_train else None,
+        eval_dataset=tweets["validation"] if args.do_train or args.do_eval else None,
+        processing_class=processor,
+        compute_metrics=compute_metrics,
+        # The emissions are large and needed no more once the tags are found.
+        preprocess_logits_for_metrics=lambda outputs, labels: outputs[1:],
+        callbacks=callbacks,
+    )
+    output_dir = Path(args.output_dir)
+    if args.do_train:
+        results["train"] = train(trainer, watch, output_dir)
+    trainer.compute_metrics = None  # from here on whole splits are scored, with all their tags
+    for split in (name for name, wanted in splits.items() if wanted):
+        dataset = tweets[split]
+        predicted = predict(trainer, dataset)
+        results[split] = {"words_cut": predicted["num_cut"], "tweets_per_second": len(dataset) / predicted["seconds"]}
+        if "ner_tags" in dataset.column_names:
+            scores = metric.compute(predictions=predicted["tags"], references=gold_tags(dataset))
+            results[split] = scores | results[split]
+        if is_main:
+            output_dir.mkdir(parents=True, exist_ok=True)
+            write_predictions(output_dir / f"predictions_{split}.jsonl", dataset, predicted)
+            if "types" in results[split]:
+                table = score_table(results[split])
+                (output_dir / f"scores_{split}.md").write_text(table + "\n", encoding="utf-8")
+                print(f"\n{split}: entity-level, seqeval\n{table}")
+            print(f"\n{show_tweet(dataset, predicted)}\n")
+    results |= describe_run(tweets, model, data_args, args)
+    if is_main:
+        (output_dir / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        logger.info(f"Everything is in {output_dir}")
+    return results
+
+
+def train(trainer: MNERTrainer, watch: TrainingWatch, output_dir: Path) -> dict[str, Any]:
+    """Trains to the checkpoint with the best dev F1, saves it, and returns how it went."""
+    args = trainer.args
+    checkpoint = args.resume_from_checkpoint
+    if checkpoint in ("True", "true", True):
+        checkpoint = get_last_checkpoint(str(output_dir)) if output_dir.is_dir() else None
+        if checkpoint is None:
+            raise FileNotFoundError(f"--resume_from_checkpoint True, but {output_dir} holds no checkpoint.")
+    epochs_before = trainer.state.epoch or 0
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model(str(output_dir))
+    history = trainer.state.log_history
+    if trainer.is_world_process_zero():
+        plot_training(history, output_dir / "training.png")
+    best = max((entry for entry in history if "eval_f1" in entry), key=lambda entry: entry["eval_f1"])
+    return {
+        "epochs": trainer.state.epoch - epochs_before,
+        "best_epoch": best["epoch"],
+        "seconds": watch.seconds,
+        "tweets_per_second": len(trainer.train_dataset) * trainer.state.epoch / max(watch.seconds, 1e-9),
+        "history": [
+            {key: entry[key] for key in ("epoch", "loss", "eval_loss", "eval_f1") if key in entry}
+            for entry in history
+            if "loss" in entry or "eval_f1" in entry
+        ],
+    }
+
+
+def describe_run(tweets: DatasetDict, model, data_args: DataArguments, args: MNERTrainingArguments) -> dict[str, Any]:
+    """What a reader needs to trust the scores: data, switches, seed and versions."""
+    names = ("torch", "transformers", "datasets", "accelerate", "evaluate", "seqeval", "pytorch-crf")
+    switches = {f.name for f in fields(ModelArguments)} & set(model.config.to_dict())
+    return {
+        "evaluator": "seqeval, entity level; f1: default mode, strict_f1: strict IOB2; fractions of one",
+        "seed": args.seed,
+        "data": {
+            split: {"tweets": len(dataset), "sha256": split_sha256(dataset)}
+            for split, dataset in tweets.items()
+            if "ner_tags" in dataset.column_names
+        },
+        "shuffle_pictures": data_args.shuffle_pictures,
+        "model": {name: getattr(model.config, name) for name in sorted(switches)},
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "training": {
+            name: getattr(args, name)
+            for name in (
+                "learning_rate", "text_learning_rate", "crf_learning_rate", "per_device_train_batch_size", "world_size",
+                "num_train_epochs", "bf16", "fp16",
+            )
+        },
+        "versions": {name: metadata.version(name) for name in names} | {"python": sys.version.split()[0]},
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
