@@ -18,8 +18,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Value, load_dataset
 
+from configuration_hamlearning import TAGS
 
-TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG", "B-MISC", "I-MISC")
+
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "dev"), "test": ("test",)}
 
 _TAG = re.compile(r"O|[BI]-\S+")
@@ -42,8 +43,8 @@ def read_tweets(path: str | os.PathLike) -> dict[str, list]:
     r"""Read one file of the released text format.
 
     ```python
-    >>> read_tweets("twitter2017/train.txt")["tokens"][0]
-    ['New', 'Post', ':', ...]
+    >>> read_tweets("train.txt")
+    {'id': ['1', ...], 'tokens': [['Ada', 'sings'], ...], 'ner_tags': [['B-PER', 'O'], ...]}
     ```
 
     A tweet is a line `IMGID:<id>`, then a line `token<TAB>tag` for each token, then a blank line. Lines end at `"\n"`
@@ -379,9 +380,9 @@ class VisualFeatures(Mapping):
     """The visual features of a data set, by image id.
 
     ```python
-    >>> eyes = VisualFeatures("caption_features.parquet")
-    >>> eyes["17_06_12483"]["features"].shape
-    (1, 384)
+    >>> eyes = VisualFeatures("features.parquet")
+    >>> eyes["game"]["features"].shape
+    (15, 2048)
     ```
 
     Opening reads the whole file into flat arrays and checks every row, so that training meets no surprise. An entry is

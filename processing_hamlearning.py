@@ -21,12 +21,18 @@ except ImportError:
 
 # How a tweet's words look where handles, hashtags, URLs and emoticons stay whole, as in Twitter-2015.
 TWEET_WORD = re.compile(
-    r"""(?:https?://|www\.)\S+                         # URL
-    |[:;=][-o^']?[()\[\]DPpOo/\\|3]+|<3               # emoticon
-    |[@\#]\w+                                         # handle, hashtag
-    |\w+(?:['’.&/-]\w+)*                              # word, with what joins its parts
-    |([^\w\s])\1*                                     # the same mark, once or repeated
-    |\S""",
+    r"""(?:https?://|www\.)\S*|(?<!\S)//\w+          # URL, to the next space
+    |h(?:t(?:t(?:p(?:s?:/?)?)?)?)?…                  # URL that was cut off
+    |(?<![-=])[-=]*+&(?:amp|gt|lt)\b                 # HTML entity, with the shaft of an arrow
+    |(?<!\w)[:;=][-o^']?[DPpOo3](?!\w)               # emoticon of a letter: not the ":D" of "Name:David"
+    |[:;=][-o^']?[()\[\]/\\|]++(?!\w)|<3(?!\w)       # emoticon of marks
+    |\#\w*[^\W_][\w\u0300-\u036f]*(?:[/-]\w+)*       # hashtag
+    |@\w*[^\W_]\w*                                   # handle
+    |\$[A-Za-z]+                                     # cashtag
+    |[Ww]/(?!\w)                                     # short for "with"
+    |\w[\w\u0300-\u036f]*(?:['’.&/@\#-]\w[\w\u0300-\u036f]*)*  # word, with its accents and what joins its parts
+    |[.,!?:;]                                        # mark that stands alone, however often it is repeated
+    |([^\w\s])\1*""",  # other mark, once or repeated
     re.VERBOSE,
 )
 SURROGATES = re.compile("[\ud800-\udfff]")

@@ -135,6 +135,8 @@ class MNERTrainingArguments(TrainingArguments):
     remove_unused_columns: bool | None = False
     # A filtered log would hide a loss that is not a number.
     logging_nan_inf_filter: bool = False
+    # Every parameter gets a gradient in every step, so nobody has to look for those that do not.
+    ddp_find_unused_parameters: bool | None = False
     per_device_train_batch_size: int = 32
     per_device_eval_batch_size: int = 32
 
@@ -143,7 +145,12 @@ class MNERTrainingArguments(TrainingArguments):
             self.bf16 = not self.fp16 and self._hardware_has_bf16()
             logger.info(f"bf16 is {'on' if self.bf16 else 'off'}: chosen by the hardware, --bf16 overrides it.")
         self.label_names = ["labels"]
+        wants_eval = self.do_eval
+        if not self.do_train:
+            self.eval_strategy = self.save_strategy = "no"
+            self.load_best_model_at_end = False
         super().__post_init__()
+        self.do_eval = wants_eval  # evaluating between epochs is no wish for scores at the end
 
     def _hardware_has_bf16(self) -> bool:
         if torch.cuda.is_available() and not self.use_cpu:

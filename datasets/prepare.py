@@ -239,15 +239,15 @@ def markdown_table(header: list[str], rows: list[tuple[str, list]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def main() -> None:
-    """Read the command line."""
+def main(command_line: list[str] | None = None) -> None:
+    """Read the command line, and end with status 1 and one line on what is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", metavar="SOURCE", type=Path, help="folder of train.txt, valid.txt and test.txt")
     parser.add_argument("output", metavar="OUTPUT", type=Path, help="folder to make")
     parser.add_argument("--images", type=Path, help="folder of the pictures, <id>.jpg, <id>.jpeg or <id>.png")
     parser.add_argument("--name", help="the data set's name in its card (default: SOURCE's own)")
     parser.add_argument("--overwrite", action="store_true", help="replace the data set that OUTPUT holds")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(command_line)
     try:
         prepare(**vars(arguments))
     except (OSError, ValueError) as error:

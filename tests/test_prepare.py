@@ -1,6 +1,8 @@
 """`datasets/prepare.py`: from text files and pictures to a data set that `load_dataset` reads."""
 
 import hashlib
+import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -71,25 +73,55 @@ def pictures(tmp_path):
     return folder
 
 
-def prepare(*arguments):
-    """Run the script as a user does, from its own folder, and return its exit status and what it says."""
-    command = [sys.executable, str(ROOT / "datasets" / "prepare.py"), *map(str, arguments)]
-    environment = {"PATH": "", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "HF_HOME": str(arguments[1]) + "_home"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    return done.returncode, done.stdout + done.stderr
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("prepare", ROOT / "datasets" / "prepare.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def prepare(script, capsys):
+    """Run the script with a command line, and return its exit status and what it says."""
+
+    def run(*arguments):
+        try:
+            script.main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            return end.code, "".join(capsys.readouterr())
+        return 0, "".join(capsys.readouterr())
+
+    return run
 
 
 def table(card, title):
     """Return the cells of a row of the card's tables."""
-    [line] = [line for line in card.splitlines() if line.startswith(f"| {title} |")]
+    line = next(line for line in card.splitlines() if line.startswith(f"| {title} |"))
     return [cell.strip() for cell in line.split("|")[2:-1]]
 
 
 @pytest.fixture
-def prepared(source, pictures, tmp_path):
+def prepared(prepare, source, pictures, tmp_path):
     status, said = prepare(source, tmp_path / "out", "--images", pictures, "--name", "tiny")
     assert status == 0, said
     return tmp_path / "out"
+
+
+def test_the_script_runs_by_its_path_beside_the_library_of_its_folder_s_name(source, tmp_path):
+    command = [sys.executable, str(ROOT / "datasets" / "prepare.py"), str(source), str(tmp_path / "out")]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "train: 4 tweets, 5 entities, 0 pictures",
+        "test: 2 tweets, 2 entities, 0 pictures",
+        f"{tmp_path / 'out'} is ready for load_dataset",
+    ]
+
+
+def test_an_unreadable_picture_is_said(prepare, source, pictures, tmp_path):
+    _, said = prepare(source, tmp_path / "out", "--images", pictures)
+    assert f"{pictures / '2.jpeg'} cannot be read: its tweet is left without a picture" in said
 
 
 def test_the_folder_loads_with_the_columns_of_the_interface(prepared):
@@ -154,13 +186,13 @@ def test_the_card_says_to_the_hub_what_it_is(prepared):
     assert data.size_categories == ["n<1K"]
 
 
-def test_without_pictures_every_image_is_null(source, tmp_path):
+def test_without_pictures_every_image_is_null(prepare, source, tmp_path):
     assert prepare(source, tmp_path / "out")[0] == 0
     train = load_tweets(tmp_path / "out")["train"]
     assert train["image"][:] == [None] * 4
 
 
-def test_a_folder_that_holds_something_is_left_alone_without_overwrite(source, tmp_path):
+def test_a_folder_that_holds_something_is_left_alone_without_overwrite(prepare, source, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "mine.txt").write_text("mine")
@@ -170,7 +202,7 @@ def test_a_folder_that_holds_something_is_left_alone_without_overwrite(source, t
     assert [file.name for file in out.iterdir()] == ["mine.txt"]
 
 
-def test_overwrite_replaces_the_data_set_and_nothing_else(prepared, source):
+def test_overwrite_replaces_the_data_set_and_nothing_else(prepare, prepared, source):
     (prepared / "mine.txt").write_text("mine")
     (source / "test.txt").unlink()
     assert prepare(source, prepared, "--overwrite")[0] == 0
@@ -178,7 +210,7 @@ def test_overwrite_replaces_the_data_set_and_nothing_else(prepared, source):
     assert (prepared / "mine.txt").read_text() == "mine"
 
 
-def test_malformed_tweets_are_named_and_nothing_is_written(source, tmp_path):
+def test_malformed_tweets_are_named_and_nothing_is_written(prepare, source, tmp_path):
     (source / "test.txt").write_text("IMGID:1\nHi O\tO\nAda\n")
     status, said = prepare(source, tmp_path / "out")
     assert status == 1
@@ -187,18 +219,18 @@ def test_malformed_tweets_are_named_and_nothing_is_written(source, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_files_without_tags_are_refused(source, tmp_path):
+def test_files_without_tags_are_refused(prepare, source, tmp_path):
     (source / "test.txt").write_text("IMGID:1\nHi\n")
     status, said = prepare(source, tmp_path / "out")
     assert (status, "test.txt has no tags" in said) == (1, True)
 
 
-def test_the_source_is_not_written_over(source):
+def test_the_source_is_not_written_over(prepare, source):
     status, said = prepare(source, source, "--overwrite")
     assert (status, "choose another folder" in said) == (1, True)
 
 
-def test_a_missing_folder_of_pictures_is_named(source, tmp_path):
+def test_a_missing_folder_of_pictures_is_named(prepare, source, tmp_path):
     status, said = prepare(source, tmp_path / "out", "--images", tmp_path / "nowhere")
     assert (status, "nowhere is not a folder: give --images" in said) == (1, True)
 
@@ -208,7 +240,7 @@ def test_a_missing_folder_of_pictures_is_named(source, tmp_path):
     ("name", "entities", "orphans"),
     [("twitter2015", [6352, 1594], [186, 53]), ("twitter2017", [6049, 1324, 1351], [0, 0, 0])],
 )
-def test_the_released_files_have_their_known_gold_counts(tmp_path, name, entities, orphans):
+def test_the_released_files_have_their_known_gold_counts(prepare, tmp_path, name, entities, orphans):
     assert prepare(SHARED / name, tmp_path / "out")[0] == 0
     card = (tmp_path / "out" / "README.md").read_text()
     assert table(card, "Entities, seqeval's default mode") == list(map(str, entities))

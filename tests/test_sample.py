@@ -308,18 +308,19 @@ def test_nothing_but_positions_tells_an_arrangement(arranged):
     assert accuracy([picture for *_, picture in arranged], kinds) < 0.6
 
 
-def test_the_place_of_one_object_alone_hardly_tells_an_arrangement(arranged):
-    kinds = [kind for kind, *_ in arranged]
-    for name in make_sample.PAIR_THINGS:
-        boxes = [
-            box
-            for _, regions, size, _ in arranged
-            for region, box in zip(regions, make_sample.relative_boxes(regions, size), strict=True)
-            if make_sample.CLASS_NAMES[region.class_id] == name
-        ]
-        if boxes:
-            squared = [np.concatenate([box, (box - 0.5) ** 2]) for box in boxes]
-            assert accuracy(squared, kinds) < 0.7
+@pytest.mark.parametrize("kinds", [("PER", "ORG"), ("MISC", "LOC")], ids="-".join)
+def test_the_place_of_one_object_alone_hardly_tells_an_arrangement(kinds):
+    # 1500 pairs, since the figure of 240 varies by 0.04; a picture has an edge, so it cannot be 0.5 for left and right
+    rng, size = np.random.default_rng(0), (150, 115)
+    answers = [kinds[i % 2] for i in range(1500)]
+    boxes = {}
+    for kind in answers:
+        for sprite in make_sample.place_pair(rng, *make_sample.ARRANGEMENTS[kind], size):
+            region = make_sample.Region(0, make_sample.visible_box(sprite, size), None)
+            box = make_sample.relative_boxes([region], size)[0]
+            boxes.setdefault(sprite.name, []).append(np.concatenate([box, (box - 0.5) ** 2]))
+    for inputs in boxes.values():
+        assert accuracy(inputs, answers) < 0.68
 
 
 # ----------------------------------------------------------------------------------------------------------- pictures

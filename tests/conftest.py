@@ -1,0 +1,125 @@
+"""What the tests share: one thread, no network, a tiny network and batches for it."""
+
+import os
+
+
+# Before torch and the hub client are imported: both read these once. A second busy process slows small steps
+# many times over through thread contention.
+os.environ.update(
+    OMP_NUM_THREADS="1",
+    TOKENIZERS_PARALLELISM="false",
+    HF_HUB_OFFLINE="1",
+    HF_DATASETS_OFFLINE="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    HF_HUB_DISABLE_PROGRESS_BARS="1",
+)
+
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
+from transformers import BertConfig, DistilBertConfig, ModernBertConfig, MPNetConfig, RobertaConfig  # noqa: E402
+
+from configuration_hamlearning import HamLearningConfig  # noqa: E402
+from modeling_hamlearning import HamLearningForTokenClassification  # noqa: E402
+
+
+torch.set_num_threads(1)
+settings.register_profile("tests", deadline=None, database=None, derandomize=True)
+settings.load_profile("tests")
+
+PAD, CLS, SEP = 1, 2, 3
+TINY_SIZES = {"image_feature_size": 12, "region_feature_size": 10, "num_classes": 7, "class_embedding_size": 6}
+
+
+@pytest.fixture(scope="session")
+def shared_folder() -> Path:
+    """Folder beside the repository with the published tweets; they belong to their authors, so not everyone has it."""
+    folder = Path(__file__).parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"needs the published tweets, and there is no folder {folder}")
+    return folder
+
+
+@pytest.fixture
+def tiny_text_configs() -> dict:
+    """One config an architecture of text encoder: hidden size 32, 2 layers, 4 heads, 100 sub-tokens, no dropout."""
+    common = {"vocab_size": 100, "pad_token_id": PAD, "max_position_embeddings": 128}
+    wide = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    return {
+        "bert": BertConfig(**common, **wide, **no_dropout),
+        "roberta": RobertaConfig(**common, **wide, **no_dropout, type_vocab_size=1),
+        "mpnet": MPNetConfig(**common, **wide, **no_dropout),
+        "distilbert": DistilBertConfig(
+            **common, dim=32, n_layers=2, n_heads=4, hidden_dim=64, dropout=0.0, attention_dropout=0.0
+        ),
+        "modernbert": ModernBertConfig(
+            **common, **wide, bos_token_id=CLS, cls_token_id=CLS, eos_token_id=SEP, sep_token_id=SEP
+        ),
+    }
+
+
+@pytest.fixture
+def make_model(tiny_text_configs):
+    """`make_model(text="bert", **config_fields)`: a tiny network without dropout, in eval mode, always the same."""
+
+    def make(text: str = "bert", model_class=HamLearningForTokenClassification, seed: int = 0, **fields):
+        torch.manual_seed(seed)
+        fields = {"dropout": 0.0, **TINY_SIZES, **fields}
+        return model_class(HamLearningConfig(text_config=tiny_text_configs[text], **fields)).eval()
+
+    return make
+
+
+@pytest.fixture
+def make_batch():
+    """`make_batch(words, regions)`: inputs of `forward` with labels, one tweet an entry.
+
+    `words` are the numbers of words; `regions` the numbers of regions, None for a tweet without a picture.
+    Words have one or two sub-tokens. What stands in the place of what is missing is zero.
+    """
+
+    def make(words=(5, 2, 4, 1), regions=(3, None, 0, 2), num_tags: int = 9, seed: int = 0) -> dict[str, torch.Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        lengths = [torch.randint(1, 3, (count,), generator=generator) for count in words]
+        num_positions = max(int(length.sum()) for length in lengths) + 2
+        num_words, num_regions = max(*words, 1), max(count or 0 for count in regions)
+        batch = {
+            "input_ids": torch.full((len(words), num_positions), PAD),
+            "attention_mask": torch.zeros(len(words), num_positions, dtype=torch.long),
+            "word_ids": torch.full((len(words), num_positions), -1),
+            "image_features": torch.zeros(len(words), TINY_SIZES["image_feature_size"]),
+            "region_features": torch.zeros(len(words), num_regions, TINY_SIZES["region_feature_size"]),
+            "region_boxes": torch.zeros(len(words), num_regions, 4),
+            "region_class_ids": torch.zeros(len(words), num_regions, dtype=torch.long),
+            "region_mask": torch.zeros(len(words), num_regions, dtype=torch.long),
+            "image_mask": torch.zeros(len(words), dtype=torch.long),
+            "image_sizes": torch.zeros(len(words), 2, dtype=torch.long),
+            "labels": torch.full((len(words), num_words), -100),
+        }
+        for b, (length, count) in enumerate(zip(lengths, regions, strict=True)):
+            size = int(length.sum()) + 2
+            batch["input_ids"][b, :size] = torch.randint(5, 100, (size,), generator=generator)
+            batch["input_ids"][b, 0], batch["input_ids"][b, size - 1] = CLS, SEP
+            batch["attention_mask"][b, :size] = 1
+            batch["word_ids"][b, 0] = 0
+            batch["word_ids"][b, 1 : size - 1] = torch.arange(1, len(length) + 1).repeat_interleave(length)
+            batch["labels"][b, : len(length)] = torch.randint(num_tags, (len(length),), generator=generator)
+            if count is None:
+                continue
+            batch["image_mask"][b] = 1
+            batch["image_features"][b] = torch.randn(TINY_SIZES["image_feature_size"], generator=generator)
+            batch["image_sizes"][b] = torch.randint(200, 900, (2,), generator=generator)
+            batch["region_mask"][b, :count] = 1
+            features = torch.randn(count, TINY_SIZES["region_feature_size"], generator=generator)
+            batch["region_features"][b, :count] = features
+            classes = torch.randint(TINY_SIZES["num_classes"], (count,), generator=generator)
+            batch["region_class_ids"][b, :count] = classes
+            centres = 0.3 + 0.4 * torch.rand(count, 2, generator=generator)
+            sizes = 0.1 + 0.5 * torch.rand(count, 2, generator=generator)
+            batch["region_boxes"][b, :count] = torch.cat([centres, sizes], dim=1)
+        return batch
+
+    return make

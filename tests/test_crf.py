@@ -1,0 +1,359 @@
+"""The CRF against brute force over all tag sequences, and against `decode` of the library that it extends."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from seqeval.metrics.sequence_labeling import get_entities
+
+from modeling_hamlearning import HamLearningCRF, HamLearningForTokenClassification
+
+
+TAGS = ("O", "B-X", "I-X", "B-Y", "I-Y")
+LENGTHS = (4, 3, 2, 1)
+# How strongly the parameters and the emissions speak: nothing, a new model, a trained one, and one that is sure.
+SCALES = (0.0, 0.1, 2.0, 15.0)
+
+is_entity = torch.tensor([tag != "O" for tag in TAGS])
+continues = torch.tensor(
+    [[after[0] == "I" and before[0] != "O" and before[2:] == after[2:] for after in TAGS] for before in TAGS]
+)
+
+
+def make_crf(scale, seed=0, num_tags=len(TAGS)):
+    torch.manual_seed(seed)
+    crf = HamLearningCRF(num_tags)
+    with torch.no_grad():
+        for parameter in crf.parameters():
+            parameter.normal_().mul_(scale)
+    return crf.requires_grad_(False)
+
+
+def make_emissions(scale, lengths, seed=0, num_tags=len(TAGS)):
+    torch.manual_seed(1000 + seed)
+    emissions = scale * torch.randn(len(lengths), max(lengths), num_tags)
+    return emissions, torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+
+
+def all_paths(length):
+    return list(itertools.product(range(len(TAGS)), repeat=length))
+
+
+def path_probabilities(crf, emissions, length):
+    """log p and p of every tag sequence over the first `length` rows of emissions (W, T), in double precision."""
+    start, end, transitions = (x.double() for x in (crf.start_transitions, crf.end_transitions, crf.transitions))
+    scores = []
+    for path in all_paths(length):
+        score = start[path[0]] + end[path[-1]] + sum(emissions[t, tag].double() for t, tag in enumerate(path))
+        scores.append(score + sum(transitions[a, b] for a, b in itertools.pairwise(path)))
+    log_probabilities = torch.stack(scores).log_softmax(0)
+    return log_probabilities, log_probabilities.exp()
+
+
+def span_scores(path, probabilities):
+    """For each entity of `path` the summed probability of the sequences with this entity in these tags."""
+    length = len(path)
+    scores = [0.0] * length
+    for entity in get_entities([TAGS[tag] for tag in path]):
+        _, start, end = entity
+        scores[start] = sum(
+            float(p)
+            for other, p in zip(all_paths(length), probabilities, strict=True)
+            if other[start : end + 1] == path[start : end + 1]
+            and entity in get_entities([TAGS[tag] for tag in other])
+        )
+    return scores
+
+
+# ------------------------------------------------------------------------------------------------- probabilities
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_the_log_likelihood_is_that_of_the_sequence_among_all_sequences(scale):
+    crf = make_crf(scale)
+    emissions, mask = make_emissions(scale, LENGTHS)
+    for tags in torch.randint(len(TAGS), (5, *mask.shape)):
+        got = crf(emissions, tags, mask, reduction="none")
+        for b, length in enumerate(LENGTHS):
+            expected = path_probabilities(crf, emissions[b], length)[0]
+            index = all_paths(length).index(tuple(tags[b, :length].tolist()))
+            assert float(got[b]) == pytest.approx(float(expected[index]), rel=1e-5, abs=1e-4)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_the_partition_of_forward_and_backward_is_the_one_of_the_loss(scale):
+    crf = make_crf(scale)
+    emissions, mask = make_emissions(scale, LENGTHS)
+    alpha, beta, log_partition = crf.forward_backward(emissions, mask)
+    torch.testing.assert_close(log_partition, crf._compute_normalizer(emissions.transpose(0, 1), mask.T))
+    at_each_word = torch.logsumexp(alpha + beta, dim=2)
+    torch.testing.assert_close(at_each_word, log_partition[:, None].expand_as(at_each_word))
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_marginals_are_those_of_brute_force_and_sum_to_one(scale):
+    crf = make_crf(scale)
+    emissions, mask = make_emissions(scale, LENGTHS)
+    marginals = crf.marginals(emissions, mask)
+    torch.testing.assert_close(marginals.sum(-1), mask.float(), atol=2e-5, rtol=0)
+    for b, length in enumerate(LENGTHS):
+        expected = torch.zeros(length, len(TAGS), dtype=torch.double)
+        for path, p in zip(all_paths(length), path_probabilities(crf, emissions[b], length)[1], strict=True):
+            for t, tag in enumerate(path):
+                expected[t, tag] += p
+        torch.testing.assert_close(marginals[b, :length].double(), expected, atol=2e-5, rtol=0)
+
+
+def test_marginals_are_the_gradient_of_the_log_partition():
+    crf = make_crf(1.0)
+    emissions, mask = make_emissions(1.0, (30, 17, 1))
+    emissions.requires_grad_(True)
+    (gradient,) = torch.autograd.grad(crf.forward_backward(emissions, mask)[2].sum(), emissions)
+    torch.testing.assert_close(crf.marginals(emissions, mask), gradient, atol=1e-5, rtol=0)
+
+
+# ------------------------------------------------------------------------------------------------- best sequence
+
+
+@pytest.mark.parametrize("scale", SCALES[1:])
+def test_viterbi_finds_the_most_probable_of_all_sequences(scale):
+    crf = make_crf(scale)
+    emissions, mask = make_emissions(scale, LENGTHS)
+    path = crf.viterbi(emissions, mask)
+    for b, length in enumerate(LENGTHS):
+        best = path_probabilities(crf, emissions[b], length)[0].argmax()
+        assert tuple(path[b, :length].tolist()) == all_paths(length)[best]
+
+
+def assert_same_as_decode(crf, emissions, mask):
+    path = crf.viterbi(emissions, mask)
+    assert [row[keep].tolist() for row, keep in zip(path, mask, strict=True)] == crf.decode(emissions, mask)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_viterbi_finds_the_paths_of_decode(seed):
+    lengths = torch.randint(1, 26, (8,), generator=torch.Generator().manual_seed(seed)).tolist()
+    scale = 10.0 ** (seed % 4 - 2)
+    crf = make_crf(scale, seed, num_tags=9)
+    assert_same_as_decode(crf, *make_emissions(scale, lengths, seed, num_tags=9))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_viterbi_breaks_ties_as_decode_does(seed):
+    crf = make_crf(0.0)
+    emissions, mask = make_emissions(1.0, (7, 12, 1, 4), seed)
+    assert_same_as_decode(crf, emissions.round(), mask)
+    assert_same_as_decode(crf, torch.zeros_like(emissions), mask)
+
+
+# ------------------------------------------------------------------------------------------ probability of a span
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("length", LENGTHS)
+def test_the_score_of_every_entity_of_every_sequence_is_its_probability(length, scale):
+    """All paths of up to four words: I-X that opens an entity, neighbours, first and last words, several entities."""
+    crf = make_crf(scale, seed=length)
+    emissions, _ = make_emissions(scale, (length,), seed=length)
+    paths = torch.tensor(all_paths(length))
+    mask = torch.ones_like(paths, dtype=torch.bool)
+    got = crf.span_probabilities(emissions.expand(len(paths), -1, -1), paths, mask, continues, is_entity)
+    probabilities = path_probabilities(crf, emissions[0], length)[1]
+
+    cache = {}  # the entities of all sequences, once
+    for path, p in zip(all_paths(length), probabilities, strict=True):
+        for _, start, end in get_entities([TAGS[tag] for tag in path]):
+            key = (start, path[start : end + 1])
+            cache[key] = cache.get(key, 0.0) + float(p)
+    expected = torch.zeros(len(paths), length)
+    for b, path in enumerate(all_paths(length)):
+        for _, start, end in get_entities([TAGS[tag] for tag in path]):
+            expected[b, start] = cache[start, path[start : end + 1]]
+    torch.testing.assert_close(got, expected, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "tags, starts",
+    [
+        ("O B-X I-X O", [1]),
+        ("B-X I-X O B-Y", [0, 3]),  # first and last word, two entities
+        ("B-X B-X I-X I-X", [0, 1]),  # neighbours of one type
+        ("I-X I-Y O I-Y", [0, 1, 3]),  # I- that opens: first word, after another type, after O
+        ("B-X I-Y I-Y I-X", [0, 1, 3]),
+        ("O O O O", []),
+        ("I-X I-X I-X I-X", [0]),
+    ],
+)
+def test_scores_stand_at_the_first_word_of_each_entity(tags, starts):
+    path = torch.tensor([[TAGS.index(tag) for tag in tags.split()]])
+    crf = make_crf(0.5)
+    emissions, mask = make_emissions(0.5, (4,))
+    scores = crf.span_probabilities(emissions, path, mask, continues, is_entity)[0]
+    assert scores.nonzero().flatten().tolist() == starts
+    expected = span_scores(tuple(path[0].tolist()), path_probabilities(crf, emissions[0], 4)[1])
+    assert scores.tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_an_i_that_opens_an_entity_on_the_best_path_has_its_probability():
+    crf = make_crf(0.0)
+    with torch.no_grad():
+        crf.transitions[TAGS.index("O"), TAGS.index("I-X")] = 3.0
+        crf.transitions[TAGS.index("I-X"), TAGS.index("I-Y")] = 3.0
+        crf.start_transitions[TAGS.index("O")] = 3.0
+    emissions, mask = make_emissions(0.1, (4,))
+    path = crf.viterbi(emissions, mask)
+    assert [TAGS[tag] for tag in path[0, :3]] == ["O", "I-X", "I-Y"]
+    got = crf.span_probabilities(emissions, path, mask, continues, is_entity)[0]
+    expected = span_scores(tuple(path[0].tolist()), path_probabilities(crf, emissions[0], 4)[1])
+    assert got.tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_batch_of_lengths_gives_what_each_tweet_gives_alone_whatever_stands_on_its_padding():
+    crf = make_crf(1.0)
+    lengths = (9, 3, 1, 6)
+    emissions, mask = make_emissions(1.0, lengths)
+    padded = torch.where(mask[..., None], emissions, 500.0)
+    path = crf.viterbi(padded, mask)
+    scores = crf.span_probabilities(padded, path, mask, continues, is_entity)
+    marginals = crf.marginals(padded, mask)
+    for b, length in enumerate(lengths):
+        own, own_mask = emissions[b : b + 1, :length], mask[b : b + 1, :length]
+        own_path = crf.viterbi(own, own_mask)
+        own_scores = crf.span_probabilities(own, own_path, own_mask, continues, is_entity)
+        assert torch.equal(path[b, :length], own_path[0])
+        torch.testing.assert_close(scores[b, :length], own_scores[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(marginals[b, :length], crf.marginals(own, own_mask)[0], atol=1e-5, rtol=0)
+        assert not scores[b, length:].any() and not marginals[b, length:].any()
+
+
+def test_scores_of_a_very_long_tweet_stay_close_to_double_precision():
+    crf = make_crf(2.0)
+    emissions, mask = make_emissions(2.0, (2000,))
+    path = crf.viterbi(emissions, mask)
+    got = crf.span_probabilities(emissions, path, mask, continues, is_entity)
+    expected = crf.double().span_probabilities(emissions.double(), path, mask, continues, is_entity)
+    assert float((got - expected).abs().max()) < 0.01
+
+
+# ------------------------------------------------------------------------------------------------- in the network
+
+
+def named(tags):
+    return dict(enumerate(tags))
+
+
+@pytest.mark.parametrize("tags", [TAGS, ("I-Y", "B-X", "O", "I-X", "B-Y")])
+def test_the_network_reports_the_best_path_and_the_probabilities_of_its_entities(make_model, make_batch, tags):
+    model = make_model(id2label=named(tags))
+    model.crf.load_state_dict(make_crf(2.0, seed=3).state_dict())
+    with torch.no_grad():
+        model.classifier.weight.mul_(20)
+    batch = make_batch(words=LENGTHS, num_tags=5)
+    with torch.no_grad():
+        outputs = model(**batch)
+    num_entities = 0
+    for b, length in enumerate(LENGTHS):
+        log_probabilities, probabilities = path_probabilities(model.crf, outputs.logits[b], length)
+        best = all_paths(length)[log_probabilities.argmax()]
+        assert tuple(outputs.predictions[b, :length].tolist()) == best
+        expected = torch.zeros(length)
+        entities = [get_entities([tags[tag] for tag in path]) for path in all_paths(length)]
+        for entity in get_entities([tags[tag] for tag in best]):
+            _, start, end = entity
+            num_entities += 1
+            expected[start] = sum(
+                float(p)
+                for path, found, p in zip(all_paths(length), entities, probabilities, strict=True)
+                if entity in found and path[start : end + 1] == best[start : end + 1]
+            )
+        torch.testing.assert_close(outputs.scores[b, :length], expected, atol=1e-5, rtol=0)
+    assert num_entities >= 2
+
+
+def test_the_loss_is_the_negative_log_likelihood_averaged_over_tweets(make_model, make_batch):
+    model = make_model(id2label=named(TAGS))
+    batch = make_batch(words=LENGTHS, num_tags=5)
+    outputs = model(**batch)
+    losses = []
+    for b, length in enumerate(LENGTHS):
+        log_probabilities = path_probabilities(model.crf, outputs.logits[b], length)[0]
+        losses.append(-log_probabilities[all_paths(length).index(tuple(batch["labels"][b, :length].tolist()))])
+    assert float(outputs.loss) == pytest.approx(float(sum(losses)) / len(LENGTHS), rel=1e-5)
+
+
+def test_without_a_crf_words_are_independent(make_model, make_batch):
+    model = make_model(id2label=named(TAGS), use_crf=False)
+    with torch.no_grad():
+        model.classifier.weight.mul_(30)
+    batch = make_batch(words=(9, 6, 4, 1), num_tags=5)
+    with torch.no_grad():
+        outputs = model(**batch)
+    words = batch["labels"] != -100
+    assert torch.equal(outputs.predictions[words], outputs.logits[words].argmax(-1))
+    loss = torch.nn.functional.cross_entropy(outputs.logits[words], batch["labels"][words], reduction="sum")
+    assert float(outputs.loss) == pytest.approx(float(loss) / 4, rel=1e-5)
+    num_entities = num_orphans = 0
+    for b, length in enumerate(words.sum(1).tolist()):
+        p = outputs.logits[b].softmax(-1)
+        path = outputs.predictions[b, :length].tolist()
+        expected = [0.0] * length
+        for type_, start, end in get_entities([TAGS[tag] for tag in path]):
+            inside, begin = TAGS.index(f"I-{type_}"), TAGS.index(f"B-{type_}")
+            score = math.prod(float(p[t, path[t]]) for t in range(start, end + 1))
+            if end + 1 < length:
+                score *= 1 - float(p[end + 1, inside])
+            if path[start] == inside and start > 0:
+                score *= 1 - float(p[start - 1, inside]) - float(p[start - 1, begin])
+                num_orphans += 1
+            expected[start] = score
+            num_entities += 1
+        assert outputs.scores[b, :length].tolist() == pytest.approx(expected, abs=1e-5)
+    assert num_entities >= 4 and num_orphans >= 1
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_crf_computes_in_float32_under_autocast(make_model, make_batch, dtype):
+    model, batch = make_model(), make_batch()
+    with torch.no_grad(), torch.autocast("cpu", dtype=dtype):
+        outputs = model(**batch)
+    assert outputs.logits.dtype == dtype and outputs.loss.dtype == outputs.scores.dtype == torch.float32
+    mask = batch["labels"] != -100
+    log_likelihood = model.crf(outputs.logits.float(), batch["labels"].clamp(min=0), mask, reduction="none")
+    assert float(outputs.loss) == float(-log_likelihood.mean())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_crf_stays_in_float32_when_the_model_is_loaded_in_half_precision(make_model, make_batch, tmp_path, dtype):
+    model = make_model()
+    model.save_pretrained(tmp_path)
+    loaded = HamLearningForTokenClassification.from_pretrained(tmp_path, dtype=dtype)
+    assert loaded.classifier.weight.dtype == dtype
+    for name, parameter in loaded.crf.named_parameters():
+        assert torch.equal(parameter, model.crf.get_parameter(name)), name
+    outputs = loaded(**make_batch())
+    assert outputs.loss.dtype == outputs.scores.dtype == torch.float32
+    assert all(torch.isfinite(x).all() for x in (outputs.loss, outputs.scores, outputs.logits))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_crf_stays_in_float32_around_a_text_encoder_in_half_precision(
+    tiny_text_configs, make_batch, tmp_path, dtype
+):
+    from transformers import BertModel
+
+    BertModel(tiny_text_configs["bert"]).save_pretrained(tmp_path)
+    model = HamLearningForTokenClassification.from_text_pretrained(tmp_path, dtype=dtype)
+    assert model.classifier.weight.dtype == dtype
+    assert {parameter.dtype for parameter in model.crf.parameters()} == {torch.float32}
+
+
+def test_a_checkpoint_loaded_without_its_crf_has_no_transitions(make_model, make_batch, tmp_path):
+    model = make_model()
+    model.crf.load_state_dict(make_crf(5.0, num_tags=9).state_dict())
+    model.save_pretrained(tmp_path)
+    loaded = HamLearningForTokenClassification.from_pretrained(tmp_path, use_crf=False)
+    with torch.no_grad():
+        outputs = loaded(**make_batch())
+    words = outputs.predictions != -100
+    assert torch.equal(outputs.predictions[words], outputs.logits[words].argmax(-1))

@@ -1,0 +1,396 @@
+"""`run_mner.py` from the command line's point of view, on a tiny data set and a tiny text encoder."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hub_server import HubServer, run_client
+from transformers import BertConfig, BertModel, BertTokenizer
+
+import run_mner
+from data_hamlearning import load_tweets, split_sha256, write_visual_features
+
+
+ROOT = Path(__file__).parents[1]
+NAMES = {"PER": ["ann", "bob", "cleo"], "LOC": ["rome", "oslo", "bern"]}
+FRAMES = [["i", "met", "{PER}", "today"], ["flying", "to", "{LOC}", "with", "{PER}", "{PER}", "!"], ["so", "tired"]]
+SIZES = {"image_feature_size": 6, "region_feature_size": 5, "class_names": ["cat", "dog"]}
+
+
+def write_tweets(folder: Path, split: str, count: int, seed: int, with_tags: bool = True):
+    rng = np.random.default_rng(seed)
+    lines = []
+    for number in range(count):
+        lines.append(f"IMGID:{split}{number}")
+        previous = None
+        for word in FRAMES[rng.integers(len(FRAMES))]:
+            kind = word.strip("{}") if word.startswith("{") else None
+            tag = "O" if kind is None else f"{'I' if kind == previous else 'B'}-{kind}"
+            token = word if kind is None else rng.choice(NAMES[kind])
+            lines.append(f"{token}\t{tag}" if with_tags else token)
+            previous = kind
+        lines.append("")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{split}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_features(path: Path, ids: list[str], **sizes):
+    sizes = SIZES | sizes
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            "id": id_,
+            "image_size": [64, 48],
+            "image_features": rng.normal(size=sizes["image_feature_size"]).astype(np.float32),
+            "boxes": [[0.5, 0.5, 0.4, 0.4], [0.2, 0.2, 0.2, 0.2]],
+            "class_ids": [0, 1],
+            "scores": [0.9, 0.8],
+            "features": rng.normal(size=(2, sizes["region_feature_size"])).astype(np.float32),
+        }
+        for id_ in ids
+    ]
+    write_visual_features(path, rows, {"producer": "test", **sizes})
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> Path:
+    """A folder with tweets/, features.parquet and text_encoder/."""
+    folder = tmp_path_factory.mktemp("world")
+    for split, count in (("train", 48), ("valid", 12), ("test", 12)):
+        write_tweets(folder / "tweets", split, count, seed=len(split))
+    ids = [f"{split}{n}" for split, count in (("train", 48), ("valid", 12), ("test", 9)) for n in range(count)]
+    write_features(folder / "features.parquet", ids)
+    words = sorted({w for frame in FRAMES for w in frame if w[0] != "{"} | {w for ws in NAMES.values() for w in ws})
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
+    )
+    BertModel(config).save_pretrained(folder / "text_encoder")
+    BertTokenizer(vocab={word: i for i, word in enumerate(vocabulary)}).save_pretrained(folder / "text_encoder")
+    return folder
+
+
+def flags(world: Path, output_dir: Path, **more) -> list[str]:
+    """Command line of a short training run; `None` leaves a flag out."""
+    settings = {
+        "data_dir": world / "tweets",
+        "visual_features": world / "features.parquet",
+        "text_model": world / "text_encoder",
+        "output_dir": output_dir,
+        "do_train": True,
+        "do_eval": True,
+        "do_predict": True,
+        "num_train_epochs": 2,
+        "per_device_train_batch_size": 8,
+        "learning_rate": 3e-3,
+        "crf_learning_rate": 1e-2,
+        "num_semantic_layers": 1,
+        "warmup_steps": 0,
+        "use_cpu": True,
+        "disable_tqdm": True,
+    } | more
+    return [part for name, value in settings.items() if value is not None for part in (f"--{name}", str(value))]
+
+
+@pytest.fixture(scope="module")
+def trained(world) -> Path:
+    output_dir = world / "trained"
+    run_mner.main(flags(world, output_dir, num_train_epochs=30))
+    return output_dir
+
+
+def results_of(folder: Path) -> dict:
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_a_run_learns_a_task_that_can_be_learned(trained):
+    assert results_of(trained)["test"]["f1"] > 0.9
+
+
+def test_results_hold_every_score_and_what_it_takes_to_trust_them(trained, world):
+    results = results_of(trained)
+    for split in ("validation", "test"):
+        scores = results[split]
+        assert {"f1", "precision", "recall", "strict_f1", "gold_entities", "strict_gold_entities"} <= scores.keys()
+        assert scores["types"].keys() == {"PER", "LOC"}
+        assert scores["tweets_per_second"] > 0
+    assert results["seed"] == 42
+    assert results["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert results["data"]["test"]["sha256"] == split_sha256(load_tweets(world / "tweets")["test"])
+    assert results["train"]["tweets_per_second"] > 0
+
+
+def test_the_checkpoint_with_the_best_dev_f1_is_kept(trained):
+    results = results_of(trained)
+    best = max(entry["eval_f1"] for entry in results["train"]["history"] if "eval_f1" in entry)
+    assert results["validation"]["f1"] == pytest.approx(best)
+
+
+def test_predictions_are_tokens_with_gold_and_predicted_tags_in_the_order_of_the_data(trained, world):
+    tweets = load_tweets(world / "tweets")["test"]
+    lines = [json.loads(line) for line in (trained / "predictions_test.jsonl").read_text().splitlines()]
+    assert [line["id"] for line in lines] == tweets["id"][:]
+    assert [line["tokens"] for line in lines] == tweets["tokens"][:]
+    assert [line["ner_tags"] for line in lines] == run_mner.gold_tags(tweets)
+    assert all(len(line["predictions"]) == len(line["tokens"]) for line in lines)
+    assert {len(line["relevance"]) for line in lines} == {2}
+    assert [line["relevance"] for line in lines if line["id"] in ("test9", "test10", "test11")] == [[0, 0]] * 3
+
+
+def test_a_run_leaves_a_table_a_plot_and_a_model_for_the_auto_classes(trained):
+    assert "| PER |" in (trained / "scores_test.md").read_text()
+    assert (trained / "training.png").read_bytes().startswith(b"\x89PNG")
+    code = f"""
+import torch
+from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification, AutoProcessor
+path = {str(trained)!r}
+processor = AutoProcessor.from_pretrained(path, trust_remote_code=True)
+model = AutoModelForTokenClassification.from_pretrained(path, trust_remote_code=True)
+inputs = processor(text=["i met ann today", "flying to rome with bob"])
+entities = processor.post_process_entities(model(**inputs), inputs)
+assert [[(e["entity_group"], e["word"]) for e in tweet] for tweet in entities] == [
+    [("PER", "ann")], [("LOC", "rome"), ("PER", "bob")]], entities
+trunk = AutoModel.from_pretrained(path, trust_remote_code=True)
+assert torch.equal(trunk.text_model.embeddings.word_embeddings.weight,
+                   model.model.text_model.embeddings.word_embeddings.weight)
+print("loaded", AutoConfig.from_pretrained(path, trust_remote_code=True).model_type)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=trained.parent)
+    assert done.stdout.strip().endswith("loaded hamlearning"), done.stderr
+
+
+def test_evaluating_a_trained_model_gives_its_scores_again(trained, world, tmp_path):
+    run_mner.main(
+        flags(world, tmp_path / "again", do_train=None, text_model=None, num_semantic_layers=None)
+        + ["--model_name_or_path", str(trained)]
+    )
+    again, first = results_of(tmp_path / "again"), results_of(trained)
+    for split in ("validation", "test"):
+        assert {k: v for k, v in again[split].items() if k != "tweets_per_second"} == {
+            k: v for k, v in first[split].items() if k != "tweets_per_second"
+        }
+
+
+def test_a_trained_model_predicts_tweets_without_tags(trained, world, tmp_path):
+    write_tweets(tmp_path / "tweets", "test", 5, seed=0, with_tags=False)
+    run_mner.main(
+        ["--model_name_or_path", str(trained), "--data_dir", str(tmp_path / "tweets"), "--do_predict", "True"]
+        + ["--output_dir", str(tmp_path / "out"), "--use_cpu", "True"]
+    )
+    lines = [json.loads(line) for line in (tmp_path / "out" / "predictions_test.jsonl").read_text().splitlines()]
+    assert len(lines) == 5
+    assert all("predictions" in line and "ner_tags" not in line for line in lines)
+    assert "f1" not in results_of(tmp_path / "out")["test"]
+
+
+def test_flags_override_the_file(world, tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("seed: 7\nlearning_rate: 2.0e-3\nuse_vision: false\nlabel_smoothing_factor: 0\n")
+    model_args, _, args = run_mner.parse_arguments([str(file), "--seed", "8", "--output_dir", str(tmp_path / "o")])
+    assert (args.seed, args.learning_rate, model_args.use_vision) == (8, 2e-3, False)
+
+
+def test_a_json_file_is_read_like_a_yaml_file(tmp_path):
+    file = tmp_path / "run.json"
+    file.write_text('{"seed": 7, "use_relevance": false}')
+    model_args, _, args = run_mner.parse_arguments([str(file)])
+    assert (args.seed, model_args.use_relevance) == (7, False)
+
+
+def test_an_unknown_name_in_the_file_is_an_error(tmp_path, capsys):
+    file = tmp_path / "run.yaml"
+    file.write_text("use_visoin: false\n")
+    with pytest.raises((SystemExit, ValueError)) as error:
+        run_mner.parse_arguments([str(file)])
+    assert "use_visoin" in str(error.value) + capsys.readouterr().err
+
+
+def test_a_resumed_run_ends_like_an_undisturbed_one(world, tmp_path):
+    whole, halved = tmp_path / "whole", tmp_path / "halved"
+    run_mner.main(flags(world, whole, num_train_epochs=2, save_total_limit=3))
+    first_checkpoint = min(whole.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    run_mner.main(flags(world, halved, num_train_epochs=2, resume_from_checkpoint=first_checkpoint))
+    assert results_of(halved)["test"]["f1"] == results_of(whole)["test"]["f1"]
+    assert (halved / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+def test_the_same_seed_gives_the_same_weights(world, tmp_path):
+    for name in ("one", "two"):
+        run_mner.main(flags(world, tmp_path / name, num_train_epochs=1))
+    assert (tmp_path / "one" / "model.safetensors").read_bytes() == (tmp_path / "two/model.safetensors").read_bytes()
+
+
+def test_learning_rates_are_those_of_the_parts(world, trained):
+    args = run_mner.parse_arguments(
+        flags(world, world / "o", learning_rate=3e-4, text_learning_rate=1e-4, crf_learning_rate=5e-3, weight_decay=0.1)
+    )[2]
+    model = run_mner.HamLearningForTokenClassification.from_pretrained(trained)
+    optimizer = run_mner.MNERTrainer(model=model, args=args, data_collator=list).create_optimizer()
+    rate = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert {rate[id(p)] for n, p in model.named_parameters() if "text_model" in n} == {1e-4}
+    assert {rate[id(p)] for p in model.crf.parameters()} == {5e-3}
+    assert {rate[id(p)] for n, p in model.named_parameters() if "text_model" not in n and "crf" not in n} == {3e-4}
+    assert decay[id(model.classifier.weight)] == 0.1
+    assert decay[id(model.classifier.bias)] == 0
+
+
+def test_shuffled_pictures_are_those_of_other_tweets_of_the_split(world):
+    tweets = load_tweets(world / "tweets")
+    features = run_mner.VisualFeatures(world / "features.parquet")
+    straight = run_mner.picture_source(tweets, features, shuffle=False, seed=1)
+    shuffled = run_mner.picture_source(tweets, features, shuffle=True, seed=1)
+    assert straight.keys() == shuffled.keys()
+    by_content = {row["image_features"].tobytes(): id_ for id_, row in straight.items()}
+    donors = {id_: by_content[row["image_features"].tobytes()] for id_, row in shuffled.items()}
+    assert all(id_ != donor and id_[:3] == donor[:3] for id_, donor in donors.items())
+    assert sorted(donors.values()) == sorted(donors)
+
+
+def test_a_folder_that_holds_another_run_is_refused(trained, world):
+    before = (trained / "results.json").read_bytes()
+    with pytest.raises(FileExistsError, match="holds another run .*results.json"):
+        run_mner.main(flags(world, trained))
+    assert (trained / "results.json").read_bytes() == before
+
+
+def test_a_data_set_without_a_test_split_is_refused_before_training(world, tmp_path):
+    for split in ("train", "valid"):
+        write_tweets(tmp_path / "tweets", split, 8, seed=1)
+    with pytest.raises(ValueError, match="no test split, which --do_predict needs; it has train, validation"):
+        run_mner.main(flags(world, tmp_path / "out", data_dir=tmp_path / "tweets"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_features_of_other_sizes_than_the_model_s_are_refused(trained, world, tmp_path):
+    write_features(tmp_path / "other.parquet", ["test0"], region_feature_size=7)
+    with pytest.raises(ValueError, match=r"other.parquet has region_feature_size 7, the model takes 5"):
+        run_mner.main(
+            ["--model_name_or_path", str(trained), "--data_dir", str(world / "tweets"), "--do_predict", "True"]
+            + ["--output_dir", str(tmp_path / "out"), "--visual_features", str(tmp_path / "other.parquet")]
+        )
+
+
+def test_features_of_other_tweets_are_refused(world, tmp_path):
+    write_features(tmp_path / "other.parquet", ["somebody"])
+    with pytest.raises(ValueError, match="no picture of any tweet: its ids are like 'somebody'"):
+        run_mner.main(flags(world, tmp_path / "out", visual_features=tmp_path / "other.parquet"))
+
+
+def test_vision_without_visual_features_is_refused(world, tmp_path):
+    with pytest.raises(ValueError, match="--use_vision True without --visual_features"):
+        run_mner.main(flags(world, tmp_path / "out", visual_features=None, use_vision=True))
+
+
+def test_without_visual_features_the_model_is_one_of_text_alone(world, tmp_path):
+    run_mner.main(flags(world, tmp_path / "out", visual_features=None, num_train_epochs=1))
+    assert results_of(tmp_path / "out")["model"]["use_vision"] is False
+
+
+def test_tags_that_the_model_does_not_know_are_refused(trained, world, tmp_path):
+    (tmp_path / "tweets").mkdir()
+    (tmp_path / "tweets" / "test.txt").write_text("IMGID:1\nrome\tB-CITY\n\n")
+    with pytest.raises(ValueError, match=r"tags \['B-CITY', 'I-CITY'\], which .* does not know"):
+        run_mner.main(
+            ["--model_name_or_path", str(trained), "--data_dir", str(tmp_path / "tweets"), "--do_predict", "True"]
+            + ["--output_dir", str(tmp_path / "out")]
+        )
+
+
+def test_words_beyond_the_length_limit_count_as_o_and_their_gold_tags_still_count(world, tmp_path):
+    (tmp_path / "tweets").mkdir()
+    for split in ("train", "valid", "test"):
+        words = "\n".join(["so\tO"] * 20 + ["ann\tB-PER", "bob\tB-PER"])
+        (tmp_path / "tweets" / f"{split}.txt").write_text(f"IMGID:{split}0\n{words}\n\n")
+    run_mner.main(
+        flags(world, tmp_path / "out", data_dir=tmp_path / "tweets", visual_features=None, max_length=12)
+    )
+    test = results_of(tmp_path / "out")["test"]
+    assert (test["gold_entities"], test["words_cut"], test["recall"]) == (2, 12, 0)
+    line = json.loads((tmp_path / "out" / "predictions_test.jsonl").read_text())
+    assert len(line["predictions"]) == 22
+    assert set(line["predictions"][10:]) == {"O"}
+
+
+def test_a_loss_that_is_no_number_stops_the_run_with_its_step(world, tmp_path):
+    with pytest.raises(FloatingPointError, match=r"The loss is nan at step \d+"):
+        run_mner.main(flags(world, tmp_path / "out", learning_rate=1e30, crf_learning_rate=1e30, logging_steps=1,
+                            logging_strategy="steps", max_grad_norm=0))  # fmt: skip
+
+
+def test_model_and_data_set_come_from_the_hub_by_their_ids(trained, world, tmp_path):
+    folder = tmp_path / "prepared"
+    subprocess.run(
+        [sys.executable, str(ROOT / "datasets" / "prepare.py"), str(world / "tweets"), str(folder)], check=True
+    )
+    (tmp_path / "home").mkdir()
+    with HubServer() as hub:
+        hub.add_repo("org/tiny", trained)
+        hub.add_repo("org/tweets", folder, kind="dataset")
+        code = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+import run_mner
+results = run_mner.main(["--model_name_or_path", "org/tiny", "--dataset_name", "org/tweets", "--do_predict", "True",
+    "--output_dir", {str(tmp_path / "out")!r}, "--visual_features", {str(world / "features.parquet")!r},
+    "--use_cpu", "True", "--disable_tqdm", "True"])
+print("F1", results["test"]["f1"])
+"""
+        stdout = run_client(hub, code, tmp_path / "home")
+    assert f"F1 {results_of(trained)['test']['f1']}" in stdout
+
+
+def launch(command: list[str], world: Path, output_dir: Path, **more):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, str(ROOT / "run_mner.py"), *flags(world, output_dir, **more)],
+        capture_output=True, text=True, env=environment, cwd=world,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    return results_of(output_dir)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["accelerate", "torchrun"])
+def test_two_processes_evaluate_like_one(launcher, trained, world, tmp_path):
+    commands = {
+        "torchrun": ["-m", "torch.distributed.run", "--nproc_per_node", "2"],
+        "accelerate": ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines",
+                       "1", "--mixed_precision", "no", "--dynamo_backend", "no"],
+    }  # fmt: skip
+    results = launch(
+        [sys.executable, *commands[launcher]], world, tmp_path / "out",
+        do_train=None, text_model=None, num_semantic_layers=None, model_name_or_path=trained,
+        per_device_eval_batch_size=4,
+    )  # fmt: skip
+    assert results["training"]["world_size"] == 2
+    assert results["test"]["types"] == results_of(trained)["test"]["types"]
+    assert (tmp_path / "out" / "predictions_test.jsonl").read_text() == (trained / "predictions_test.jsonl").read_text()
+
+
+@pytest.mark.slow
+def test_two_processes_train_to_the_weights_of_one(world, tmp_path):
+    steady = {"dropout": 0, "num_train_epochs": 2, "train_sampling_strategy": "sequential", "lr_scheduler_type": "constant",
+              "text_model": dropout_free(world, tmp_path)}  # fmt: skip
+    two = launch(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"], world, tmp_path / "two",
+        per_device_train_batch_size=4, **steady,
+    )  # fmt: skip
+    one = launch([sys.executable], world, tmp_path / "one", per_device_train_batch_size=8, **steady)
+    assert two["training"]["world_size"] == 2
+    for entry_one, entry_two in zip(one["train"]["history"], two["train"]["history"], strict=True):
+        assert entry_one == pytest.approx(entry_two, rel=1e-2)
+    assert one["test"]["types"] == two["test"]["types"]
+
+
+def dropout_free(world: Path, tmp_path: Path) -> Path:
+    model = BertModel.from_pretrained(world / "text_encoder", hidden_dropout_prob=0, attention_probs_dropout_prob=0)
+    model.save_pretrained(tmp_path / "text_encoder")
+    BertTokenizer.from_pretrained(world / "text_encoder").save_pretrained(tmp_path / "text_encoder")
+    return tmp_path / "text_encoder"
