@@ -18,7 +18,8 @@ TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG", "B-MISC", "I-
 
 @strict
 class HamLearningConfig(PreTrainedConfig):
-    r"""
+    r"""Sizes and switches of the network, each switch an experiment of the paper.
+
     ```python
     >>> from configuration_hamlearning import HamLearningConfig
     >>> config = HamLearningConfig()  # the paper's: BERT-base, ResNet-152, 1600 detector classes
@@ -28,8 +29,8 @@ class HamLearningConfig(PreTrainedConfig):
     ```
 
     Args:
-        text_config: configuration of the text encoder (Eq 1), of any model type `AutoModel` knows; BERT-base by default.
-            Its hidden size d and number of attention heads hold for the whole network.
+        text_config: configuration of the text encoder (Eq 1), of any model type `AutoModel` knows; BERT-base by
+            default. Its hidden size d and number of attention heads hold for the whole network.
         num_text_layers: layers of the textual Transformer over [CLS] and words (Section 3.1.1); 0 leaves it out.
         use_vision: False leaves out every visual module and the rounds of interaction: text alone.
         use_semantic_encoder: the view of Eq 4; False is the paper's "w/o ViT".

@@ -18,7 +18,9 @@ from transformers.utils import ModelOutput, can_return_tuple
 try:
     from torchcrf import CRF
 except ImportError as error:
-    raise ImportError("HamLearning decodes with `torchcrf`, of the package pytorch-crf: pip install pytorch-crf") from error
+    raise ImportError(
+        "HamLearning decodes with `torchcrf`, of the package pytorch-crf: pip install pytorch-crf"
+    ) from error
 try:
     from .configuration_hamlearning import HamLearningConfig
 except ImportError:
@@ -235,7 +237,7 @@ class HamLearningMLP(nn.Sequential):
 class HamLearningTransformerLayer(GradientCheckpointingLayer):
     """Transformer layer with its LayerNorms as in BERT: the textual Transformer, and the cross-modal one of Eq 15.
 
-    Where the queries have no keys to attend to, the attention contributes nothing and the rest of the layer is as ever.
+    Where the queries have no keys to attend to, the attention contributes nothing; the rest of the layer is as ever.
     """
 
     def __init__(self, config: HamLearningConfig):
@@ -376,7 +378,9 @@ class HamLearningRelevance(nn.Module):
     def forward(self, sentence: torch.Tensor, picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """h_CLS (B, d) and v_IMG (B, d) -> C^r (B,) and M^r (B, d)."""
         match = (self.match(sentence) * picture).sum(-1)
-        relevance = torch.tanh(match / sentence.shape[-1] ** 0.5)  # Eq 8; unscaled it would be saturated from the start
+        relevance = torch.tanh(
+            match / sentence.shape[-1] ** 0.5
+        )  # Eq 8; unscaled it would be saturated from the start
         measure = torch.tanh(self.text(sentence) + relevance[:, None] * self.picture(picture))  # Eq 9
         return relevance, measure
 
@@ -653,7 +657,9 @@ class HamLearningModel(HamLearningPreTrainedModel):
             The views, (B, N + 1, d) each, node 0 the picture; and `region_mask` (B, N) with at least one region a row.
         """
         if region_features.shape[1] == 0:
-            region_features, region_boxes = (nn.functional.pad(x, (0, 0, 0, 1)) for x in (region_features, region_boxes))
+            region_features, region_boxes = (
+                nn.functional.pad(x, (0, 0, 0, 1)) for x in (region_features, region_boxes)
+            )
             region_class_ids, region_mask = (nn.functional.pad(x, (0, 1)) for x in (region_class_ids, region_mask))
         dtype = self.local_global.weight.dtype
         region_mask = region_mask.bool() & has_picture[:, None]
@@ -726,8 +732,8 @@ class HamLearningModel(HamLearningPreTrainedModel):
         """
         if output_attentions and self.config._attn_implementation != "eager":
             raise ValueError(
-                f"output_attentions=True with attn_implementation={self.config._attn_implementation!r}, which computes "
-                'no weights: load the model with attn_implementation="eager".'
+                f"output_attentions=True with attn_implementation={self.config._attn_implementation!r}, which "
+                'computes no weights: load the model with attn_implementation="eager".'
             )
         states, word_mask = self.encode_text(input_ids, attention_mask, word_ids, num_words, token_type_ids)
         hidden_states = [states[:, 1:]]
@@ -766,7 +772,15 @@ class HamLearningModel(HamLearningPreTrainedModel):
         )
 
     def _fill_visual_inputs(
-        self, words, image_features, region_features, region_boxes, region_class_ids, region_mask, image_mask, image_sizes
+        self,
+        words,
+        image_features,
+        region_features,
+        region_boxes,
+        region_class_ids,
+        region_mask,
+        image_mask,
+        image_sizes,
     ) -> dict[str, torch.Tensor]:
         """Puts in what the caller left out, and hides pictures in training (`picture_dropout`)."""
         batch_size, device = len(words), words.device
@@ -872,20 +886,9 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
         """Tags the words of tweets.
 
         Args:
-            input_ids: (B, S).
-            attention_mask: (B, S), 1 for a sub-token, 0 for padding on the right.
-            word_ids: (B, S), 0 for [CLS], k for word k, -1 for nothing. Without it every position counts as a word.
-            image_features: (B, D_i); without it no tweet has a picture.
-            region_features: (B, N, D_f), of a detector.
-            region_boxes: (B, N, 4), (x_c, y_c, h, w) in [0, 1].
-            region_class_ids: (B, N), of the detector, `num_classes` for none.
-            region_mask: (B, N), 1 for a region.
-            image_mask: (B,), 1 for a tweet with a picture.
-            image_sizes: (B, 2), (width, height) in pixels; a square without it.
             labels: (B, W), ids of the gold tags, -100 on padding.
-            token_type_ids: (B, S), for the text encoders that know them.
-            output_hidden_states: also return the words' states on their way.
-            output_attentions: also return the words' attention to the regions; needs eager attention.
+
+        The other arguments are those of `HamLearningModel.forward`, which it calls.
 
         Raises:
             ValueError: see `HamLearningModel.forward`.
@@ -938,9 +941,10 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
         return torch.where(word_mask, path, -100), torch.where(word_mask, scores, 0)
 
     def _tag_tables(self) -> tuple[torch.BoolTensor, torch.BoolTensor]:
-        """Which tag [next] goes on with the entity of which tag [previous], (T, T); and which tags are B- or I-, (T,)."""
+        """Which tag goes on with the entity of which tag, (T, T) [before, after]; and which are B- or I-, (T,)."""
         tags = [self.config.id2label[index] for index in range(self.config.num_labels)]
-        prefixes, types = zip(*(tag.split("-", 1) if tag[:2] in ("B-", "I-") else ("O", None) for tag in tags), strict=True)
+        parts = [tag.split("-", 1) if tag[:2] in ("B-", "I-") else ("O", None) for tag in tags]
+        prefixes, types = zip(*parts, strict=True)
         continues = [
             [prefixes[after] == "I" and types[before] == types[after] for after in range(len(tags))]
             for before in range(len(tags))

@@ -85,7 +85,8 @@ def entity_spans(tags: Sequence[str]) -> list[tuple[str, int, int]]:
 
 
 class HamLearningProcessor(ProcessorMixin):
-    r"""
+    r"""Tokenizer, word alignment and visual features in one; and the way back, from outputs to entities.
+
     ```python
     >>> processor = AutoProcessor.from_pretrained(repo, trust_remote_code=True)
     >>> inputs = processor(text="Loved watching the Huskies warm up")
@@ -264,7 +265,8 @@ class HamLearningProcessor(ProcessorMixin):
         vocabulary = list(dict.fromkeys(word for words in tweets for word in words))
         pieces = {}
         if vocabulary:
-            readable = [space + SURROGATES.sub("\ufffd", word) for word in vocabulary]
+            readable = [SURROGATES.sub("\ufffd", word).lstrip(" ") for word in vocabulary]
+            readable = [word and space + word for word in readable]
             pieces = dict(
                 zip(vocabulary, tokenizer(readable, add_special_tokens=False, verbose=False)["input_ids"], strict=True)
             )
@@ -299,16 +301,18 @@ class HamLearningProcessor(ProcessorMixin):
         for row, (tags, tweet, kept) in enumerate(zip(word_labels, words, num_words, strict=True)):
             if len(tags) != len(tweet):
                 raise ValueError(
-                    f"word_labels: tweet {row} has {len(tags)} tags for {len(tweet)} words {tweet}: give one tag a word."
+                    f"word_labels: tweet {row} has {len(tags)} tags for {len(tweet)} words {tweet}: "
+                    "give one tag a word."
                 )
-            for column, tag in enumerate(tags[:kept]):
+            for column, tag in enumerate(tags):
                 tag_id = tag_ids.get(tag, -1) if isinstance(tag, str) else tag
                 if not 0 <= tag_id < len(self.tags):
                     raise ValueError(
                         f"word_labels: tweet {row}, word {column} ({tweet[column]!r}) has the tag {tag!r}, which is "
                         f"not among the processor's tags {self.tags}: correct it or set `tags`."
                     )
-                padded[row, column] = tag_id
+                if column < kept:
+                    padded[row, column] = tag_id
         return torch.from_numpy(padded)
 
     def _pad_visual_features(self, rows: Sequence[Mapping[str, Any] | None]) -> dict[str, torch.Tensor]:
@@ -318,9 +322,18 @@ class HamLearningProcessor(ProcessorMixin):
         }
         if not pictures:
             return {}
-        image_feature_size, region_feature_size = (
-            next(iter(pictures.values()))[name].shape[-1] for name in ("image_features", "features")
-        )
+        sizes = {"image_features": self.image_feature_size, "features": self.region_feature_size}
+        for index, picture in pictures.items():
+            for name, size in sizes.items():
+                found = picture[name].shape[-1]
+                if size is None and picture[name].size:
+                    sizes[name] = found
+                elif picture[name].size and found != size:
+                    raise ValueError(
+                        f"visual_features: tweet {index}: {name} of size {found}, those of the tweets before have "
+                        f"{size}: use one vision model for all."
+                    )
+        image_feature_size, region_feature_size = (size or 0 for size in sizes.values())
         num_regions = max(len(picture["boxes"]) for picture in pictures.values())
         image_features = np.zeros((len(rows), image_feature_size), np.float32)
         features = np.zeros((len(rows), num_regions, region_feature_size), np.float32)
@@ -332,7 +345,7 @@ class HamLearningProcessor(ProcessorMixin):
         for index, picture in pictures.items():
             count = len(picture["boxes"])
             image_features[index] = picture["image_features"]
-            features[index, :count] = picture["features"]
+            features[index, :count] = picture["features"] if count else 0
             boxes[index, :count] = picture["boxes"]
             class_ids[index, :count] = picture["class_ids"]
             region_mask[index, :count] = 1
@@ -351,28 +364,45 @@ class HamLearningProcessor(ProcessorMixin):
 
     def _check_visual_features(self, row: Mapping[str, Any], index: int) -> dict[str, np.ndarray]:
         """One row of a visual feature file as arrays, its best regions only; ValueError where it is not such a row."""
-        picture = {
-            "image_size": np.asarray(row.get("image_size", (1, 1)), np.int64),
-            "image_features": np.asarray(row["image_features"], np.float32),
-            "boxes": np.asarray(row["boxes"], np.float32).reshape(-1, 4)[: self.max_regions],
-            "class_ids": np.asarray(row["class_ids"], np.int64)[: self.max_regions],
-            "features": np.asarray(row["features"], np.float32)[: self.max_regions],
-        }
-        boxes, class_ids, features = picture["boxes"], picture["class_ids"], picture["features"]
-        if len(boxes) == 0:
-            features = picture["features"] = features.reshape(0, self.region_feature_size or features.shape[-1])
 
         def fail(problem: str):
             raise ValueError(f"visual_features: tweet {index}: {problem}")
 
-        if not len(boxes) == len(class_ids) == len(features):
-            fail(f"{len(boxes)} boxes, {len(class_ids)} class_ids, {len(features)} features: give one of each a region.")
-        for name, expected in (("image_features", self.image_feature_size), ("features", self.region_feature_size)):
-            size = picture[name].shape[-1]
-            if expected is not None and size != expected:
-                fail(f"{name} of size {size}, the model takes {expected}: use the vision model it was trained with.")
+        picture = {}
+        for name, dtype, width in (
+            ("image_size", np.int64, 2),
+            ("image_features", np.float32, self.image_feature_size),
+            ("boxes", np.float32, 4),
+            ("class_ids", np.int64, None),
+            ("features", np.float32, self.region_feature_size),
+        ):
+            if name not in row:
+                fail(f"{name} is missing: give a row of a visual feature file.")
+            try:
+                array = np.asarray(row[name], dtype)
+            except (TypeError, ValueError) as error:
+                fail(f"{name} is no array of numbers ({error}): give lists of one length.")
+            dims = 2 if name in ("boxes", "features") else 1
+            if dims == 2 and array.size == 0:  # no region, perhaps as an empty list
+                array = array.reshape(0, array.shape[-1] if array.ndim == 2 else width or 0)
+            if array.ndim != dims:
+                fail(f"{name} has the shape {array.shape}: it must have {dims} dimension{'s' * (dims > 1)}.")
+            if width is not None and array.shape[-1] != width:
+                fail(
+                    f"{name} of size {array.shape[-1]}, the model takes {width}: use the vision model of its training."
+                )
+            picture[name] = array
+        if (picture["image_size"] < 1).any():
+            fail(f"image_size {picture['image_size'].tolist()}: give (width, height) in pixels.")
+        counts = {name: len(picture[name]) for name in ("boxes", "class_ids", "features")}
+        if len(set(counts.values())) > 1:
+            fail(f"{', '.join(f'{count} {name}' for name, count in counts.items())}: give one of each a region.")
+        for name in counts:
+            picture[name] = picture[name][: self.max_regions]
+        for name in ("image_features", "features"):
             if not np.isfinite(picture[name]).all():
                 fail(f"{name} hold NaN or infinite values: extract them again, or give None for no picture.")
+        boxes, class_ids = picture["boxes"], picture["class_ids"]
         low, high = boxes[:, :2] - boxes[:, 3:1:-1] / 2, boxes[:, :2] + boxes[:, 3:1:-1] / 2
         bad = ~((boxes[:, 2:] > 0).all(1) & (low >= -1e-4).all(1) & (high <= 1 + 1e-4).all(1))
         if bad.any():
@@ -400,8 +430,8 @@ class HamLearningDataCollator:
 
     Args:
         processor: makes the tensors.
-        visual_features: rows of a visual feature file by image id; a tweet whose `id` it lacks has no picture. None: no
-            tweet has one.
+        visual_features: rows of a visual feature file by image id; a tweet whose `id` it lacks has no picture.
+            None: no tweet has one.
     """
 
     processor: HamLearningProcessor

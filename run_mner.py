@@ -11,7 +11,6 @@ python run_mner.py --model_name_or_path runs/two --data_dir tweets --do_predict 
 
 import json
 import logging
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -54,6 +53,19 @@ import matplotlib.pyplot as plt  # noqa: E402
 logger = logging.getLogger("run_mner")
 
 RESULTS_FILE = "results.json"
+# Of the training arguments, what decides about the scores.
+TRAINING_FACTS = (
+    "learning_rate",
+    "text_learning_rate",
+    "crf_learning_rate",
+    "weight_decay",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "world_size",
+    "num_train_epochs",
+    "bf16",
+    "fp16",
+)
 
 
 @dataclass
@@ -61,10 +73,12 @@ class ModelArguments:
     """Which model: one to go on with, or a new one around a text encoder. A switch left out keeps its default."""
 
     model_name_or_path: str | None = field(
-        default=None, metadata={"help": "HamLearning model to evaluate, predict with or train further: folder or Hub id."}
+        default=None,
+        metadata={"help": "HamLearning model to evaluate, predict with or train further: folder or Hub id."},
     )
     text_model: str | None = field(
-        default=None, metadata={"help": "Pretrained text encoder of a new model: folder or Hub id. [bert-base-uncased]"}
+        default=None,
+        metadata={"help": "Pretrained text encoder of a new model: folder or Hub id. [bert-base-uncased]"},
     )
     use_vision: bool | None = field(
         default=None, metadata={"help": "Look at pictures. [True where --visual_features are given]"}
@@ -78,7 +92,9 @@ class ModelArguments:
     num_spatial_layers: int | None = field(default=None, metadata={"help": "Layers of the R-GCN (Eq 5-7)."})
     num_ffnn_layers: int | None = field(default=None, metadata={"help": "Linear layers of Eq 12."})
     num_interaction_layers: int | None = field(default=None, metadata={"help": "L, rounds of Eq 13-15 (Table 3)."})
-    share_interaction_layers: bool | None = field(default=None, metadata={"help": "One set of weights for all rounds."})
+    share_interaction_layers: bool | None = field(
+        default=None, metadata={"help": "One set of weights for all rounds."}
+    )
     class_embedding_size: int | None = field(default=None, metadata={"help": "Size of a detector class's embedding."})
     dropout: float | None = field(default=None, metadata={"help": "Dropout outside the text encoder."})
     picture_dropout: float | None = field(
@@ -105,7 +121,9 @@ class DataArguments:
     )
     dataset_name: str | None = field(default=None, metadata={"help": "Data set of the Hub."})
     dataset_config_name: str | None = field(default=None, metadata={"help": "Its configuration."})
-    visual_features: str | None = field(default=None, metadata={"help": "Visual feature file (Parquet) of the pictures."})
+    visual_features: str | None = field(
+        default=None, metadata={"help": "Visual feature file (Parquet) of the pictures."}
+    )
     shuffle_pictures: bool = field(
         default=False, metadata={"help": "Control: every tweet gets the picture of another tweet of its split."}
     )
@@ -252,8 +270,8 @@ def check_output_dir(args: MNERTrainingArguments):
     held = sorted(p.name for p in folder.iterdir() if p.name == RESULTS_FILE or p.name.startswith("checkpoint-"))
     if held:
         raise FileExistsError(
-            f"--output_dir {folder} holds another run ({', '.join(held)}): give another folder, remove that one, or go "
-            "on from its last checkpoint with --resume_from_checkpoint True."
+            f"--output_dir {folder} holds another run ({', '.join(held)}): give another folder, remove that one, or "
+            "go on from its last checkpoint with --resume_from_checkpoint True."
         )
 
 
@@ -276,8 +294,8 @@ def check_splits(tweets: DatasetDict, args: MNERTrainingArguments):
     for split, reason in needed.items():
         if split not in tweets:
             raise ValueError(
-                f"The data set has no {split} split, which {reason} needs; it has {', '.join(tweets)}: add it, or leave "
-                "that flag out."
+                f"The data set has no {split} split, which {reason} needs; it has {', '.join(tweets)}: add it, or "
+                "leave that flag out."
             )
 
 
@@ -353,8 +371,8 @@ def picture_source(
         source |= {id_: visual_features[donor] for id_, donor in zip(ids, donors, strict=True)}
     if not source:
         raise ValueError(
-            f"{visual_features.path} has no picture of any tweet: its ids are like {next(iter(visual_features), None)!r}, "
-            f"the tweets' like {next(iter(tweets.values()))['id'][0]!r}."
+            f"{visual_features.path} has no picture of any tweet: its ids are like "
+            f"{next(iter(visual_features), None)!r}, the tweets' like {next(iter(tweets.values()))['id'][0]!r}."
         )
     return source
 
@@ -587,15 +605,9 @@ def describe_run(tweets: DatasetDict, model, data_args: DataArguments, args: MNE
         "shuffle_pictures": data_args.shuffle_pictures,
         "model": {name: getattr(model.config, name) for name in sorted(switches)},
         "parameters": sum(p.numel() for p in model.parameters()),
-        "training": {
-            name: getattr(args, name)
-            for name in (
-                "learning_rate", "text_learning_rate", "crf_learning_rate", "per_device_train_batch_size", "world_size",
-                "num_train_epochs", "bf16", "fp16",
-            )
-        },
+        "training": {name: getattr(args, name) for name in TRAINING_FACTS},
         "versions": {name: metadata.version(name) for name in names} | {"python": sys.version.split()[0]},
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":
