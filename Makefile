@@ -6,7 +6,8 @@ SAMPLE := datasets/sample/generated
 .PHONY: demo test test-all lint clean
 
 demo: $(VENV)/installed $(SAMPLE)  ## train on the sample data set, print the scores and one predicted tweet
-	$(BIN)/python run_mner.py configs/sample.yaml
+	rm -rf outputs/demo
+	$(BIN)/python run_mner.py configs/sample.yaml --output_dir outputs/demo
 
 test: $(VENV)/installed-dev  ## all tests but the slow ones
 	$(BIN)/python -m pytest -m "not slow"

@@ -87,6 +87,8 @@ class HamLearningConfig(PreTrainedConfig):
         if self.id2label is None and kwargs.get("num_labels", len(TAGS)) == len(TAGS):
             self.id2label = dict(enumerate(TAGS))
         super().__post_init__(**kwargs)
+        if self.id2label is not None and self.label2id is None:
+            self.label2id = {tag: index for index, tag in self.id2label.items()}
         # Always this repo's own code: a loaded config may carry a prefix that points to where it came from.
         self.auto_map = dict(AUTO_MAP)
         minima = {

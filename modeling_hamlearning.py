@@ -262,6 +262,7 @@ class HamLearningTransformerLayer(GradientCheckpointingLayer):
             attended = self.dropout(attended)
             if has_keys is not None:
                 attended = torch.where(has_keys[:, None, None], attended, 0)
+                weights = torch.where(has_keys[:, None, None, None], weights, 0) if weights is not None else None
         states = self.attention_norm(queries + attended)
         return self.output_norm(states + self.mlp(states)), weights
 
@@ -444,11 +445,27 @@ class HamLearningInteraction(nn.Module):
 class HamLearningCRF(CRF):
     """Linear-chain CRF over words (Eq 16-18): `torchcrf.CRF` and what it lacks.
 
-    Everything is in log space; `mask` (B, W) is boolean, true for a prefix of each row that has at least one word.
+    Everything is in log space, and in float32 whatever the model's dtype; `mask` (B, W) is boolean, true for a prefix
+    of each row that has at least one word.
+
+    Args:
+        num_tags: T.
+        has_transitions: False fixes every transition at zero, which makes the tags of the words independent.
     """
 
-    def __init__(self, num_tags: int):
+    def __init__(self, num_tags: int, has_transitions: bool = True):
         super().__init__(num_tags, batch_first=True)
+        if not has_transitions:
+            for name, parameter in list(self.named_parameters()):
+                delattr(self, name)
+                self.register_buffer(name, torch.zeros_like(parameter), persistent=False)
+
+    def _apply(self, fn, recurse=True):
+        super()._apply(fn, recurse)
+        for tensor in (*self.parameters(), *self.buffers()):
+            if torch.finfo(tensor.dtype).bits < 32:
+                tensor.data = tensor.data.float()
+        return self
 
     def viterbi(self, emissions: torch.Tensor, mask: torch.BoolTensor) -> torch.LongTensor:
         """Most probable tag sequence (Eq 18), the path that `decode` finds, for the whole batch at once.
@@ -469,27 +486,31 @@ class HamLearningCRF(CRF):
         return torch.stack(path[::-1], dim=1)
 
     def forward_backward(self, emissions: torch.Tensor, mask: torch.BoolTensor):
-        """Forward and backward scores.
+        """Forward and backward scores, scaled at every word so that they stay small however long the tweet is.
 
-        (B, W, T) and (B, W) -> alpha and beta (B, W, T) and the log-partition log Z (B,). alpha[t, y] sums over all
-        tags before word t, emission of t included; beta[t, y] over all tags after it.
+        (B, W, T) and (B, W) -> alpha (B, W, T), beta (B, W, T), scale (B, W) and end_scale (B,). alpha[t, y] is the
+        log-probability of tag y at word t given the words up to t, alpha + beta that given all words. All scales of a
+        tweet sum to its log-partition log Z.
         """
-        num_words = emissions.shape[1]
-        alpha = [self.start_transitions + emissions[:, 0]]
-        for t in range(1, num_words):
-            step = torch.logsumexp(alpha[-1][:, :, None] + self.transitions, dim=1) + emissions[:, t]
-            alpha.append(torch.where(mask[:, t, None], step, alpha[-1]))
-        beta = [self.end_transitions.expand_as(emissions[:, 0])]
-        for t in range(num_words - 1, 0, -1):
-            step = torch.logsumexp(self.transitions + (emissions[:, t] + beta[-1])[:, None, :], dim=2)
-            beta.append(torch.where(mask[:, t, None], step, beta[-1]))
-        log_partition = torch.logsumexp(alpha[-1] + self.end_transitions, dim=1)
-        return torch.stack(alpha, dim=1), torch.stack(beta[::-1], dim=1), log_partition
+        score = self.start_transitions + emissions[:, 0]
+        scales = [torch.logsumexp(score, dim=1)]
+        alpha = [score - scales[0][:, None]]
+        for t in range(1, emissions.shape[1]):
+            score = torch.logsumexp(alpha[-1][:, :, None] + self.transitions, dim=1) + emissions[:, t]
+            scale = torch.logsumexp(score, dim=1)
+            alpha.append(torch.where(mask[:, t, None], score - scale[:, None], alpha[-1]))
+            scales.append(torch.where(mask[:, t], scale, 0))
+        end_scale = torch.logsumexp(alpha[-1] + self.end_transitions, dim=1)
+        beta = [self.end_transitions - end_scale[:, None]]
+        for t in range(emissions.shape[1] - 1, 0, -1):
+            score = torch.logsumexp(self.transitions + (emissions[:, t] + beta[-1])[:, None, :], dim=2)
+            beta.append(torch.where(mask[:, t, None], score - scales[t][:, None], beta[-1]))
+        return torch.stack(alpha, dim=1), torch.stack(beta[::-1], dim=1), torch.stack(scales, dim=1), end_scale
 
     def marginals(self, emissions: torch.Tensor, mask: torch.BoolTensor) -> torch.Tensor:
         """Probability of each tag at each word: (B, W, T) and (B, W) -> (B, W, T), 0 on padding."""
-        alpha, beta, log_partition = self.forward_backward(emissions, mask)
-        return (alpha + beta - log_partition[:, None, None]).exp() * mask[..., None]
+        alpha, beta, _, _ = self.forward_backward(emissions, mask)
+        return (alpha + beta).exp() * mask[..., None]
 
     def span_probabilities(
         self,
@@ -507,20 +528,22 @@ class HamLearningCRF(CRF):
         Returns:
             (B, W), the probability at the first word of each entity, 0 elsewhere.
         """
-        alpha, beta, log_partition = self.forward_backward(emissions, mask)
+        alpha, beta, scale, end_scale = self.forward_backward(emissions, mask)
         is_last = ~nn.functional.pad(mask[:, 1:], (0, 1), value=False)  # (B, W), from the last word on
 
         # opening[t, y]: all ways to come to tag y at word t without being in its entity already.
         opening = alpha[:, :-1, :, None] + self.transitions.masked_fill(tag_continues, -torch.inf)
-        opening = torch.logsumexp(opening, dim=2) + emissions[:, 1:]
+        opening = torch.logsumexp(opening, dim=2) + emissions[:, 1:] - scale[:, 1:, None]
         opening = torch.cat([alpha[:, :1], opening], dim=1)  # (B, W, T)
         # closing[t, y]: all ways to go on from tag y at word t without going on with its entity.
         closing = self.transitions.masked_fill(tag_continues, -torch.inf) + (emissions + beta)[:, 1:, None, :]
-        closing = nn.functional.pad(torch.logsumexp(closing, dim=3), (0, 0, 0, 1))
-        closing = torch.where(is_last[..., None], self.end_transitions, closing)  # (B, W, T)
+        closing = nn.functional.pad(torch.logsumexp(closing, dim=3) - scale[:, 1:, None], (0, 0, 0, 1))
+        end = (self.end_transitions - end_scale[:, None])[:, None]  # (B, 1, T)
+        closing = torch.where(is_last[..., None], end, closing)  # (B, W, T)
 
         previous, current = path[:, :-1], path[:, 1:]
         within = self.transitions[previous, current] + emissions[:, 1:].gather(2, current[..., None])[..., 0]
+        within = torch.where(mask[:, 1:], within - scale[:, 1:], 0)
         within = nn.functional.pad(within, (1, 0)).cumsum(dim=1)  # (B, W): score of the path up to word t
 
         is_entity = tag_is_entity[path] & mask
@@ -529,11 +552,11 @@ class HamLearningCRF(CRF):
         ends = is_entity & ~nn.functional.pad(continues[:, 1:] & mask[:, 1:], (0, 1), value=False)
         # The end of the entity that starts at t is the first end from t on.
         positions = torch.arange(path.shape[1], device=path.device).expand_as(path)
-        end = torch.where(ends, positions, path.shape[1] - 1).flip(1).cummin(dim=1).values.flip(1)
+        last = torch.where(ends, positions, path.shape[1] - 1).flip(1).cummin(dim=1).values.flip(1)
 
         opening = opening.gather(2, path[..., None])[..., 0]  # (B, W)
-        closing = closing.gather(2, path[..., None])[..., 0].gather(1, end)
-        log_probability = opening + within.gather(1, end) - within + closing - log_partition[:, None]
+        closing = closing.gather(2, path[..., None])[..., 0].gather(1, last)
+        log_probability = opening + within.gather(1, last) - within + closing
         return torch.where(starts, log_probability.exp().clamp(max=1), 0)
 
 
@@ -557,10 +580,10 @@ class HamLearningPreTrainedModel(PreTrainedModel):
             initialization.normal_(module.relation_weight, std=self.config.initializer_range)
             initialization.zeros_(module.relation_bias)
         elif isinstance(module, HamLearningCRF):
-            # use_crf=False is a chain whose transitions are all zero, and stay so.
-            bound = 0.1 if self.config.use_crf else 0.0
             for parameter in module.parameters():
-                initialization.uniform_(parameter, -bound, bound)
+                initialization.uniform_(parameter, -0.1, 0.1)
+            for buffer in module.buffers():
+                initialization.zeros_(buffer)
 
     @classmethod
     def from_text_pretrained(cls, text_model_name_or_path: str, dtype=torch.float32, **config_kwargs):
@@ -589,6 +612,9 @@ class HamLearningModel(HamLearningPreTrainedModel):
         config: sizes and switches.
         text_model: the text encoder; built from `config.text_config` with random weights when it is missing.
     """
+
+    # A trunk is often read from a checkpoint of the token classifier.
+    _keys_to_ignore_on_load_unexpected = [r"^classifier\.", r"^crf\."]
 
     def __init__(self, config: HamLearningConfig, text_model: PreTrainedModel | None = None):
         super().__init__(config)
@@ -705,8 +731,8 @@ class HamLearningModel(HamLearningPreTrainedModel):
         image_sizes: torch.Tensor | None = None,
         token_type_ids: torch.LongTensor | None = None,
         num_words: int | None = None,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> HamLearningModelOutput:
         """Runs the network of the paper's Figure 2 up to the CRF.
 
@@ -730,11 +756,17 @@ class HamLearningModel(HamLearningPreTrainedModel):
             ValueError: attentions are asked of another attention than eager, a visual input has the wrong shape, or
                 regions come without their picture.
         """
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        if output_attentions is None:
+            output_attentions = self.config.output_attentions
         if output_attentions and self.config._attn_implementation != "eager":
             raise ValueError(
                 f"output_attentions=True with attn_implementation={self.config._attn_implementation!r}, which "
                 'computes no weights: load the model with attn_implementation="eager".'
             )
+        if region_features is not None and image_features is None:
+            raise ValueError("region_features without image_features: a region needs its picture's features.")
         states, word_mask = self.encode_text(input_ids, attention_mask, word_ids, num_words, token_type_ids)
         hidden_states = [states[:, 1:]]
         for layer in self.text_layers:
@@ -785,8 +817,6 @@ class HamLearningModel(HamLearningPreTrainedModel):
         """Puts in what the caller left out, and hides pictures in training (`picture_dropout`)."""
         batch_size, device = len(words), words.device
         if image_features is None:
-            if region_features is not None:
-                raise ValueError("region_features without image_features: a region needs its picture's features.")
             image_features = torch.zeros(batch_size, self.config.image_feature_size, device=device)
             image_mask = torch.zeros(batch_size, device=device)
         if image_mask is None:
@@ -860,9 +890,7 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
         self.model = HamLearningModel(config, text_model=text_model)
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
-        self.crf = HamLearningCRF(config.num_labels)
-        # Without a CRF every word's tag is independent: the same chain, its transitions fixed at zero.
-        self.crf.requires_grad_(config.use_crf)
+        self.crf = HamLearningCRF(config.num_labels, has_transitions=config.use_crf)
         self.post_init()
 
     @can_return_tuple
@@ -880,15 +908,13 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
         image_sizes: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
         token_type_ids: torch.LongTensor | None = None,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> HamLearningTokenClassifierOutput:
         """Tags the words of tweets.
 
-        Args:
-            labels: (B, W), ids of the gold tags, -100 on padding.
-
-        The other arguments are those of `HamLearningModel.forward`, which it calls.
+        `labels` (B, W) are ids of the gold tags, -100 on padding. All other arguments are those of
+        `HamLearningModel.forward`, which this calls.
 
         Raises:
             ValueError: see `HamLearningModel.forward`.

@@ -13,12 +13,7 @@ from torch import nn
 from transformers import BertModel
 
 from configuration_hamlearning import HamLearningConfig
-from modeling_hamlearning import (
-    SPATIAL_RELATIONS,
-    HamLearningForTokenClassification,
-    HamLearningModel,
-    spatial_relations,
-)
+from modeling_hamlearning import HamLearningForTokenClassification, HamLearningModel, spatial_relations
 
 
 TEXT_MODELS = ("bert", "roberta", "mpnet", "distilbert", "modernbert")
@@ -399,16 +394,19 @@ def test_text_alone_reads_no_visual_input(make_model, make_batch):
 # --------------------------------------------------------------------------------------------------------- equations
 
 
-def test_spatial_layers_sum_over_neighbours_with_one_matrix_a_relation(make_model, make_batch):
-    """Eq 5-7, one edge at a time."""
-    layer = make_model().model.spatial_encoder.layers[0]
+def test_the_spatial_view_sums_over_neighbours_with_one_matrix_a_relation(make_model, make_batch):
+    """Eq 5-7, one edge at a time, from [x_c, y_c, h, w, v] on."""
+    encoder = make_model(num_spatial_layers=1).model.spatial_encoder
+    (layer,) = encoder.layers
     batch = make_batch(regions=(8, 3, 0, None))
-    relations = spatial_relations(batch["region_boxes"], batch["image_sizes"], batch["region_mask"])
-    nodes = torch.randn(*relations.shape[:2], 32)
+    boxes, sizes, mask = batch["region_boxes"], batch["image_sizes"], batch["region_mask"]
+    relations = spatial_relations(boxes, sizes, mask)
+    nodes = torch.randn(4, 9, 32)
     with torch.no_grad():
         layer.relation_bias.normal_()
-        adjacency = nn.functional.one_hot(relations, len(SPATIAL_RELATIONS))[..., 1:].transpose(2, 3).float()
-        got = layer(nodes, adjacency)
+        got = encoder(nodes, boxes, sizes, mask)
+        boxes = torch.cat([torch.tensor([0.5, 0.5, 1.0, 1.0]).expand(4, 1, 4), boxes], dim=1)
+        nodes = encoder.box_projection(torch.cat([boxes, nodes], dim=-1))
         for b, i in ((b, i) for b in range(4) for i in range(9)):
             message = layer.relation_bias.clone()
             for j, relation in enumerate(relations[b, i].tolist()):
@@ -416,7 +414,7 @@ def test_spatial_layers_sum_over_neighbours_with_one_matrix_a_relation(make_mode
                     message += nodes[b, j] @ layer.relation_weight[relation - 1]
             message = message.relu()
             gate = layer.gate(torch.cat([message, nodes[b, i]])).sigmoid()
-            torch.testing.assert_close(got[b, i], nodes[b, i] + gate * message)
+            torch.testing.assert_close(got[b, i], encoder.norm(nodes[b, i] + gate * message))
 
 
 def test_a_relation_s_matrix_learns_where_the_relation_occurs_alone(make_model, make_batch):
