@@ -89,8 +89,8 @@ def spatial_relations(
     >>> boxes = torch.tensor([[[0.5, 0.5, 0.8, 0.8], [0.5, 0.5, 0.2, 0.2]]])  # the first contains the second
     >>> spatial_relations(boxes, torch.tensor([[640, 480]]), torch.ones(1, 2))
     tensor([[[0, 1, 1],
-             [2, 0, 3],
-             [2, 3, 0]]])
+             [2, 0, 1],
+             [2, 2, 0]]])
     ```
 
     Entry [i, j] is the relation of i to j, and so of the message that i receives from j: `inside` if i contains j,

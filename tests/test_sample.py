@@ -219,20 +219,29 @@ def test_the_topic_word_is_in_the_picture_exactly_when_it_is_related(tweets):
         assert (tweet["classes"][topic] > 0) == tweet["related"]
 
 
-def test_two_fifths_of_the_scene_tweets_carry_a_cue_that_says_nothing(splits):
-    scenes = [tweet for tweet in splits["train"] if tweet["decided_by"] == "scene"]
-    cued = [tweet for tweet in scenes if cue(tweet)]
-    assert 0.3 < len(cued) / len(scenes) < 0.5
-    assert 0.15 < np.mean([cue(tweet) == tweet["type"] for tweet in cued]) < 0.35
+def test_the_words_of_picture_decided_tweets_suggest_no_type(tweets):
+    assert all((cue(tweet) is None) == tweet["related"] for tweet in tweets)
 
 
-def test_misleading_cues_can_be_switched_off(tmp_path, monkeypatch):
-    monkeypatch.setattr(make_sample, "MISLEADING_CUE_SHARE", 0)
-    make_sample.main(["--output", str(tmp_path), *SMALL])
+def test_misleading_cues_are_in_the_asked_share_of_scene_tweets_and_say_nothing(tmp_path):
+    sizes = ["--train", "300", "--validation", "10", "--test", "10"]
+    make_sample.main(["--output", str(tmp_path), "--misleading_cues", "0.5", *sizes])
     features = VisualFeatures(tmp_path / "visual_features.parquet")
     rows = Dataset.from_parquet(str(tmp_path / "data/train-00000-of-00001.parquet"), cache_dir=str(tmp_path / "cache"))
-    for tweet in (read_tweet(row, features) for row in rows):
-        assert (cue(tweet) is None) == tweet["related"]
+    tweets = [read_tweet(row, features) for row in rows]
+    scenes = [tweet for tweet in tweets if tweet["decided_by"] == "scene"]
+    cued = [tweet for tweet in scenes if cue(tweet)]
+    assert 0.35 < len(cued) / len(scenes) < 0.65
+    assert 0.1 < np.mean([cue(tweet) == tweet["type"] for tweet in cued]) < 0.4
+    assert not any(cue(tweet) for tweet in tweets if tweet["decided_by"] == "arrangement")
+
+
+@pytest.mark.parametrize("share", ["1.5", "-0.1", "nan", "half"])
+def test_a_share_that_is_none_is_named_with_its_argument(share, capsys):
+    with pytest.raises(SystemExit):
+        make_sample.main([f"--misleading_cues={share}"])
+    error = capsys.readouterr().err
+    assert "--misleading_cues" in error and repr(share) in error
 
 
 def test_no_clause_names_an_object_class():

@@ -5,7 +5,7 @@ train 600 tweets, validation 150, test 150: datasets/sample/generated
 
 The folder then holds a data set for `datasets.load_dataset(folder)`, `visual_features.parquet` with what a region
 detector would see of each picture, and `text_encoder/`, a tiny BERT with random weights and its tokenizer. The same
-seed and sizes give the same sample. README.md beside this file says what is in it and why.
+arguments give the same sample. README.md beside this file says what is in it and why.
 """
 
 import argparse
@@ -28,8 +28,7 @@ TYPES = ("PER", "LOC", "ORG", "MISC")
 
 UNRELATED_SHARE = 1 / 3  # of all tweets: the picture shows something else, the words decide
 ARRANGEMENT_SHARE = 1 / 5  # of the pictures: only where two objects stand tells the type
-MISLEADING_CUE_SHARE = 0.4  # of the related, scene-decided tweets: the words carry a cue of a random type
-SECOND_ENTITY_SHARE = 0.3  # of all tweets: one more name, of a type that is plain to read
+SECOND_ENTITY_SHARE = 0.3  # of the tweets that no arrangement decides: one more name, of a type that is plain to read
 LOWERCASE_SHARE = 0.25  # of all tweets: typed without capitals
 
 # ---------------------------------------------------------------------------------------------------------- pictures
@@ -562,8 +561,11 @@ def write_tweet(rng, kind: str, cue: str | None, topic: str, second: bool) -> tu
     return tokens, tags
 
 
-def make_split(rng, name: str, count: int, taken: set[str]) -> list[dict]:
-    """`count` tweets with their pictures; no text that is in `taken`, to which theirs are added."""
+def make_split(rng, name: str, count: int, taken: set[str], misleading_cues: float) -> list[dict]:
+    """`count` tweets with their pictures; no text that is in `taken`, to which theirs are added.
+
+    `misleading_cues` is the share of the scene-decided tweets whose words suggest a type, a random one.
+    """
     unrelated = round(UNRELATED_SHARE * count)
     plan = []  # related?, type of the name, type of the picture, does an arrangement tell it?
     for related, size in ((True, count - unrelated), (False, unrelated)):
@@ -578,11 +580,13 @@ def make_split(rng, name: str, count: int, taken: set[str]) -> list[dict]:
         picture, regions = draw_picture(rng, picture_kind, by_arrangement)
         seen = {CLASS_NAMES[region.class_id] for region in regions}
         topic = pick(rng, [topic for topic in TOPICS if (topic in seen) == related])
+        decided_by = "text" if not related else "arrangement" if by_arrangement else "scene"
         cue = None if related else kind
-        if related and not by_arrangement and rng.random() < MISLEADING_CUE_SHARE:
+        if decided_by == "scene" and rng.random() < misleading_cues:
             cue = pick(rng, TYPES)
         while True:
-            tokens, tags = write_tweet(rng, kind, cue, topic, second)
+            # A plain second name would hide in the scores of the few arrangement tweets what they measure.
+            tokens, tags = write_tweet(rng, kind, cue, topic, second and decided_by != "arrangement")
             if " ".join(tokens).lower() not in taken:
                 break
         taken.add(" ".join(tokens).lower())
@@ -593,7 +597,7 @@ def make_split(rng, name: str, count: int, taken: set[str]) -> list[dict]:
                 "ner_tags": tags,
                 "image": picture,
                 "related": related,
-                "decided_by": "text" if not related else "arrangement" if by_arrangement else "scene",
+                "decided_by": decided_by,
                 "regions": regions,
                 "image_features": describe_picture(picture),
             }
@@ -721,21 +725,37 @@ def positive(value: str) -> int:
     return int(value)
 
 
+def fraction(value: str) -> float:
+    """An argument that says which share of the tweets."""
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{value!r} is no share of tweets: give a number from 0 to 1")
+    return number
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Write the sample into a folder."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "generated", help="folder to write")
-    parser.add_argument("--seed", type=int, default=42, help="the same seed and sizes give the same sample")
+    parser.add_argument("--seed", type=int, default=42, help="the same arguments give the same sample")
     parser.add_argument("--train", type=positive, default=600, help="tweets to train on")
     parser.add_argument("--validation", type=positive, default=150, help="tweets to choose on")
     parser.add_argument("--test", type=positive, default=150, help="tweets to score on")
+    parser.add_argument(
+        "--misleading_cues", type=fraction, default=0.0, help="share of scene-decided tweets whose words mislead"
+    )
     options = parser.parse_args(arguments)
     disable_progress_bars()  # of datasets
     disable_progress_bar()  # of transformers
 
     taken: set[str] = set()
     splits = {
-        name: make_split(np.random.default_rng([options.seed, i]), name, getattr(options, name), taken)
+        name: make_split(
+            np.random.default_rng([options.seed, i]), name, getattr(options, name), taken, options.misleading_cues
+        )
         for i, name in enumerate(("train", "validation", "test"))
     }
     (options.output / "data").mkdir(parents=True, exist_ok=True)
