@@ -40,7 +40,8 @@ class HamLearningConfig(PreTrainedConfig):
         num_spatial_layers: layers of the relational graph network (Eq 5-7).
         num_ffnn_layers: linear layers of Eq 12; 0 leaves it out.
         num_interaction_layers: L, the rounds of Eq 13-15 (Table 3), at least 1.
-        share_interaction_layers: one set of weights for all rounds.
+        share_interaction_layers: one set of cross-modal Transformers (Eq 15) for all rounds; the fusion of Eq 13-14
+            is one for all rounds either way.
         image_feature_size: size D_i of the global backbone's features (Eq 2).
         region_feature_size: size D_f of the detector's features (Eq 3).
         num_classes: number of the detector's classes (Eq 3); the id `num_classes` itself means "no class".

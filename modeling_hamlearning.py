@@ -47,7 +47,8 @@ class HamLearningModelOutput(ModelOutput):
             Its sign means nothing: read the absolute value.
         hidden_states: when asked, the words' states after the text encoder, the textual Transformer, Eq 12 and each
             round, (B, W, d) each.
-        attentions: when asked, the words' attention to the regions in each round, (B, heads, W, N) each.
+        attentions: when asked and there is a picture in the batch, the words' attention to the regions in each round,
+            (B, heads, W, N) each; zero for a tweet without one.
     """
 
     last_hidden_state: torch.FloatTensor | None = None
@@ -800,7 +801,7 @@ class HamLearningModel(HamLearningPreTrainedModel):
             word_mask=word_mask,
             relevance=relevance,
             hidden_states=tuple(hidden_states) if output_hidden_states else None,
-            attentions=tuple(attentions) if output_attentions and attentions is not None else None,
+            attentions=tuple(attentions) if output_attentions and attentions and attentions[0] is not None else None,
         )
 
     def _fill_visual_inputs(
