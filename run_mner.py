@@ -238,6 +238,7 @@ class TrainingWatch(TrainerCallback):
     """Times the epochs without their evaluations, and stops a run whose loss is no number."""
 
     def __init__(self):
+        self.epochs = 0
         self.seconds = 0.0
         self._start = 0.0
 
@@ -247,6 +248,7 @@ class TrainingWatch(TrainerCallback):
 
     def on_epoch_end(self, args, state, control, **kwargs):
         """Stops the clock."""
+        self.epochs += 1
         self.seconds += time.perf_counter() - self._start
 
     def on_log(self, args, state, control, logs=None, **kwargs):
@@ -383,6 +385,12 @@ def with_lengths(dataset: Dataset, processor: HamLearningProcessor) -> Dataset:
     return dataset.add_column("length", lengths)
 
 
+def whole_tags(row: np.ndarray, num_words: int, names: np.ndarray) -> list[str]:
+    """Tag names of a whole tweet from a padded row of ids: a word beyond the length limit counts as O."""
+    tags = names[row[row != -100]].tolist()
+    return tags + ["O"] * (num_words - len(tags))
+
+
 def predict(trainer: MNERTrainer, dataset: Dataset) -> dict[str, Any]:
     """Tags, scores and relevance of every tweet, in the order of the data set.
 
@@ -402,7 +410,7 @@ def predict(trainer: MNERTrainer, dataset: Dataset) -> dict[str, Any]:
     for row, tokens in enumerate(dataset["tokens"]):
         kept = int((predictions[row] != -100).sum())
         num_cut += len(tokens) - kept
-        tags.append(names[predictions[row, :kept]].tolist() + ["O"] * (len(tokens) - kept))
+        tags.append(whole_tags(predictions[row], len(tokens), names))
         tweet_scores.append(scores[row, :kept].tolist() + [0.0] * (len(tokens) - kept))
     return {"tags": tags, "scores": tweet_scores, "relevance": relevance, "num_cut": num_cut, "seconds": seconds}
 
@@ -514,8 +522,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         gold = gold_tags(tweets["validation"])
         names = np.array(processor.tags)
         predictions = [
-            names[row[row != -100]].tolist() + ["O"] * (len(tags) - int((row != -100).sum()))
-            for row, tags in zip(evaluation.predictions[0], gold, strict=True)
+            whole_tags(row, len(tags), names) for row, tags in zip(evaluation.predictions[0], gold, strict=True)
         ]
         scores = metric.compute(predictions=predictions, references=gold)
         return {name: scores[name] for name in ("precision", "recall", "f1", "strict_f1")}
@@ -570,7 +577,6 @@ def train(trainer: MNERTrainer, watch: TrainingWatch, output_dir: Path) -> dict[
         checkpoint = get_last_checkpoint(str(output_dir)) if output_dir.is_dir() else None
         if checkpoint is None:
             raise FileNotFoundError(f"--resume_from_checkpoint True, but {output_dir} holds no checkpoint.")
-    epochs_before = trainer.state.epoch or 0
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(str(output_dir))
     history = trainer.state.log_history
@@ -578,10 +584,10 @@ def train(trainer: MNERTrainer, watch: TrainingWatch, output_dir: Path) -> dict[
         plot_training(history, output_dir / "training.png")
     best = max((entry for entry in history if "eval_f1" in entry), key=lambda entry: entry["eval_f1"])
     return {
-        "epochs": trainer.state.epoch - epochs_before,
+        "epochs": trainer.state.epoch,
         "best_epoch": best["epoch"],
         "seconds": watch.seconds,
-        "tweets_per_second": len(trainer.train_dataset) * trainer.state.epoch / max(watch.seconds, 1e-9),
+        "tweets_per_second": len(trainer.train_dataset) * watch.epochs / max(watch.seconds, 1e-9),
         "history": [
             {key: entry[key] for key in ("epoch", "loss", "eval_loss", "eval_f1") if key in entry}
             for entry in history
