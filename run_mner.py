@@ -38,6 +38,7 @@ from transformers import (
     set_seed,
 )
 from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import is_torch_bf16_gpu_available
 
 import mner_scores
 from configuration_hamlearning import HamLearningConfig
@@ -159,6 +160,8 @@ class MNERTrainingArguments(TrainingArguments):
     per_device_eval_batch_size: int = 32
 
     def __post_init__(self):
+        if not torch.accelerator.is_available():
+            self.use_cpu = True  # without it TrainingArguments refuses bf16 on a CPU
         if self.bf16 is None:
             self.bf16 = not self.fp16 and self._hardware_has_bf16()
             logger.info(f"bf16 is {'on' if self.bf16 else 'off'}: chosen by the hardware, --bf16 overrides it.")
@@ -171,8 +174,10 @@ class MNERTrainingArguments(TrainingArguments):
         self.do_eval = wants_eval  # evaluating between epochs is no wish for scores at the end
 
     def _hardware_has_bf16(self) -> bool:
-        if torch.cuda.is_available() and not self.use_cpu:
-            return torch.cuda.is_bf16_supported(including_emulation=False)
+        if not self.use_cpu:
+            if torch.cuda.is_available():
+                return torch.cuda.is_bf16_supported(including_emulation=False)
+            return is_torch_bf16_gpu_available()
         capabilities = torch.cpu.get_capabilities()
         return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 

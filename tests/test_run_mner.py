@@ -126,6 +126,12 @@ def test_results_hold_every_score_and_what_it_takes_to_trust_them(trained, world
     assert results["train"]["tweets_per_second"] > 0
 
 
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="there is an accelerator, so the CPU is not chosen")
+def test_without_an_accelerator_bf16_is_taken_to_the_cpu_unasked(tmp_path):
+    args = run_mner.MNERTrainingArguments(str(tmp_path), bf16=True)
+    assert args.bf16 and args.device.type == "cpu"
+
+
 def test_the_checkpoint_with_the_best_dev_f1_is_kept(trained):
     results = results_of(trained)
     best = max(entry["eval_f1"] for entry in results["train"]["history"] if "eval_f1" in entry)
