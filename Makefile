@@ -5,7 +5,7 @@ SAMPLE := datasets/sample/generated
 
 .PHONY: demo test test-all lint clean
 
-demo: $(VENV)/installed $(SAMPLE)  ## train on the sample data set, print the scores and one predicted tweet
+demo: $(VENV)/installed $(SAMPLE)  ## look at the sample's pictures, train on them, print scores and a predicted tweet
 	rm -rf outputs/demo
 	$(BIN)/python run_mner.py configs/sample.yaml --output_dir outputs/demo
 
@@ -25,10 +25,11 @@ clean:  ## all that was installed, generated or cached; trained models in output
 
 $(SAMPLE): | $(VENV)/installed
 	$(BIN)/python datasets/sample/make_sample.py
+	$(BIN)/python datasets/sample/make_eyes.py
 
 # The stamps are newer than pyproject.toml exactly when what it asks for is installed.
 $(VENV)/installed: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install -e .
+	$(BIN)/python -m pip install -e ".[demo]"
 	touch $@
 
 $(VENV)/installed-dev: pyproject.toml | $(BIN)/python

@@ -134,6 +134,109 @@ class HamLearningConfig(PreTrainedConfig):
         return tuple(view for view, is_on in switches.items() if is_on)
 
 
+VISION_AUTO_MAP = {
+    "AutoConfig": "configuration_hamlearning.HamLearningVisionConfig",
+    "AutoModel": "modeling_hamlearning_vision.HamLearningVisionModel",
+}
+DETECTORS = ("faster_rcnn_vg", "mask_rcnn_coco", "object_detection", "grid")
+
+
+@strict
+class HamLearningVisionConfig(PreTrainedConfig):
+    r"""The frozen eyes: a global backbone and a region detector.
+
+    ```python
+    >>> from configuration_hamlearning import HamLearningVisionConfig
+    >>> config = HamLearningVisionConfig(global_backbone_config={"architecture": "resnet18"}, detector="grid")
+    >>> config.detector, config.class_names, config.max_regions
+    ('grid', ['region'], 15)
+    ```
+
+    Args:
+        global_backbone_config: of the global backbone (Eq 2), any model of timm by transformers' `TimmWrapperConfig`;
+            ResNet-152 by default.
+        resize_size: length in pixels that a picture's short side is resized to for Eq 2.
+        crop_size: side in pixels of the square that is cut out of its centre then; also the short side of the whole
+            picture that region features are pooled from (`object_detection` and `grid`).
+        fixed_input_size: the backbone takes no other size than that square (many Vision Transformers), so the whole
+            picture is squeezed into it.
+        interpolation: `bilinear` or `bicubic`, how the backbone's pictures are resized.
+        image_mean: mean of red, green and blue, of values in [0, 1], that the backbone expects.
+        image_std: their standard deviation.
+        detector: `faster_rcnn_vg`, `mask_rcnn_coco`, `object_detection` (any `AutoModelForObjectDetection`) or `grid`.
+        detector_config: of `object_detection`: its model's configuration.
+        detector_settings: of `faster_rcnn_vg`: fields of `FasterRCNNVGSettings`; of `object_detection`: its image
+            processor; of `grid`: `rows` and `columns`.
+        class_names: a name for each class id of the detector.
+        max_regions: most regions of a picture, best score first.
+        **kwargs: of `PreTrainedConfig`.
+
+    Raises:
+        ValueError: the detector or the interpolation is unknown, or a size is out of range.
+    """
+
+    model_type = "hamlearning_vision"
+    sub_configs_defaults = {
+        "global_backbone_config": SubConfigSpec(
+            config_class=AutoConfig, model_type="timm_wrapper", init_kwargs={"architecture": "resnet152"}
+        ),
+        "detector_config": SubConfigSpec(config_class=AutoConfig, model_type="detr", optional=True),
+    }
+
+    global_backbone_config: dict | PreTrainedConfig | None = None
+    resize_size: int = 256
+    crop_size: int = 224
+    fixed_input_size: bool = False
+    interpolation: str = "bilinear"
+    image_mean: list[float] | tuple[float, ...] = (0.485, 0.456, 0.406)
+    image_std: list[float] | tuple[float, ...] = (0.229, 0.224, 0.225)
+    detector: str = "faster_rcnn_vg"
+    detector_config: dict | PreTrainedConfig | None = None
+    detector_settings: dict | None = None
+    class_names: list[str] | None = None
+    max_regions: int = 15
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        # The code lies beside the network's, one folder up from the eyes.
+        self.auto_map = dict(VISION_AUTO_MAP)
+        if self.detector not in DETECTORS:
+            raise ValueError(f"detector={self.detector!r}: must be one of {', '.join(DETECTORS)}.")
+        if (self.detector == "object_detection") != (self.detector_config is not None):
+            raise ValueError(
+                f"detector={self.detector!r} with detector_config={self.detector_config!r}: `object_detection` needs "
+                "its model's configuration, no other detector takes one."
+            )
+        if self.interpolation not in ("bilinear", "bicubic"):
+            raise ValueError(f"interpolation={self.interpolation!r}: must be 'bilinear' or 'bicubic'.")
+        if not 1 <= self.crop_size <= self.resize_size:
+            raise ValueError(
+                f"crop_size={self.crop_size} with resize_size={self.resize_size}: a square of at least one pixel is "
+                "cut out of the resized picture, so it cannot be larger."
+            )
+        if self.max_regions < 1:
+            raise ValueError(f"max_regions={self.max_regions}: must be at least 1.")
+        settings = self.detector_settings or {}
+        if self.detector == "grid":
+            settings = {"rows": 3, "columns": 5} | settings
+            if min(settings.values()) < 1:
+                raise ValueError(f"detector_settings={settings}: a grid has at least one row and one column.")
+        self.detector_settings = settings
+        if self.class_names is None:
+            self.class_names = self._default_class_names()
+
+    def _default_class_names(self) -> list[str]:
+        if self.detector == "grid":
+            return ["region"]
+        if self.detector == "object_detection":
+            names = self.detector_config.id2label
+            return [names.get(index, f"object {index}") for index in range(max(names) + 1)]
+        count = self.detector_settings.get(
+            "num_classes", {"faster_rcnn_vg": 1600, "mask_rcnn_coco": 91}[self.detector]
+        )
+        return [f"object {index}" for index in range(count)]
+
+
 HamLearningConfig.register_for_auto_class()
 
-__all__ = ["HamLearningConfig"]
+__all__ = ["HamLearningConfig", "HamLearningVisionConfig"]

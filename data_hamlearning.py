@@ -423,20 +423,7 @@ class VisualFeatures(Mapping):
         except pa.ArrowInvalid as error:
             raise ValueError(f"{self.path} is not a Parquet file ({error}): give a visual feature file") from None
         with file:
-            stored = (file.schema_arrow.metadata or {}).get(_METADATA_KEY)
-            if stored is None:
-                raise ValueError(
-                    f"{self.path} has no metadata {_METADATA_KEY.decode()!r} in its schema: write the file with "
-                    "write_visual_features"
-                )
-            try:
-                self.metadata = json.loads(stored)
-            except ValueError as error:
-                raise ValueError(
-                    f"{self.path} has metadata {_METADATA_KEY.decode()!r} that is not JSON ({error}): write the file "
-                    "with write_visual_features"
-                ) from None
-            _check_metadata(self.path, self.metadata)
+            self.metadata = _read_metadata(self.path, file.schema_arrow)
             _check_schema(self.path, file.schema_arrow)
             # One row group at a time: over several, `iter_batches` keeps what it has read of all of them.
             blocks = [
@@ -489,6 +476,19 @@ class VisualFeatures(Mapping):
 
     def __len__(self) -> int:
         return len(self._row_of)
+
+
+def read_visual_metadata(path: str | os.PathLike) -> dict[str, Any]:
+    """The `metadata` of a visual feature file, without reading its rows.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is no visual feature file.
+    """
+    try:
+        return _read_metadata(Path(path), pq.read_schema(path))
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} is not a Parquet file ({error}): give a visual feature file") from None
 
 
 def write_visual_features(
@@ -608,6 +608,24 @@ def _dims_and_number_type(type_: pa.DataType) -> tuple[int, pa.DataType]:
     while pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_):
         dims, type_ = dims + 1, type_.value_type
     return dims, type_
+
+
+def _read_metadata(path: Path, schema: pa.Schema) -> dict[str, Any]:
+    stored = (schema.metadata or {}).get(_METADATA_KEY)
+    if stored is None:
+        raise ValueError(
+            f"{path} has no metadata {_METADATA_KEY.decode()!r} in its schema: write the file with "
+            "write_visual_features"
+        )
+    try:
+        metadata = json.loads(stored)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} has metadata {_METADATA_KEY.decode()!r} that is not JSON ({error}): write the file with "
+            "write_visual_features"
+        ) from None
+    _check_metadata(path, metadata)
+    return metadata
 
 
 def _check_metadata(path: Path, metadata: Any) -> None:

@@ -1,5 +1,7 @@
-"""Tweets and visual features to model inputs, model outputs to entities."""
+"""Tweets and pictures to model inputs, model outputs to entities."""
 
+import copy
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +37,7 @@ TWEET_WORD = re.compile(
     |([^\w\s])\1*""",  # other mark, once or repeated
     re.VERBOSE,
 )
+VISION_FOLDER = "vision"
 SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -89,7 +92,7 @@ class HamLearningProcessor(ProcessorMixin):
 
     ```python
     >>> processor = AutoProcessor.from_pretrained(repo, trust_remote_code=True)
-    >>> inputs = processor(text="Loved watching the Huskies warm up")
+    >>> inputs = processor(text="Loved watching the Huskies warm up", images="game.jpg")
     >>> inputs.words
     [['Loved', 'watching', 'the', 'Huskies', 'warm', 'up']]
     >>> processor.post_process_entities(model(**inputs), inputs)
@@ -105,6 +108,9 @@ class HamLearningProcessor(ProcessorMixin):
         image_feature_size: size D_i of the pictures' features that the model takes; None: not checked.
         region_feature_size: size D_f of the regions' features that the model takes; None: not checked.
         num_classes: number of the detector's classes; None: not checked.
+        vision_source: where the frozen eyes lie that turn pictures into features: arguments of
+            `HamLearningVisionModel.from_pretrained`, without a path for a folder beside this processor's own files.
+            They are loaded when the first picture comes. None: there are none, only `visual_features` are taken.
 
     Raises:
         ValueError: the tokenizer lacks a special token, or `word_splitting` is unknown.
@@ -120,6 +126,7 @@ class HamLearningProcessor(ProcessorMixin):
         image_feature_size: int | None = None,
         region_feature_size: int | None = None,
         num_classes: int | None = None,
+        vision_source: Mapping[str, Any] | None = None,
         **kwargs,
     ):
         super().__init__(tokenizer, **kwargs)
@@ -138,6 +145,93 @@ class HamLearningProcessor(ProcessorMixin):
         self.image_feature_size = image_feature_size
         self.region_feature_size = region_feature_size
         self.num_classes = num_classes
+        self.vision_source = vision_source
+        self._vision_model = None
+        self._hub_options: dict[str, Any] = {}
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args, **kwargs):
+        """A processor that was saved: a folder or Hub id, and what else `ProcessorMixin.from_pretrained` takes."""
+        processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        if processor.vision_source is not None and "pretrained_model_name_or_path" not in processor.vision_source:
+            place, revision = str(pretrained_model_name_or_path), kwargs.get("revision")
+            home = {"pretrained_model_name_or_path": os.path.abspath(place) if os.path.isdir(place) else place}
+            if revision is not None:
+                # `AutoProcessor` has looked up its commit: the eyes are of the same one, also after saving.
+                home["revision"] = getattr(revision, "resolved", revision)
+            processor.vision_source = home | processor.vision_source
+        # How this machine reaches the Hub is no part of where the eyes lie: it is never saved.
+        options = ("cache_dir", "local_files_only", "token")
+        processor._hub_options = {name: kwargs[name] for name in options if kwargs.get(name) is not None}
+        return processor
+
+    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs):
+        """Saves the processor, and the eyes into its subfolder `vision/` if they are loaded.
+
+        Eyes that are not loaded are not copied: the saved processor finds them where this one does. With
+        `push_to_hub` it all goes to the Hub too; `kwargs` are `repo_id` and what `push_to_hub` takes.
+        """
+        source = self.vision_source
+        if self._vision_model is not None:
+            self._vision_model.save_pretrained(os.path.join(save_directory, VISION_FOLDER))
+            source = {"subfolder": VISION_FOLDER}
+        elif source is not None and os.path.realpath(save_directory) == os.path.realpath(
+            source.get("pretrained_model_name_or_path", "")
+        ):
+            # Back into the folder that has them: it may be moved or pushed later, so no path goes into it.
+            source = {name: source[name] for name in source if name != "pretrained_model_name_or_path"}
+        saved = copy.copy(self)
+        saved.vision_source, saved._vision_model = source, None
+        files = super(HamLearningProcessor, saved).save_pretrained(save_directory)
+        if push_to_hub:  # not by the base class: it would leave out the eyes, which it did not write
+            self.push_to_hub(kwargs.pop("repo_id", os.path.basename(os.path.abspath(save_directory))), **kwargs)
+        return files
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `processor_config.json` holds: everything but the weights of the eyes."""
+        if self._vision_model is None:
+            return super().to_dict()
+        blind = copy.copy(self)
+        blind._vision_model = None
+        return blind.to_dict()
+
+    @property
+    def vision_model(self):
+        """The frozen eyes, a `HamLearningVisionModel`; loaded now if they were not.
+
+        Raises:
+            ValueError: this processor has none.
+            ImportError: timm or torchvision is not installed.
+        """
+        if self._vision_model is None:
+            if self.vision_source is None:
+                raise ValueError(
+                    "This processor has no eyes (vision_source=None), because its model learned from a visual feature "
+                    "file: give `visual_features`, or set `processor.vision_model` to the eyes that made the file."
+                )
+            try:
+                from .modeling_hamlearning_vision import HamLearningVisionModel
+            except ImportError:
+                if __package__:
+                    raise
+                from modeling_hamlearning_vision import HamLearningVisionModel
+            self.vision_model = HamLearningVisionModel.from_pretrained(**self.vision_source, **self._hub_options)
+        return self._vision_model
+
+    @vision_model.setter
+    def vision_model(self, vision_model):
+        sizes = {
+            "image_feature_size": vision_model.image_feature_size,
+            "region_feature_size": vision_model.region_feature_size,
+            "num_classes": len(vision_model.config.class_names),
+        }
+        for name, size in sizes.items():
+            if getattr(self, name) not in (None, size):
+                raise ValueError(
+                    f"The eyes have {name} {size}, the model takes {getattr(self, name)}: give the eyes that it was "
+                    "trained with."
+                )
+        self._vision_model = vision_model
 
     @property
     def model_input_names(self) -> list[str]:
@@ -150,9 +244,11 @@ class HamLearningProcessor(ProcessorMixin):
     def __call__(
         self,
         text: str | Sequence[str] | Sequence[Sequence[str]],
+        images: Any = None,
         visual_features: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None = None,
         word_labels: Sequence[int | str] | Sequence[Sequence[int | str]] | None = None,
         is_split_into_words: bool = False,
+        device: str | torch.device | None = None,
         return_tensors: str = "pt",
     ) -> BatchFeature:
         """Model inputs of one tweet or a batch, padded to the longest.
@@ -160,10 +256,13 @@ class HamLearningProcessor(ProcessorMixin):
         Args:
             text: a raw text, a list of raw texts, or a list of lists of words; with `is_split_into_words` a list of
                 strings is the words of one tweet.
-            visual_features: a row of a visual feature file a tweet (`image_size`, `image_features`, `boxes`,
-                `class_ids`, `features`), None for a tweet without a picture.
+            images: a picture a tweet, None for a tweet without one: whatever `read_image` takes, such as a PIL image,
+                a path or bytes. A single one for a single tweet.
+            visual_features: in place of `images`, a row of a visual feature file a tweet (`image_size`,
+                `image_features`, `boxes`, `class_ids`, `features`), None for a tweet without a picture.
             word_labels: a tag (name or id) a word, for tweets given as words.
             is_split_into_words: see `text`.
+            device: where the eyes look at the pictures; where they are already if None, at first on the CPU.
             return_tensors: only "pt".
 
         Returns:
@@ -174,7 +273,9 @@ class HamLearningProcessor(ProcessorMixin):
             and `num_words`, how many of them fit into `max_length`.
 
         Raises:
-            ValueError: counts of tweets, words and tags differ, a tag is unknown, or visual features are not such.
+            ValueError: counts of tweets, words and tags differ, a tag is unknown, visual features are not such, or a
+                picture came and there are no eyes.
+            ImageError: a picture cannot be read; the message names its place in the list.
         """
         if return_tensors != "pt":
             raise ValueError(f"return_tensors={return_tensors!r}: HamLearning takes PyTorch tensors, 'pt'.")
@@ -188,6 +289,13 @@ class HamLearningProcessor(ProcessorMixin):
         encoded = self._encode(words)
         num_words = [max(word_ids) for _, word_ids in encoded]
         data = self._pad_text(encoded)
+        if images is not None:
+            if visual_features is not None:
+                raise ValueError("images and visual_features were both given: the features are those of the images.")
+            is_one = isinstance(images, str | bytes | Mapping) or not hasattr(images, "__len__")
+            images = [images] if is_one or is_single and not isinstance(images, list | tuple) else images
+            self._check_count("images", len(images), len(words))
+            visual_features = self.extract_visual_features(images, device=device)
         if visual_features is not None:
             visual_features = [visual_features] if isinstance(visual_features, Mapping) else visual_features
             self._check_count("visual_features", len(visual_features), len(words))
@@ -200,6 +308,36 @@ class HamLearningProcessor(ProcessorMixin):
         inputs.texts, inputs.words, inputs.offsets = list(texts), list(words), list(offsets)
         inputs.num_words = num_words
         return inputs
+
+    def extract_visual_features(
+        self, images: Sequence[Any], batch_size: int = 8, device: str | torch.device | None = None
+    ) -> list[dict[str, np.ndarray] | None]:
+        """What the frozen eyes see: a row of a visual feature file (without its id) a picture.
+
+        ```python
+        >>> rows = processor.extract_visual_features(["game.jpg", None])
+        >>> rows[0]["boxes"].shape, rows[1]
+        ((15, 4), None)
+        >>> inputs = processor(text=tweets, visual_features=rows)
+        ```
+
+        Args:
+            images: pictures, None for no picture.
+            batch_size: pictures that are in memory at a time.
+            device: see `__call__`.
+
+        Raises:
+            ValueError: this processor has no eyes.
+            ImageError: a picture cannot be read; the message names its place in the list.
+        """
+        if all(image is None for image in images):
+            return [None] * len(images)
+        if device is not None:
+            self.vision_model.to(device)
+        rows = []
+        for first in range(0, len(images), batch_size):
+            rows += self.vision_model.extract_images(images[first : first + batch_size], first)
+        return rows
 
     def post_process_entities(self, outputs, inputs: BatchFeature) -> list[list[dict[str, Any]]]:
         """The entities of each tweet.

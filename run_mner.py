@@ -6,11 +6,13 @@ python run_mner.py configs/sample.yaml                                   # every
 python run_mner.py configs/sample.yaml --seed 2 --output_dir runs/two    # any flag overrides the file
 accelerate launch run_mner.py configs/sample.yaml                        # on as many GPUs as there are
 python run_mner.py --model_name_or_path runs/two --data_dir tweets --do_predict --output_dir runs/predictions
+python run_mner.py --do_extract --data_dir prepared/twitter2017 --output_dir features    # what the eyes see, as a file
 ```
 """
 
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -26,6 +28,7 @@ import torch
 import transformers
 import yaml
 from datasets import ClassLabel, Dataset, DatasetDict
+from huggingface_hub.constants import HF_HOME
 from torch.utils.data import SequentialSampler
 from transformers import (
     AutoConfig,
@@ -41,10 +44,12 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import is_torch_bf16_gpu_available
 
 import mner_scores
-from configuration_hamlearning import HamLearningConfig
-from data_hamlearning import VisualFeatures, load_tweets, split_sha256
+from configuration_hamlearning import DETECTORS, HamLearningConfig, HamLearningVisionConfig
+from data_hamlearning import VisualFeatures, load_tweets, read_visual_metadata, split_sha256
 from modeling_hamlearning import HamLearningForTokenClassification
-from processing_hamlearning import HamLearningDataCollator, HamLearningProcessor, entity_spans
+from modeling_hamlearning_vision import HamLearningVisionModel
+from processing_hamlearning import VISION_FOLDER, HamLearningDataCollator, HamLearningProcessor, entity_spans
+from visual_extraction import REPORT_FILE, TweetImages, extract_visual_features
 
 
 matplotlib.use("Agg")
@@ -82,7 +87,7 @@ class ModelArguments:
         metadata={"help": "Pretrained text encoder of a new model: folder or Hub id. [bert-base-uncased]"},
     )
     use_vision: bool | None = field(
-        default=None, metadata={"help": "Look at pictures. [True where --visual_features are given]"}
+        default=None, metadata={"help": "Look at pictures. [True where the data set or --visual_features has them]"}
     )
     use_semantic_encoder: bool | None = field(default=None, metadata={"help": "False: without ViT (Table 2)."})
     use_spatial_encoder: bool | None = field(default=None, metadata={"help": "False: without RGCN (Table 2)."})
@@ -123,10 +128,43 @@ class DataArguments:
     dataset_name: str | None = field(default=None, metadata={"help": "Data set of the Hub."})
     dataset_config_name: str | None = field(default=None, metadata={"help": "Its configuration."})
     visual_features: str | None = field(
-        default=None, metadata={"help": "Visual feature file (Parquet) of the pictures."}
+        default=None, metadata={"help": "Visual feature file (Parquet), in place of the pictures themselves."}
+    )
+    image_dir: str | None = field(
+        default=None,
+        metadata={"help": "Folder of pictures named by tweet id. [the data set's own image column, if it has one]"},
     )
     shuffle_pictures: bool = field(
         default=False, metadata={"help": "Control: every tweet gets the picture of another tweet of its split."}
+    )
+
+
+@dataclass
+class VisionArguments:
+    """Which eyes look at pictures. A model that has its own keeps them."""
+
+    vision_model: str | None = field(
+        default=None, metadata={"help": "Eyes that were saved: folder or Hub id, or that of a model that has them."}
+    )
+    vision_backbone: str = field(
+        default="timm/resnet152.tv_in1k",
+        metadata={"help": "Global backbone of new eyes: timm model, folder or Hub id."},
+    )
+    detector: str = field(
+        default="faster_rcnn_vg",
+        metadata={"help": "Region detector of new eyes (Table 5).", "choices": DETECTORS},
+    )
+    detector_name_or_path: str | None = field(
+        default=None, metadata={"help": "Its weights: folder, file, Hub id or torchvision name. [those of the kind]"}
+    )
+    class_names_file: str | None = field(default=None, metadata={"help": "A name a line of the detector's classes."})
+    extraction_dir: str = field(
+        default=os.path.join(HF_HOME, "hamlearning"),
+        metadata={"help": "Where features of pictures are kept, to be found again by the next run."},
+    )
+    extraction_batch_size: int = field(default=8, metadata={"help": "Pictures that are looked at together."})
+    extraction_workers: int | None = field(
+        default=None, metadata={"help": "Processes that decode pictures meanwhile. [one a CPU core but one]"}
     )
 
 
@@ -135,6 +173,9 @@ class MNERTrainingArguments(TrainingArguments):
     """`TrainingArguments` with this project's defaults and a learning rate a part of the network."""
 
     output_dir: str | None = field(default="runs/hamlearning", metadata={"help": "Where model and results go."})
+    do_extract: bool = field(
+        default=False, metadata={"help": "Write what the eyes see of all pictures to the output folder."}
+    )
     text_learning_rate: float | None = field(
         default=None, metadata={"help": "Learning rate of the text encoder. [--learning_rate]"}
     )
@@ -182,7 +223,9 @@ class MNERTrainingArguments(TrainingArguments):
         return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
-def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, MNERTrainingArguments]:
+def parse_arguments(
+    argv: list[str],
+) -> tuple[ModelArguments, DataArguments, VisionArguments, MNERTrainingArguments]:
     """Flags, or one YAML/JSON file and flags that override it.
 
     Raises:
@@ -200,7 +243,7 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, MNE
             elif value is not None:
                 flags += [f"--{name}", json.dumps(value) if isinstance(value, dict) else str(value)]
         argv = flags + argv[1:]
-    parser = HfArgumentParser((ModelArguments, DataArguments, MNERTrainingArguments))
+    parser = HfArgumentParser((ModelArguments, DataArguments, VisionArguments, MNERTrainingArguments))
     return parser.parse_args_into_dataclasses(argv)
 
 
@@ -306,6 +349,95 @@ def check_splits(tweets: DatasetDict, args: MNERTrainingArguments):
             )
 
 
+def load_eyes(model_args: ModelArguments, vision_args: VisionArguments) -> HamLearningVisionModel | None:
+    """The eyes that the arguments name, those of the model to go on with (None if it has none), or new ones."""
+    if vision_args.vision_model is not None:
+        found, _ = HamLearningVisionConfig.get_config_dict(vision_args.vision_model)
+        subfolder = "" if found.get("model_type") == HamLearningVisionConfig.model_type else VISION_FOLDER
+        return HamLearningVisionModel.from_pretrained(vision_args.vision_model, subfolder=subfolder)
+    if model_args.model_name_or_path is not None:
+        processor = HamLearningProcessor.from_pretrained(model_args.model_name_or_path)
+        return None if processor.vision_source is None else processor.vision_model
+    return HamLearningVisionModel.from_backbone_detector_pretrained(
+        vision_args.vision_backbone,
+        vision_args.detector,
+        vision_args.detector_name_or_path,
+        vision_args.class_names_file,
+        max_regions=model_args.max_regions,
+    )
+
+
+def look_at_pictures(
+    images: TweetImages, eyes: HamLearningVisionModel, vision_args: VisionArguments, args: MNERTrainingArguments
+) -> Path:
+    """The visual feature file of the pictures: in the output folder if asked for, else kept for the next run."""
+    workers = vision_args.extraction_workers
+    if workers is None:
+        workers = max((os.cpu_count() or 1) // args.world_size - 1, 1)
+    path = extract_visual_features(
+        images,
+        eyes.to(args.device),
+        args.output_dir if args.do_extract else vision_args.extraction_dir,
+        vision_args.extraction_batch_size,
+        workers,
+        show_progress=not args.disable_tqdm,
+        is_cache=not args.do_extract,
+    )
+    eyes.to("cpu")
+    report = json.loads(path.with_name(REPORT_FILE).read_text(encoding="utf-8"))
+    logger.info(
+        f"{path}: {report['pictures']} pictures; {report['without_picture']} tweets have none, {report['unusable']} "
+        f"pictures cannot be used (see {REPORT_FILE} beside it)."
+    )
+    return path
+
+
+def find_visual_features(
+    tweets: DatasetDict,
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    vision_args: VisionArguments,
+    args: MNERTrainingArguments,
+) -> tuple[str | Path | None, HamLearningVisionModel | None]:
+    """The visual feature file of the run, extracted now if need be, and the eyes that made it, where they are known.
+
+    Raises:
+        ValueError: there is nothing to look at or nothing to look with, though the arguments ask for it; or the eyes
+            did not make the file.
+    """
+    if data_args.visual_features is not None and not args.do_extract:
+        if model_args.use_vision is False:
+            return None, None
+        eyes = None if vision_args.vision_model is None else load_eyes(model_args, vision_args)
+        if eyes is not None and read_visual_metadata(data_args.visual_features).get("vision_sha256") != (
+            eyes.fingerprint()
+        ):
+            raise ValueError(f"{data_args.visual_features} was not made by the eyes of {vision_args.vision_model}.")
+        return data_args.visual_features, eyes
+    looks = model_args.use_vision is not False
+    if looks and model_args.model_name_or_path is not None:
+        looks = HamLearningConfig.from_pretrained(model_args.model_name_or_path).use_vision
+    images = TweetImages(tweets, data_args.image_dir)
+    if args.do_extract:
+        if not images.has_pictures:
+            raise ValueError("--do_extract, but no tweet has a picture: give --image_dir, the folder of the pictures.")
+    elif not (looks and images.has_pictures):
+        return None, None
+    eyes = load_eyes(model_args, vision_args)
+    if eyes is None:
+        if args.do_extract:
+            raise ValueError(
+                f"{model_args.model_name_or_path} has no eyes to extract with: name some, --vision_model."
+            )
+        logger.warning(
+            f"{model_args.model_name_or_path} has no eyes, because it learned from a visual feature file: the "
+            "pictures of the data set are left out. Give the eyes that made the file as --vision_model, or give "
+            "--visual_features."
+        )
+        return None, None
+    return look_at_pictures(images, eyes, vision_args, args), eyes
+
+
 def load_model(
     model_args: ModelArguments, tags: list[str] | None, visual_features: VisualFeatures | None
 ) -> tuple[HamLearningForTokenClassification, HamLearningProcessor]:
@@ -327,7 +459,10 @@ def load_model(
         switches.setdefault("use_vision", visual_features is not None)
         if switches["use_vision"]:
             if visual_features is None:
-                raise ValueError("--use_vision True without --visual_features: give the file, or --use_vision False.")
+                raise ValueError(
+                    "--use_vision True, but the data set has no pictures: give --image_dir or --visual_features, or "
+                    "--use_vision False."
+                )
             switches |= {
                 "image_feature_size": visual_features.image_feature_size,
                 "region_feature_size": visual_features.region_feature_size,
@@ -491,13 +626,14 @@ def show_tweet(dataset: Dataset, predicted: dict[str, Any]) -> str:
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Runs what the arguments ask for, and returns what `results.json` holds."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
-    model_args, data_args, args = parse_arguments(sys.argv[1:] if argv is None else argv)
+    model_args, data_args, vision_args, args = parse_arguments(sys.argv[1:] if argv is None else argv)
     is_main = args.process_index == 0
     if not is_main:
         logger.setLevel(logging.WARNING)
         transformers.utils.logging.set_verbosity_error()
-    if not (args.do_train or args.do_eval or args.do_predict):
-        raise ValueError("Nothing to do: give --do_train, --do_eval or --do_predict.")
+    wants_model = args.do_train or args.do_eval or args.do_predict
+    if not (wants_model or args.do_extract):
+        raise ValueError("Nothing to do: give --do_train, --do_eval, --do_predict or --do_extract.")
     if is_main:
         check_output_dir(args)
     set_seed(args.seed)
@@ -507,14 +643,18 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     tweets = load_tweets(data_args.data_dir, data_args.dataset_name, data_args.dataset_config_name)
     check_splits(tweets, args)
     tags = next((d.features["ner_tags"].feature.names for d in tweets.values() if "ner_tags" in d.column_names), None)
-    visual_features = None
-    if data_args.visual_features is not None and model_args.use_vision is not False:
-        visual_features = VisualFeatures(data_args.visual_features)
+    features_file, eyes = find_visual_features(tweets, model_args, data_args, vision_args, args)
+    if not wants_model:
+        return {}
+    tweets = DatasetDict(
+        {split: dataset.remove_columns({"image"} & set(dataset.column_names)) for split, dataset in tweets.items()}
+    )
+    visual_features = None if features_file is None else VisualFeatures(features_file)
     model, processor = load_model(model_args, tags, visual_features)
     pictures = None
     if model.config.use_vision:
         if visual_features is None:
-            logger.warning("No --visual_features: the model was trained with pictures and does without them now.")
+            logger.warning("No pictures: the model was trained with pictures and does without them now.")
         else:
             pictures = picture_source(tweets, visual_features, data_args.shuffle_pictures, args.seed)
     tweets = DatasetDict({split: with_lengths(dataset, processor) for split, dataset in tweets.items()})
@@ -550,7 +690,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     )
     output_dir = Path(args.output_dir)
     if args.do_train:
-        results["train"] = train(trainer, watch, output_dir)
+        results["train"] = train(trainer, watch, output_dir, eyes)
     trainer.compute_metrics = None  # from here on whole splits are scored, with all their tags
     for split in (name for name, wanted in splits.items() if wanted):
         dataset = tweets[split]
@@ -567,15 +707,17 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
                 (output_dir / f"scores_{split}.md").write_text(table + "\n", encoding="utf-8")
                 print(f"\n{split}: entity-level, seqeval\n{table}")
             print(f"\n{show_tweet(dataset, predicted)}\n")
-    results |= describe_run(tweets, model, data_args, args)
+    results |= describe_run(tweets, model, data_args, visual_features, args)
     if is_main:
         (output_dir / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
         logger.info(f"Everything is in {output_dir}")
     return results
 
 
-def train(trainer: MNERTrainer, watch: TrainingWatch, output_dir: Path) -> dict[str, Any]:
-    """Trains to the checkpoint with the best dev F1, saves it, and returns how it went."""
+def train(
+    trainer: MNERTrainer, watch: TrainingWatch, output_dir: Path, eyes: HamLearningVisionModel | None
+) -> dict[str, Any]:
+    """Trains to the checkpoint with the best dev F1, saves it with its eyes, and returns how it went."""
     args = trainer.args
     checkpoint = args.resume_from_checkpoint
     if checkpoint in ("True", "true", True):
@@ -583,6 +725,8 @@ def train(trainer: MNERTrainer, watch: TrainingWatch, output_dir: Path) -> dict[
         if checkpoint is None:
             raise FileNotFoundError(f"--resume_from_checkpoint True, but {output_dir} holds no checkpoint.")
     trainer.train(resume_from_checkpoint=checkpoint)
+    if eyes is not None:
+        trainer.processing_class.vision_model = eyes  # not before: every checkpoint would carry them
     trainer.save_model(str(output_dir))
     history = trainer.state.log_history
     if trainer.is_world_process_zero():
@@ -601,10 +745,25 @@ def train(trainer: MNERTrainer, watch: TrainingWatch, output_dir: Path) -> dict[
     }
 
 
-def describe_run(tweets: DatasetDict, model, data_args: DataArguments, args: MNERTrainingArguments) -> dict[str, Any]:
-    """What a reader needs to trust the scores: data, switches, seed and versions."""
+def describe_run(
+    tweets: DatasetDict,
+    model,
+    data_args: DataArguments,
+    visual_features: VisualFeatures | None,
+    args: MNERTrainingArguments,
+) -> dict[str, Any]:
+    """What a reader needs to trust the scores: data, eyes, switches, seed and versions."""
     names = ("torch", "transformers", "datasets", "accelerate", "evaluate", "seqeval", "pytorch-crf")
     switches = {f.name for f in fields(ModelArguments)} & set(model.config.to_dict())
+    vision = None
+    if visual_features is not None:
+        made_by = visual_features.metadata.get("vision_config", {})
+        vision = {
+            "pictures": len(visual_features),
+            "detector": made_by.get("detector"),
+            "global_backbone": made_by.get("global_backbone_config", {}).get("architecture"),
+            "sha256": visual_features.metadata.get("vision_sha256"),
+        }
     return {
         "evaluator": "seqeval, entity level; f1: default mode, strict_f1: strict IOB2; fractions of one",
         "seed": args.seed,
@@ -613,6 +772,7 @@ def describe_run(tweets: DatasetDict, model, data_args: DataArguments, args: MNE
             for split, dataset in tweets.items()
             if "ner_tags" in dataset.column_names
         },
+        "vision": vision,
         "shuffle_pictures": data_args.shuffle_pictures,
         "model": {name: getattr(model.config, name) for name in sorted(switches)},
         "parameters": sum(p.numel() for p in model.parameters()),

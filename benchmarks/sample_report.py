@@ -46,6 +46,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="output folder of run_mner.py")
     parser.add_argument("--data_dir", required=True, help="folder that make_sample.py wrote")
+    parser.add_argument("--visual_features", help="what the model saw [the drawn objects, in the data folder]")
     options = parser.parse_args()
     AutoConfig.register("hamlearning", HamLearningConfig, exist_ok=True)
     model = HamLearningForTokenClassification.from_pretrained(options.model).eval()
@@ -53,7 +54,7 @@ def main():
     tweets = load_tweets(options.data_dir)
     test = tweets["test"]
     rows = [{"id": id_, "tokens": tokens} for id_, tokens in zip(test["id"], test["tokens"], strict=True)]
-    features = VisualFeatures(Path(options.data_dir) / "visual_features.parquet")
+    features = VisualFeatures(options.visual_features or Path(options.data_dir) / "visual_features.parquet")
     predictions, relevance = run(model, HamLearningDataCollator(processor, features), rows, processor.tags)
 
     print("| decided by | tweets | F1 |\n|---|---|---|")

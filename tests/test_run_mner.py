@@ -198,14 +198,14 @@ def test_a_trained_model_predicts_tweets_without_tags(trained, world, tmp_path):
 def test_flags_override_the_file(world, tmp_path):
     file = tmp_path / "run.yaml"
     file.write_text("seed: 7\nlearning_rate: 2.0e-3\nuse_vision: false\nlabel_smoothing_factor: 0\n")
-    model_args, _, args = run_mner.parse_arguments([str(file), "--seed", "8", "--output_dir", str(tmp_path / "o")])
+    model_args, _, _, args = run_mner.parse_arguments([str(file), "--seed", "8", "--output_dir", str(tmp_path / "o")])
     assert (args.seed, args.learning_rate, model_args.use_vision) == (8, 2e-3, False)
 
 
 def test_a_json_file_is_read_like_a_yaml_file(tmp_path):
     file = tmp_path / "run.json"
     file.write_text('{"seed": 7, "use_relevance": false}')
-    model_args, _, args = run_mner.parse_arguments([str(file)])
+    model_args, _, _, args = run_mner.parse_arguments([str(file)])
     assert (args.seed, model_args.use_relevance) == (7, False)
 
 
@@ -243,7 +243,7 @@ def test_learning_rates_are_those_of_the_parts(world, trained):
             crf_learning_rate=5e-3,
             weight_decay=0.1,
         )
-    )[2]
+    )[-1]
     model = run_mner.HamLearningForTokenClassification.from_pretrained(trained)
     optimizer = run_mner.MNERTrainer(model=model, args=args, data_collator=list).create_optimizer()
     rate = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
@@ -297,8 +297,8 @@ def test_features_of_other_tweets_are_refused(world, tmp_path):
         run_mner.main(flags(world, tmp_path / "out", visual_features=tmp_path / "other.parquet"))
 
 
-def test_vision_without_visual_features_is_refused(world, tmp_path):
-    with pytest.raises(ValueError, match="--use_vision True without --visual_features"):
+def test_vision_without_pictures_is_refused(world, tmp_path):
+    with pytest.raises(ValueError, match="the data set has no pictures: give --image_dir or --visual_features"):
         run_mner.main(flags(world, tmp_path / "out", visual_features=None, use_vision=True))
 
 

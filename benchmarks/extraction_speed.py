@@ -1,0 +1,150 @@
+#!/usr/bin/env python
+"""Time of extracting visual features beside the bare forward passes, and of two processes beside one.
+
+```bash
+python benchmarks/extraction_speed.py --detector grid --pictures 64
+python benchmarks/extraction_speed.py --detector faster_rcnn_vg --pictures 4
+python benchmarks/extraction_speed.py --detector grid --pictures 64 --processes 2
+```
+
+The eyes are ResNet-152 and the detector, with random weights: time does not depend on them, but for the number of
+regions. Extraction reads and decodes JPEG files in a worker process, looks at the pictures and writes the visual
+feature file. The bare forward passes are those of the same networks on the same tensors, prepared beforehand: of the
+global backbone on batches of crops and on each whole picture, and of the detector on each picture. Rounds alternate;
+reported are the medians. With `--processes` the same extraction is timed in one process and in several, one thread
+each, and in one with as many threads.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from datasets import Dataset, DatasetDict
+from PIL import Image
+
+from configuration_hamlearning import HamLearningVisionConfig
+from image_processing_hamlearning import read_image
+from modeling_hamlearning_vision import HamLearningVisionModel, prepare_image
+from visual_extraction import TweetImages, extract_visual_features
+
+
+SIZES = ((1200, 675), (680, 510), (598, 337), (1024, 1024), (600, 900), (1200, 800), (440, 220), (2048, 1536))
+BATCH = 8
+
+
+def write_pictures(folder: Path, count: int, seed: int) -> None:
+    """JPEG files of the sizes that tweets have, smooth with some noise, as photographs are."""
+    rng = np.random.default_rng(seed)
+    for number in range(count):
+        width, height = SIZES[number % len(SIZES)]
+        coarse = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8)).resize((width, height))
+        noisy = np.asarray(coarse, np.int16) + rng.integers(-12, 13, (height, width, 3))
+        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / f"{number}.jpg", quality=88)
+
+
+def bare_seconds(eyes: HamLearningVisionModel, prepared) -> float:
+    """The forward passes alone."""
+    start = time.perf_counter()
+    with torch.no_grad():
+        for first in range(0, len(prepared), BATCH):
+            eyes.feature_map(torch.stack([picture.crop for picture in prepared[first : first + BATCH]]))
+        for picture in prepared:
+            if picture.whole is not None:
+                eyes.feature_map(picture.whole[None])
+            eyes.detector(picture.detector_inputs, picture.size)
+    return time.perf_counter() - start
+
+
+def extraction_seconds(eyes: HamLearningVisionModel, images: TweetImages) -> float:
+    """The whole way from files to a file; all processes of the run together."""
+    state = PartialState()
+    folder = Path(os.environ.get("EXTRACTION_FOLDER") or tempfile.mkdtemp())
+    state.wait_for_everyone()
+    start = time.perf_counter()
+    extract_visual_features(images, eyes, folder / str(time.time_ns()) if state.num_processes == 1 else folder, BATCH)
+    return time.perf_counter() - start
+
+
+def process_seconds(options: argparse.Namespace, pictures: Path, processes: int, threads: int) -> float:
+    """`extraction_seconds` in a run of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        command += [__file__, "--detector", options.detector, "--time", str(pictures)]
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "EXTRACTION_FOLDER": folder}
+        run = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    return float(run.stdout.split()[-1])
+
+
+def main() -> None:
+    """Prints a table, and writes it as JSON if asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--detector", default="grid", choices=("grid", "faster_rcnn_vg"))
+    parser.add_argument("--pictures", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--processes", type=int, default=1, help="compare so many processes with one")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", help="also write the figures here")
+    parser.add_argument("--time", type=Path, help=argparse.SUPPRESS)  # one process of `process_seconds`
+    options = parser.parse_args()
+
+    torch.manual_seed(options.seed)
+    eyes = HamLearningVisionModel(HamLearningVisionConfig(detector=options.detector))
+    if options.time is not None:
+        images = tweet_images(options.time)
+        seconds = extraction_seconds(eyes, images)
+        if PartialState().is_main_process:
+            print(seconds)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        write_pictures(Path(folder), options.pictures, options.seed)
+        images = tweet_images(Path(folder))
+        if options.processes > 1:
+            contestants = {
+                "one process, one thread": lambda: process_seconds(options, Path(folder), 1, 1),
+                f"one process, {options.processes} threads": lambda: process_seconds(
+                    options, Path(folder), 1, options.processes
+                ),
+                f"{options.processes} processes, one thread each": lambda: process_seconds(
+                    options, Path(folder), options.processes, 1
+                ),
+            }
+        else:
+            prepared = [prepare_image(read_image(images[index]), eyes.config) for index in range(len(images))]
+            contestants = {
+                "bare forward passes": lambda: bare_seconds(eyes, prepared),
+                "extraction": lambda: extraction_seconds(eyes, images),
+            }
+        seconds: dict[str, list[float]] = {name: [] for name in contestants}
+        for round_ in range(options.rounds):
+            for name, contestant in contestants.items():
+                seconds[name].append(contestant())
+            print(f"round {round_ + 1}:", {name: round(values[-1], 2) for name, values in seconds.items()}, flush=True)
+    first = next(iter(contestants))
+    print(f"\n{len(images)} pictures, ResNet-152 + {options.detector}, {torch.get_num_threads()} threads\n")
+    print(f"| | seconds | pictures/s | time over {first} (median of rounds) |\n|---|---|---|---|")
+    ratios = {}
+    for name, values in seconds.items():
+        ratios[name] = statistics.median(a / b for a, b in zip(values, seconds[first], strict=True))
+        middle = statistics.median(values)
+        print(f"| {name} | {middle:.2f} | {len(images) / middle:.2f} | {ratios[name]:.2f} |")
+    if options.json:
+        Path(options.json).write_text(json.dumps({"seconds": seconds, "ratio": ratios}, indent=2) + "\n")
+
+
+def tweet_images(folder: Path) -> TweetImages:
+    """The pictures of a folder, as those of tweets."""
+    ids = sorted((path.stem for path in folder.glob("*.jpg")), key=int)
+    return TweetImages(DatasetDict({"train": Dataset.from_dict({"id": ids})}), folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,641 @@
+"""The frozen eyes of HamLearning: pictures in, the features of the picture and its regions out (Eq 2-3)."""
+
+import functools
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import transformers
+from torch import nn
+from transformers import (
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForObjectDetection,
+    PreTrainedModel,
+)
+from transformers.utils import ModelOutput
+
+
+try:
+    from PIL import Image, ImageDraw, ImageFont
+    from torchvision.models.detection import MaskRCNN_ResNet50_FPN_V2_Weights, maskrcnn_resnet50_fpn_v2
+    from torchvision.models.detection.rpn import AnchorGenerator
+    from torchvision.ops import roi_align
+except ImportError as error:
+    raise ImportError("HamLearning needs torchvision to look at pictures: pip install torchvision timm") from error
+
+try:
+    from .configuration_hamlearning import HamLearningVisionConfig
+    from .image_processing_hamlearning import ImageError, read_image
+    from .modeling_faster_rcnn_vg import FasterRCNNVG, FasterRCNNVGSettings, load_published_checkpoint, preprocess
+    from .modeling_hamlearning import SPATIAL_RELATIONS, spatial_relations
+except ImportError:
+    if __package__:
+        raise
+    from configuration_hamlearning import HamLearningVisionConfig
+    from image_processing_hamlearning import ImageError, read_image
+    from modeling_faster_rcnn_vg import FasterRCNNVG, FasterRCNNVGSettings, load_published_checkpoint, preprocess
+    from modeling_hamlearning import SPATIAL_RELATIONS, spatial_relations
+
+
+# A thinner picture is stretched to this ratio of its sides: resized to a short side of 224, one of 1 x 5000 pixels
+# would be a million pixels long. Boxes are shares of the picture, so they stay where they are.
+MAX_ASPECT_RATIO = 16
+RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+class PreparedImage(NamedTuple):
+    """A picture as the eyes take it: what can be computed without weights, in a worker process.
+
+    `size` is (width, height) in pixels; `crop` (3, C, C) and `whole` (3, h, w; None where no region is pooled from
+    the backbone's map) are uint8; `detector_inputs` is what the detector's own `prepare` gave.
+    """
+
+    size: tuple[int, int]
+    crop: torch.Tensor
+    whole: torch.Tensor | None
+    detector_inputs: Any
+
+
+class Detections(NamedTuple):
+    """Regions of one picture, as a detector finds them.
+
+    `boxes` (n, 4) are (left, top, right, bottom) in shares of the picture, `class_ids` and `scores` (n,); `features`
+    (n, D_f) are None where they are pooled from the backbone's map.
+    """
+
+    boxes: torch.Tensor
+    class_ids: torch.Tensor
+    scores: torch.Tensor
+    features: torch.Tensor | None
+
+
+@dataclass
+class HamLearningVisionOutput(ModelOutput):
+    """The visual inputs of `HamLearningModel`, and the regions' scores.
+
+    Args:
+        image_features: (B, D_i), Eq 2 before its linear layer; 0 without a picture.
+        region_features: (B, N, D_f), f_i of Eq 3; 0 on padding.
+        region_boxes: (B, N, 4), (x_c, y_c, h, w) in [0, 1].
+        region_class_ids: (B, N), of the detector's classes.
+        region_scores: (B, N), best first.
+        region_mask: (B, N), 1 for a region.
+        image_mask: (B,), 1 for a picture.
+        image_sizes: (B, 2), (width, height) in pixels; 1 without a picture.
+    """
+
+    image_features: torch.FloatTensor | None = None
+    region_features: torch.FloatTensor | None = None
+    region_boxes: torch.FloatTensor | None = None
+    region_class_ids: torch.LongTensor | None = None
+    region_scores: torch.FloatTensor | None = None
+    region_mask: torch.LongTensor | None = None
+    image_mask: torch.LongTensor | None = None
+    image_sizes: torch.LongTensor | None = None
+
+
+# ----------------------------------------------------------------------------------------------------- preparation
+
+
+def to_tensor(image: Image.Image) -> torch.Tensor:
+    """An RGB picture as a uint8 tensor (3, h, w)."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+def centre_crop(image: Image.Image, resize_size: int, crop_size: int, resample: Image.Resampling) -> Image.Image:
+    """The short side resized to `resize_size`, then the square of `crop_size` at the centre.
+
+    Pixel for pixel what torchvision's `Resize` and `CenterCrop` give, which timm's backbones were trained with.
+    """
+    short = min(image.size)
+    # Not `resize(box=...)` to the square alone: Pillow chooses the order of its two passes by the sizes, and another
+    # order rounds and clips differently. It would be no faster either.
+    resized = image.resize([resize_size * side // short for side in image.size], resample)
+    left, top = (round((side - crop_size) / 2) for side in resized.size)
+    return resized.crop((left, top, left + crop_size, top + crop_size))
+
+
+def prepare_image(image: Image.Image, config: HamLearningVisionConfig) -> PreparedImage:
+    """An RGB picture as the eyes take it. Its size is reported as it came, before a very thin one is stretched."""
+    detector = DETECTOR_CLASSES[config.detector]
+    resample, size = RESAMPLING[config.interpolation], image.size
+    shortest = math.ceil(max(size) / MAX_ASPECT_RATIO)
+    if min(size) < shortest:
+        image = image.resize([max(side, shortest) for side in size], resample)
+    whole = None
+    if detector.pools_from_backbone:
+        scale = 0 if config.fixed_input_size else config.crop_size / min(image.size)
+        whole = to_tensor(image.resize([max(round(side * scale), config.crop_size) for side in image.size], resample))
+    return PreparedImage(
+        size=size,
+        crop=to_tensor(centre_crop(image, config.resize_size, config.crop_size, resample)),
+        whole=whole,
+        detector_inputs=detector.prepare(image, config),
+    )
+
+
+# ------------------------------------------------------------------------------------------------------- detectors
+# Each has `prepare(image, config)`, which needs no weights; `forward(inputs, size) -> Detections` of one picture;
+# `feature_size`, D_f; or `pools_from_backbone`, where features come from the global backbone's map.
+
+
+class GridDetector(nn.Module):
+    """No detector at hand: a regular grid of regions that covers the picture, one class, every score 1."""
+
+    pools_from_backbone = True
+
+    def __init__(self, config: HamLearningVisionConfig):
+        super().__init__()
+        self.rows, self.columns = config.detector_settings["rows"], config.detector_settings["columns"]
+
+    @staticmethod
+    def prepare(image: Image.Image, config: HamLearningVisionConfig) -> None:
+        """A grid does not look at the picture."""
+
+    def forward(self, inputs: None, size: tuple[int, int]) -> Detections:
+        """The same boxes for every picture, row by row."""
+        tops, lefts = torch.meshgrid(torch.arange(self.rows), torch.arange(self.columns), indexing="ij")
+        corners = torch.stack([lefts, tops, lefts + 1, tops + 1], dim=-1).flatten(0, 1)  # (rows * columns, 4)
+        boxes = corners / torch.tensor([self.columns, self.rows, self.columns, self.rows])
+        return Detections(boxes, torch.zeros(len(boxes), dtype=torch.long), torch.ones(len(boxes)), None)
+
+
+class FasterRCNNVGDetector(FasterRCNNVG):
+    """The paper's: Faster R-CNN on Visual Genome, 1600 classes, 2048 features a region."""
+
+    pools_from_backbone = False
+
+    def __init__(self, config: HamLearningVisionConfig):
+        super().__init__(FasterRCNNVGSettings(**config.detector_settings))
+        self.feature_size = 8 * self.settings.res2_channels
+
+    def load_published_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Takes what `load_published_checkpoint` has checked."""
+        self.load_state_dict(weights, strict=False)  # counters of batches may be missing
+
+    @staticmethod
+    def prepare(image: Image.Image, config: HamLearningVisionConfig) -> torch.Tensor:
+        """Float pixels (3, h', w')."""
+        return preprocess(to_tensor(image), FasterRCNNVGSettings(**config.detector_settings))
+
+    def forward(self, inputs: torch.Tensor, size: tuple[int, int]) -> Detections:
+        """One box a proposal at most, of its best class, after suppression across classes."""
+        found = super().forward(inputs, size)
+        return Detections(found.normalized_boxes, found.class_ids, found.scores, found.features)
+
+
+class MaskRCNNDetector(nn.Module):
+    """torchvision's Mask R-CNN on COCO (Table 5): 91 class slots, 1024 features a region, pooled on its final box."""
+
+    pools_from_backbone = False
+    feature_size = 1024
+
+    def __init__(self, config: HamLearningVisionConfig):
+        super().__init__()
+        self.model = maskrcnn_resnet50_fpn_v2(
+            weights=None, weights_backbone=None, num_classes=config.detector_settings.get("num_classes", 91)
+        )
+        self.model.roi_heads.mask_roi_pool = None  # so that no mask is computed: nobody asks for it
+        del self.model.roi_heads.mask_head, self.model.roi_heads.mask_predictor
+        # Its anchors are no buffers: made on the meta device, where `from_pretrained` builds, they would stay there.
+        anchors = self.model.rpn.anchor_generator
+        with torch.device("cpu"):
+            self.model.rpn.anchor_generator = AnchorGenerator(anchors.sizes, anchors.aspect_ratios)
+
+    def load_published_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Takes torchvision's own file, masks aside."""
+        self.model.load_state_dict({name: tensor for name, tensor in weights.items() if ".mask_" not in name})
+
+    @staticmethod
+    def prepare(image: Image.Image, config: HamLearningVisionConfig) -> torch.Tensor:
+        """uint8 (3, h, w); the model resizes by itself."""
+        return to_tensor(image)
+
+    def forward(self, inputs: torch.Tensor, size: tuple[int, int]) -> Detections:
+        """Suppression within each class, scores above 0.05, as torchvision has it; perhaps no region at all."""
+        images, _ = self.model.transform([inputs / 255])
+        maps = self.model.backbone(images.tensors)
+        proposals, _ = self.model.rpn(images, maps)
+        (found,), _ = self.model.roi_heads(maps, proposals, images.image_sizes)
+        pooled = self.model.roi_heads.box_roi_pool(maps, [found["boxes"]], images.image_sizes)
+        features = self.model.roi_heads.box_head(pooled)  # (n, 1024)
+        height, width = images.image_sizes[0]
+        boxes = found["boxes"] / found["boxes"].new_tensor([width, height, width, height])
+        return Detections(boxes, found["labels"], found["scores"], features)
+
+
+class ObjectDetector(nn.Module):
+    """Any `AutoModelForObjectDetection`: its boxes; features from the global backbone's map."""
+
+    pools_from_backbone = True
+
+    def __init__(self, config: HamLearningVisionConfig):
+        super().__init__()
+        self.model = AutoModelForObjectDetection.from_config(config.detector_config)
+        self.image_processor = _image_processor(json.dumps(config.detector_settings))
+
+    @staticmethod
+    def prepare(image: Image.Image, config: HamLearningVisionConfig) -> dict[str, torch.Tensor]:
+        """What the detector's own image processor gives: `pixel_values` (1, 3, h', w') and perhaps `pixel_mask`."""
+        return dict(_image_processor(json.dumps(config.detector_settings))(images=image, return_tensors="pt"))
+
+    def forward(self, inputs: dict[str, torch.Tensor], size: tuple[int, int]) -> Detections:
+        """Whatever the score; there is no suppression, since these detectors are trained to find each object once."""
+        outputs = self.model(**inputs)
+        # A "picture" of one pixel, so that boxes come as shares.
+        (found,) = self.image_processor.post_process_object_detection(outputs, threshold=0.0, target_sizes=[(1, 1)])
+        return Detections(found["boxes"], found["labels"], found["scores"], None)
+
+
+@functools.cache
+def _image_processor(settings: str):
+    settings = json.loads(settings)
+    return getattr(transformers, settings["image_processor_type"]).from_dict(settings)
+
+
+DETECTOR_CLASSES = {
+    "faster_rcnn_vg": FasterRCNNVGDetector,
+    "mask_rcnn_coco": MaskRCNNDetector,
+    "object_detection": ObjectDetector,
+    "grid": GridDetector,
+}
+
+
+# ------------------------------------------------------------------------------------------------------- the model
+
+
+class HamLearningVisionModel(PreTrainedModel):
+    """A picture to the features of the whole (Eq 2) and of at most `max_regions` regions (f_i and e_i of Eq 3).
+
+    ```python
+    >>> eyes = HamLearningVisionModel.from_backbone_detector_pretrained("timm/resnet152.tv_in1k", "grid")
+    >>> eyes("game.jpg").region_features.shape
+    torch.Size([1, 15, 2048])
+    >>> eyes.save_pretrained("my_model/vision")
+    ```
+
+    Frozen: no parameter takes a gradient, and it is in eval mode for good.
+
+    Args:
+        config: of the eyes.
+        global_backbone: a pretrained `TimmWrapperModel` to take in place of a new one.
+    """
+
+    config_class = HamLearningVisionConfig
+    base_model_prefix = "vision"
+    main_input_name = "images"
+    _keep_in_fp32_modules_strict = ["detector"]  # its boxes and anchors are pixels up to 1333
+
+    def __init__(self, config: HamLearningVisionConfig, global_backbone: PreTrainedModel | None = None):
+        super().__init__(config)
+        if global_backbone is None:
+            global_backbone = AutoModel.from_config(config.global_backbone_config)
+        self.global_backbone = global_backbone
+        self.detector = DETECTOR_CLASSES[config.detector](config)
+        self.post_init()
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True):
+        """Stays in eval mode: the eyes are frozen."""
+        return super().train(False)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """Eyes that were saved: a folder or Hub id, mostly with `subfolder="vision"`.
+
+        Raises:
+            ValueError: weights are missing from the file; new random ones would be of no use in frozen eyes.
+        """
+        wants_info = kwargs.pop("output_loading_info", False)
+        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        if info["missing_keys"]:
+            raise ValueError(
+                f"{pretrained_model_name_or_path} lacks the weights {sorted(info['missing_keys'])[:5]} ... of the "
+                "eyes: save them anew with `save_pretrained`."
+            )
+        model.requires_grad_(False)
+        return (model, info) if wants_info else model
+
+    @classmethod
+    def from_backbone_detector_pretrained(
+        cls,
+        backbone_name_or_path: str = "timm/resnet152.tv_in1k",
+        detector: str = "faster_rcnn_vg",
+        detector_name_or_path: str | None = None,
+        class_names_file: str | None = None,
+        **config_kwargs,
+    ):
+        """New eyes, of a pretrained global backbone and a pretrained detector.
+
+        Args:
+            backbone_name_or_path: a timm model of the Hub, or a folder.
+            detector: one of the kinds in `HamLearningVisionConfig`.
+            detector_name_or_path: of `faster_rcnn_vg`: the published checkpoint, a folder or Hub id
+                (`unc-nlp/frcnn-vg-finetuned` by default); of `mask_rcnn_coco`: a member of torchvision's
+                `MaskRCNN_ResNet50_FPN_V2_Weights` (`COCO_V1` by default) or a file of weights; of
+                `object_detection`: any model of `AutoModelForObjectDetection`; `grid` takes none.
+            class_names_file: a class name a line (synonyms behind commas are dropped), in place of the detector's own
+                or of "object 17".
+            **config_kwargs: further fields of `HamLearningVisionConfig`.
+
+        Raises:
+            ValueError: the detector is unknown, lacks its weights, or the file of names has another length.
+        """
+        # In float32, also from a file of half floats: detectors are given float32 pictures.
+        backbone = AutoModel.from_pretrained(backbone_name_or_path, dtype=torch.float32)
+        fields = {"global_backbone_config": backbone.config, "detector": detector}
+        fields |= _backbone_fields(getattr(backbone.config, "pretrained_cfg", None) or {})
+        weights = None
+        if detector == "faster_rcnn_vg":
+            name = detector_name_or_path or "unc-nlp/frcnn-vg-finetuned"
+            settings, weights = load_published_checkpoint(name)
+            fields["detector_settings"] = asdict(settings)
+        elif detector == "mask_rcnn_coco":
+            weights, fields["class_names"] = _mask_rcnn_weights(detector_name_or_path or "COCO_V1")
+        elif detector == "object_detection":
+            if detector_name_or_path is None:
+                raise ValueError("detector='object_detection' needs detector_name_or_path, a model folder or Hub id.")
+            object_detector = AutoModelForObjectDetection.from_pretrained(detector_name_or_path, dtype=torch.float32)
+            fields["detector_config"] = object_detector.config
+            fields["detector_settings"] = json.loads(
+                AutoImageProcessor.from_pretrained(detector_name_or_path).to_json_string()
+            )
+        elif detector == "grid" and detector_name_or_path is not None:
+            raise ValueError(f"detector_name_or_path={detector_name_or_path!r}: detector={detector!r} takes none.")
+        config = HamLearningVisionConfig(**fields | config_kwargs)
+        if class_names_file is not None:
+            config.class_names = read_class_names(class_names_file, len(config.class_names))
+        model = cls(config, backbone)
+        if weights is not None:
+            model.detector.load_published_weights(weights)
+        if detector == "object_detection":
+            model.detector.model = object_detector
+        model.requires_grad_(False)
+        return model.eval()
+
+    @property
+    def image_feature_size(self) -> int:
+        """D_i, the width of `image_features`."""
+        return self.global_backbone.timm_model.num_features
+
+    @property
+    def region_feature_size(self) -> int:
+        """D_f, the width of `region_features`."""
+        return self.image_feature_size if self.detector.pools_from_backbone else self.detector.feature_size
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights and of every setting: eyes with the same fingerprint see the same."""
+        settings = _lasting(json.loads(self.config.to_json_string(use_diff=False)))
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+    def feature_map(self, pixels: torch.Tensor) -> torch.Tensor:
+        """The global backbone's last map (B, D_i, h, w) of uint8 pictures (B, 3, H, W)."""
+        mean, std = (
+            torch.tensor(values, device=self.device).view(3, 1, 1) * 255
+            for values in (self.config.image_mean, self.config.image_std)
+        )
+        timm_model = self.global_backbone.timm_model
+        states = self.global_backbone(
+            (pixels.to(self.device) - mean) / std, do_pooling=False
+        ).last_hidden_state.float()
+        if states.dim() == 3:  # tokens of a Vision Transformer, (B, prefix + h * w, D_i)
+            states = states[:, getattr(timm_model, "num_prefix_tokens", 0) :].transpose(1, 2)
+            return states.unflatten(2, (math.isqrt(states.shape[2]), -1))
+        return states.permute(0, 3, 1, 2) if getattr(timm_model, "output_fmt", "NCHW") == "NHWC" else states
+
+    @torch.no_grad()
+    def extract(self, images: Sequence[PreparedImage | None]) -> list[dict[str, np.ndarray] | None]:
+        """A row of a visual feature file (without its id) a picture, None where there is none.
+
+        Pictures share a batch only in the global backbone; the detector sees one at a time, because padding would
+        change what it finds.
+        """
+        pictures = [image for image in images if image is not None]
+        if not pictures:
+            return [None] * len(images)
+        crops = torch.stack([picture.crop for picture in pictures])
+        image_features = self.feature_map(crops).mean(dim=(2, 3))  # (P, D_i), Eq 2
+        rows = iter(
+            {"image_size": np.array(picture.size), "image_features": features.cpu().numpy()} | self._regions(picture)
+            for picture, features in zip(pictures, image_features, strict=True)
+        )
+        return [None if image is None else next(rows) for image in images]
+
+    def extract_images(self, images: Sequence[Any], first: int = 0) -> list[dict[str, np.ndarray] | None]:
+        """`extract` of pictures as users have them; `first` is the place of the first one in the user's list.
+
+        Raises:
+            ImageError: a picture cannot be read; the message names its place in the list.
+        """
+        prepared = []
+        for index, image in enumerate(images, start=first):
+            try:
+                prepared.append(None if image is None else prepare_image(read_image(image), self.config))
+            except ImageError as error:
+                raise ImageError(f"images: picture {index}: {error}") from None
+        return self.extract(prepared)
+
+    def _regions(self, picture: PreparedImage) -> dict[str, np.ndarray]:
+        """The best regions of a picture: `boxes` (n, 4), `class_ids` and `scores` (n,), `features` (n, D_f)."""
+        found = self.detector(_to_device(picture.detector_inputs, self.device), picture.size)
+        corners = found.boxes.to(self.device, torch.float32).clamp(0, 1)
+        sizes = corners[:, 2:] - corners[:, :2]
+        # A stable sort: of equal scores the detector's first stays first.
+        order = torch.sort(found.scores.to(self.device), descending=True, stable=True).indices
+        best = order[(sizes > 0).all(dim=1)[order]][: self.config.max_regions]
+        corners, sizes = corners[best], sizes[best]
+        features = self._pool(picture.whole, corners) if found.features is None else found.features[best]
+        boxes = torch.cat([(corners[:, :2] + corners[:, 2:]) / 2, sizes.flip(1)], dim=1)  # (x_c, y_c, h, w)
+        return {
+            "boxes": boxes.cpu().numpy(),
+            "class_ids": found.class_ids.to(self.device)[best].cpu().numpy(),
+            "scores": found.scores.to(self.device)[best].float().cpu().numpy(),
+            "features": features.float().cpu().numpy(),
+        }
+
+    def _pool(self, whole: torch.Tensor, corners: torch.Tensor) -> torch.Tensor:
+        """Means of RoIAlign (7x7, aligned, 2 samples a side) on the map of the whole picture: (n, D_i)."""
+        feature_map = self.feature_map(whole[None])  # (1, D_i, h, w)
+        height, width = whole.shape[1:]
+        if self.config.fixed_input_size:
+            stride = width / feature_map.shape[-1]
+        else:
+            stride = self.global_backbone.timm_model.feature_info[-1]["reduction"]
+        boxes = corners * corners.new_tensor([width, height, width, height])
+        return roi_align(feature_map, [boxes], 7, 1 / stride, sampling_ratio=2, aligned=True).mean(dim=(2, 3))
+
+    @torch.no_grad()
+    def forward(self, images: Any) -> HamLearningVisionOutput:
+        """The visual inputs of the network.
+
+        Args:
+            images: one picture or a list, each whatever `read_image` takes, None for no picture.
+
+        Raises:
+            ImageError: a picture cannot be read; the message names its place in the list.
+        """
+        images = images if isinstance(images, list | tuple) else [images]
+        rows = self.extract_images(images)
+        count = max((len(row["boxes"]) for row in rows if row is not None), default=0)
+        output = {
+            "image_features": torch.zeros(len(rows), self.image_feature_size),
+            "region_features": torch.zeros(len(rows), count, self.region_feature_size),
+            "region_boxes": torch.zeros(len(rows), count, 4),
+            "region_class_ids": torch.zeros(len(rows), count, dtype=torch.long),
+            "region_scores": torch.zeros(len(rows), count),
+            "region_mask": torch.zeros(len(rows), count, dtype=torch.long),
+            "image_mask": torch.zeros(len(rows), dtype=torch.long),
+            "image_sizes": torch.ones(len(rows), 2, dtype=torch.long),
+        }
+        for index, row in enumerate(rows):
+            if row is None:
+                continue
+            regions = slice(0, len(row["boxes"]))
+            output["image_features"][index] = torch.from_numpy(row["image_features"])
+            output["image_sizes"][index] = torch.from_numpy(row["image_size"])
+            for name in ("features", "boxes", "class_ids", "scores"):
+                output[f"region_{name}"][index, regions] = torch.from_numpy(row[name])
+            output["region_mask"][index, regions] = 1
+            output["image_mask"][index] = 1
+        return HamLearningVisionOutput(**{name: tensor.to(self.device) for name, tensor in output.items()})
+
+
+def _lasting(settings: Any) -> Any:
+    """Settings without those that a round trip through a file changes."""
+    passing = {"_name_or_path", "architectures", "dtype", "transformers_version", "auto_map"}
+    if isinstance(settings, dict):
+        return {name: _lasting(value) for name, value in settings.items() if name not in passing}
+    return settings
+
+
+def read_class_names(path: str | Path, count: int) -> list[str]:
+    """The class names of a file, one a line; what stands behind a comma is a synonym.
+
+    Raises:
+        ValueError: there are not exactly `count`.
+    """
+    names = [line.split(",")[0].strip().lower() for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    if len(names) != count:
+        raise ValueError(f"{path} has {len(names)} lines, the detector has {count} classes: give one name a line.")
+    return names
+
+
+def _backbone_fields(pretrained_cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """What a timm backbone says about the pictures it was trained on."""
+    fields = {}
+    for name, ours in (("mean", "image_mean"), ("std", "image_std"), ("interpolation", "interpolation")):
+        if name in pretrained_cfg:
+            fields[ours] = pretrained_cfg[name]
+    if pretrained_cfg.get("fixed_input_size"):
+        size = pretrained_cfg["input_size"][-1]
+        fields |= {"fixed_input_size": True, "crop_size": size, "resize_size": round(size * 256 / 224)}
+    return fields
+
+
+def _mask_rcnn_weights(name_or_path: str) -> tuple[dict[str, torch.Tensor], list[str] | None]:
+    """State dict and class names of torchvision's Mask R-CNN, by the weights' enum or from a file."""
+    names = MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1.meta["categories"]
+    if Path(name_or_path).is_file():
+        return torch.load(name_or_path, map_location="cpu", weights_only=True), names
+    if name_or_path not in MaskRCNN_ResNet50_FPN_V2_Weights.__members__:
+        raise ValueError(
+            f"detector_name_or_path={name_or_path!r} is neither a file nor one of "
+            f"{', '.join(MaskRCNN_ResNet50_FPN_V2_Weights.__members__)}."
+        )
+    weights = MaskRCNN_ResNet50_FPN_V2_Weights[name_or_path]
+    return weights.get_state_dict(check_hash=True), weights.meta["categories"]
+
+
+def _to_device(inputs: Any, device: torch.device) -> Any:
+    if isinstance(inputs, dict):
+        return {name: tensor.to(device) for name, tensor in inputs.items()}
+    return inputs if inputs is None else inputs.to(device)
+
+
+# ------------------------------------------------------------------------------------------------------- a picture
+
+
+def draw_regions(
+    image: Any,
+    features: Mapping[str, Any],
+    class_names: Sequence[str] | None = None,
+    max_arrows: int = 20,
+) -> Image.Image:
+    """A picture with its regions: boxes, class names, scores, and spatial relations as arrows.
+
+    ```python
+    >>> row = processor.extract_visual_features(["game.jpg"])[0]
+    >>> draw_regions("game.jpg", row, processor.vision_model.config.class_names).save("regions.png")
+    ```
+
+    An arrow from i to j bears `relations[i, j]`; the way back follows from it (inside and cover, class k and k+4), so
+    each pair has one arrow, from the better score. The nearest pairs are drawn.
+
+    Args:
+        image: whatever `read_image` takes.
+        features: a row of a visual feature file.
+        class_names: the detector's; without them a class is its number.
+        max_arrows: most arrows.
+
+    Raises:
+        ImageError: the picture cannot be read.
+    """
+    image = read_image(image)
+    scale = max(1.0, 640 / max(image.size))  # lines and letters need some room
+    image = image.resize([max(round(side * scale), 1) for side in image.size])
+    width, height = image.size
+    layer = Image.new("RGBA", image.size)
+    draw = ImageDraw.Draw(layer)
+    font = ImageFont.load_default(max(11, round(max(image.size) / 60)))
+    line = max(2, round(max(image.size) / 400))
+    boxes = torch.as_tensor(np.asarray(features["boxes"], np.float32)).view(-1, 4)  # (n, 4)
+    colours = [f"hsl({index * 137 % 360}, 90%, 45%)" for index in range(len(boxes))]
+    centres = (boxes[:, :2] * torch.tensor([width, height])).tolist()
+
+    size = torch.as_tensor(np.asarray(features["image_size"]))[None]
+    relations = spatial_relations(boxes[None], size, torch.ones(1, len(boxes), dtype=torch.bool))[0, 1:, 1:].tolist()
+    pairs = [(i, j) for i in range(len(boxes)) for j in range(i + 1, len(boxes)) if relations[i][j]]
+    pairs.sort(key=lambda pair: math.dist(centres[pair[0]], centres[pair[1]]))
+    for i, j in pairs[:max_arrows]:
+        _draw_arrow(draw, centres[i], centres[j], SPATIAL_RELATIONS[relations[i][j]], font, line)
+
+    for box, class_id, score, colour in zip(
+        boxes.tolist(), features["class_ids"], features["scores"], colours, strict=True
+    ):
+        x, y, h, w = box
+        left, top = (x - w / 2) * width, (y - h / 2) * height
+        draw.rectangle((left, top, left + w * width, top + h * height), outline=colour, width=line)
+        name = f"class {class_id}" if class_names is None else class_names[class_id]
+        _draw_label(draw, (left, top), f"{name} {score:.2f}", colour, font)
+    return Image.alpha_composite(image.convert("RGBA"), layer).convert("RGB")
+
+
+def _draw_arrow(draw, start, end, text: str, font, line: int) -> None:
+    angle = math.atan2(end[1] - start[1], end[0] - start[0])
+    draw.line((*start, *end), fill=(0, 0, 0, 160), width=line)
+    barbs = [
+        (end[0] - 6 * line * math.cos(angle + turn), end[1] - 6 * line * math.sin(angle + turn))
+        for turn in (0.4, -0.4)
+    ]
+    draw.polygon([tuple(end), *barbs], fill=(0, 0, 0, 200))
+    _draw_label(draw, ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2), text, (0, 0, 0, 160), font)
+
+
+def _draw_label(draw, corner, text: str, colour, font) -> None:
+    draw.rectangle(draw.textbbox(corner, text, font=font), fill=colour)
+    draw.text(corner, text, fill="white", font=font)
+
+
+__all__ = ["HamLearningVisionModel", "HamLearningVisionOutput", "draw_regions"]

@@ -1,0 +1,318 @@
+"""What the frozen eyes see of a whole data set, computed once: pictures in, a visual feature file out.
+
+```bash
+python run_mner.py --do_extract --data_dir prepared/twitter2017 --output_dir features
+```
+
+The work is cut into shards of `SHARD_SIZE` pictures. A shard is written beside its place, then renamed, and its name
+holds a hash of its pictures and of the eyes: whoever starts again after an interruption skips what is done, and never
+takes a shard of other pictures or other eyes for it.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from datasets import DatasetDict, Image
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from data_hamlearning import VisualFeatures, read_visual_metadata, write_visual_features
+from image_processing_hamlearning import ImageError, read_image
+from modeling_hamlearning_vision import HamLearningVisionModel, PreparedImage, _lasting, prepare_image
+
+
+SHARD_SIZE = 64  # with a slow detector, half an hour on two CPU cores: no more is lost when the work is killed
+FEATURES_FILE = "visual_features.parquet"
+REPORT_FILE = "visual_features_report.json"
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".avif", ".tif", ".tiff")
+
+
+class TweetImages:
+    """The encoded pictures of tweets, by their place: the splits one after the other, an id that came before left out.
+
+    ```python
+    >>> images = TweetImages(load_tweets("prepared/twitter2017"))
+    >>> len(images), images.ids[0], type(images[0]["bytes"])
+    (4819, '16_05_01_6', <class 'bytes'>)
+    ```
+
+    Args:
+        tweets: splits with an `id` and, without `image_dir`, an `image` column; a split that has none has no picture.
+        image_dir: folder of pictures named by the tweets' ids, such as `16_05_01_6.jpg`.
+
+    Raises:
+        FileNotFoundError: `image_dir` is no folder.
+        ValueError: it has two pictures of one name.
+    """
+
+    def __init__(self, tweets: DatasetDict, image_dir: str | os.PathLike | None = None):
+        self.image_dir = image_dir
+        self._files = None if image_dir is None else find_images(Path(image_dir))
+        self._columns = {
+            split: dataset.select_columns("image").cast_column("image", Image(decode=False))
+            for split, dataset in tweets.items()
+            if image_dir is None and "image" in dataset.column_names
+        }
+        seen: set[str] = set()
+        self.ids: list[str] = []
+        self._places: list[tuple[str, int]] = []
+        for split, dataset in tweets.items():
+            if image_dir is None and split not in self._columns:
+                continue
+            for row, id_ in enumerate(dataset["id"]):
+                if id_ not in seen:
+                    seen.add(id_)
+                    self.ids.append(id_)
+                    self._places.append((split, row))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether any tweet has one, readable or not."""
+        if self._files is not None:
+            return any(id_ in self._files for id_ in self.ids)
+        return any(column.data.column("image").null_count < len(column) for column in self._columns.values())
+
+    def __getitem__(self, index: int) -> Path | dict[str, Any] | None:
+        """What `read_image` takes; None for a tweet without a picture."""
+        if self._files is not None:
+            return self._files.get(self.ids[index])
+        split, row = self._places[index]
+        return self._columns[split][row]["image"]
+
+    def sha256(self, index: int) -> str:
+        """Of the encoded picture; of what is wrong with it if it cannot be read."""
+        image = self[index]
+        if image is None:
+            return "none"
+        if isinstance(image, dict):
+            if image["bytes"] is not None:
+                return hashlib.sha256(image["bytes"]).hexdigest()
+            image = Path(image["path"] or "")
+        try:
+            if not image.is_file():  # a pipe would keep us waiting for its writer
+                return "no file"
+            with open(image, "rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except (OSError, ValueError) as error:  # ValueError: NUL, or a surrogate
+            return type(error).__name__
+
+
+def find_images(folder: Path) -> dict[str, Path]:
+    """The pictures of a folder by their names without suffix. Only names that the folder lists are ever opened.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: two pictures have one name.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no folder: give the folder of the pictures.")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            if path.stem in found:
+                raise ValueError(f"{folder} has both {found[path.stem].name} and {path.name}: keep one an image id.")
+            found[path.stem] = path
+    return found
+
+
+class _PreparedImages(Dataset):
+    """In worker processes: the place of a picture to the picture as the eyes take it, or why there is none."""
+
+    def __init__(self, images: TweetImages, config):
+        self.images, self.config = images, config
+
+    def __getitem__(self, index: int) -> PreparedImage | str | None:
+        image, image_dir = self.images[index], self.images.image_dir
+        if image is None:
+            return None if image_dir is None else f"there is no picture of this name in {image_dir}"
+        try:
+            return prepare_image(read_image(image), self.config)
+        except ImageError as error:
+            return str(error)
+
+
+def extract_visual_features(
+    images: TweetImages,
+    vision_model: HamLearningVisionModel,
+    folder: str | os.PathLike,
+    batch_size: int = 8,
+    num_workers: int = 1,
+    show_progress: bool = True,
+    is_cache: bool = False,
+) -> Path:
+    """Write the visual feature file of a data set, or find that it is written already.
+
+    ```python
+    >>> extract_visual_features(TweetImages(tweets), eyes, "features")
+    extracting: 100%|██████████| 4819/4819 [41:02<00:00,  1.96picture/s]
+    PosixPath('features/visual_features.parquet')
+    ```
+
+    Beside the file, `visual_features_report.json` tells how many tweets have no picture, and lists the pictures that
+    could not be used, with their reasons. Started by several processes (Accelerate), each extracts its share of the
+    shards, and the main one joins them. The file is the same however often the work was interrupted, and however many
+    processes did it.
+
+    Args:
+        images: the pictures.
+        vision_model: the frozen eyes, on the device that they are to look on.
+        folder: where the file goes; it may hold the shards of an earlier, interrupted call.
+        batch_size: pictures that go through the global backbone together; another changes rounding at most.
+        num_workers: processes that read and resize pictures beside the forward pass; 0 for none.
+        show_progress: on the main process, a bar with pictures a second and the time left.
+        is_cache: the folder is one for many data sets; each gets a subfolder, named by the hash of pictures and eyes.
+
+    Returns:
+        The file.
+
+    Raises:
+        FileExistsError: the folder, which is no cache, holds the features of other pictures or other eyes.
+        ValueError: no picture can be used; the message gives the first reasons.
+    """
+    state = PartialState()
+    fingerprint = vision_model.fingerprint()
+    keys = _shard_keys(images, fingerprint, state)
+    extraction = hashlib.sha256("".join(keys).encode()).hexdigest()
+    folder = Path(folder) / extraction[:16] if is_cache else Path(folder)
+    path, shards = folder / FEATURES_FILE, folder / "shards"
+    if path.is_file():
+        found = read_visual_metadata(path).get("extraction")
+        if found == extraction:
+            if state.is_main_process:
+                shutil.rmtree(shards, ignore_errors=True)  # of a call that was interrupted while it removed them
+            return path
+        raise FileExistsError(
+            f"{path} holds the features of other pictures, or of other eyes: give another folder, or remove it."
+        )
+    shards.mkdir(parents=True, exist_ok=True)
+    metadata = {
+        "image_feature_size": vision_model.image_feature_size,
+        "region_feature_size": vision_model.region_feature_size,
+        "class_names": vision_model.config.class_names,
+        # Without the folder that the eyes lay in: the same eyes write the same bytes, whoever has them.
+        "vision_config": _lasting(json.loads(vision_model.config.to_json_string(use_diff=False))),
+        "vision_sha256": fingerprint,
+    }
+    mine = list(range(state.process_index, len(keys), state.num_processes))
+    todo = [shard for shard in mine if not _done_file(shards, shard, keys).is_file()]
+    with tqdm(
+        total=sum(len(_places(shard, images)) for shard in mine),
+        initial=sum(len(_places(shard, images)) for shard in mine if shard not in todo),
+        desc="extracting",
+        unit="picture",
+        disable=not (show_progress and state.is_main_process),
+    ) as progress:
+        loader = _loader(images, vision_model.config, todo, batch_size, num_workers)
+        for shard in todo:
+            rows, skipped = [], {}
+            for places in _batches(shard, images, batch_size):
+                batch = next(loader)
+                pictures = [None if isinstance(picture, str) else picture for picture in batch]
+                for place, picture, row in zip(places, batch, vision_model.extract(pictures), strict=True):
+                    if row is not None:
+                        rows.append({"id": images.ids[place]} | row)
+                    else:
+                        skipped[images.ids[place]] = picture
+                progress.update(len(places))
+            if rows:
+                write_visual_features(_shard_file(shards, shard, keys), rows, metadata)
+            _write_json(_done_file(shards, shard, keys), skipped)
+    state.wait_for_everyone()
+    if state.is_main_process:
+        _join(images, shards, keys, path, metadata | {"extraction": extraction})
+    state.wait_for_everyone()
+    return path
+
+
+def _shard_keys(images: TweetImages, fingerprint: str, state: PartialState) -> list[str]:
+    """A hash for each shard, of the eyes, the ids and the pictures in it. Every process reads its share of them."""
+    keys = []
+    for shard in range(state.process_index, -(-len(images) // SHARD_SIZE), state.num_processes):
+        digest = hashlib.sha256(fingerprint.encode())
+        for place in _places(shard, images):
+            digest.update(json.dumps([images.ids[place], images.sha256(place)]).encode())
+        keys.append((shard, digest.hexdigest()))
+    return [key for _, key in sorted(gather_object(keys))]
+
+
+def _places(shard: int, images: TweetImages) -> range:
+    return range(shard * SHARD_SIZE, min((shard + 1) * SHARD_SIZE, len(images)))
+
+
+def _batches(shard: int, images: TweetImages, batch_size: int) -> list[range]:
+    """Batches never reach over a shard's end, so that they are the same after a restart and for any process."""
+    places = _places(shard, images)
+    return [places[first : first + batch_size] for first in range(0, len(places), batch_size)]
+
+
+def _loader(images, config, todo: list[int], batch_size: int, num_workers: int) -> Iterator[list]:
+    return iter(
+        DataLoader(
+            _PreparedImages(images, config),
+            batch_sampler=[list(places) for shard in todo for places in _batches(shard, images, batch_size)],
+            num_workers=num_workers,
+            collate_fn=list,
+            generator=torch.Generator(),  # the global one is left as it was, for the training that may follow
+        )
+    )
+
+
+def _shard_file(shards: Path, shard: int, keys: list[str]) -> Path:
+    return shards / f"{shard:06d}-{keys[shard][:16]}.parquet"
+
+
+def _done_file(shards: Path, shard: int, keys: list[str]) -> Path:
+    """Written when the shard is complete; it holds the pictures that were skipped, with their reasons."""
+    return _shard_file(shards, shard, keys).with_suffix(".json")
+
+
+def _write_json(path: Path, value: Any) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _join(images: TweetImages, shards: Path, keys: list[str], path: Path, metadata: Mapping[str, Any]) -> None:
+    """One file of all shards, one in memory at a time, and the report; the shards are removed then."""
+    skipped: dict[str, str | None] = {}
+    for shard in range(len(keys)):
+        skipped |= json.loads(_done_file(shards, shard, keys).read_text(encoding="utf-8"))
+    reasons = [{"id": id_, "reason": reason} for id_, reason in skipped.items() if reason is not None]
+    if len(skipped) == len(images):
+        first = "; ".join(f"{entry['id']}: {entry['reason']}" for entry in reasons[:3])
+        raise ValueError(
+            f"None of the {len(images)} tweets has a picture that can be used ({len(reasons)} cannot be read"
+            f"{': ' + first if first else ''}): give --image_dir, or train with --use_vision False."
+        )
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for shard in range(len(keys)):
+            file = _shard_file(shards, shard, keys)
+            if file.is_file():
+                features = VisualFeatures(file)
+                yield from ({"id": id_} | features[id_] for id_ in features)
+
+    report = {
+        "pictures": len(images) - len(skipped),
+        "without_picture": len(skipped) - len(reasons),
+        "unusable": len(reasons),
+        "unusable_pictures": reasons,
+    }
+    # Among the shards at first, so that what an interruption leaves of them is removed with the shards; and the report
+    # takes its place first, so that whoever sees the file finds the report beside it.
+    _write_json(shards / REPORT_FILE, report)
+    write_visual_features(shards / FEATURES_FILE, rows(), metadata)
+    for name in (REPORT_FILE, FEATURES_FILE):
+        os.replace(shards / name, path.with_name(name))
+    shutil.rmtree(shards)
