@@ -104,7 +104,7 @@ class TweetImages:
                 return "no file"
             with open(image, "rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
-        except (OSError, ValueError) as error:  # ValueError: NUL, or a surrogate
+        except OSError as error:
             return type(error).__name__
 
 
