@@ -25,7 +25,6 @@ from transformers.utils import ModelOutput
 try:
     from PIL import Image, ImageDraw, ImageFont
     from torchvision.models.detection import MaskRCNN_ResNet50_FPN_V2_Weights, maskrcnn_resnet50_fpn_v2
-    from torchvision.models.detection.rpn import AnchorGenerator
     from torchvision.ops import roi_align
 except ImportError as error:
     raise ImportError("HamLearning needs torchvision to look at pictures: pip install torchvision timm") from error
@@ -204,10 +203,6 @@ class MaskRCNNDetector(nn.Module):
         )
         self.model.roi_heads.mask_roi_pool = None  # so that no mask is computed: nobody asks for it
         del self.model.roi_heads.mask_head, self.model.roi_heads.mask_predictor
-        # Its anchors are no buffers: made on the meta device, where `from_pretrained` builds, they would stay there.
-        anchors = self.model.rpn.anchor_generator
-        with torch.device("cpu"):
-            self.model.rpn.anchor_generator = AnchorGenerator(anchors.sizes, anchors.aspect_ratios)
 
     def load_published_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Takes torchvision's own file, masks aside."""
@@ -378,8 +373,7 @@ class HamLearningVisionModel(PreTrainedModel):
             model.detector.load_published_weights(weights)
         if detector == "object_detection":
             model.detector.model = object_detector
-        model.requires_grad_(False)
-        return model.eval()
+        return model.requires_grad_(False)
 
     @property
     def image_feature_size(self) -> int:
@@ -476,7 +470,6 @@ class HamLearningVisionModel(PreTrainedModel):
         boxes = corners * corners.new_tensor([width, height, width, height])
         return roi_align(feature_map, [boxes], 7, 1 / stride, sampling_ratio=2, aligned=True).mean(dim=(2, 3))
 
-    @torch.no_grad()
     def forward(self, images: Any) -> HamLearningVisionOutput:
         """The visual inputs of the network.
 

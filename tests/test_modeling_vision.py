@@ -275,12 +275,10 @@ class KnownDetector(nn.Module):
 
     pools_from_backbone = True
 
-    def __init__(self, boxes, scores, class_ids=None):
+    def __init__(self, boxes, scores, features=None):
         super().__init__()
-        class_ids = range(len(boxes)) if class_ids is None else class_ids
-        self.found = Detections(
-            torch.tensor(boxes).view(-1, 4), torch.tensor(list(class_ids)), torch.tensor(scores), None
-        )
+        boxes = torch.tensor(boxes).view(-1, 4)
+        self.found = Detections(boxes, torch.arange(len(boxes)), torch.tensor(scores), features)
 
     def forward(self, inputs, size):
         return self.found
@@ -461,6 +459,14 @@ def test_a_box_of_no_area_is_dropped_and_takes_no_place(grid_eyes, nothing):
     assert output.region_features.isfinite().all()
 
 
+def test_a_detectors_own_features_stay_with_their_boxes(grid_eyes):
+    features = torch.arange(3 * 96.0).view(3, 96)
+    eyes = with_detector(grid_eyes, [QUARTER, HALF, WHOLE], [0.5, 0.9, 0.7], features)
+    output = eyes(PICTURES[0])
+    assert output.region_class_ids.tolist() == [[1, 2, 0]]
+    assert torch.equal(output.region_features[0], features[[1, 2, 0]])
+
+
 def test_a_picture_may_have_no_region(grid_eyes):
     for boxes, scores in (([], []), ([[0.5, 0.5, 0.5, 0.5]], [0.9])):
         eyes = with_detector(grid_eyes, boxes, scores)
@@ -582,6 +588,11 @@ def test_an_object_detector_brings_its_class_names(pretrained):
     assert make_eyes("detr", pretrained).config.class_names == [f"LABEL_{index}" for index in range(7)]
 
 
+def test_a_grid_has_one_class(grid_eyes):
+    assert grid_eyes.config.class_names == ["region"]
+    assert (grid_eyes(PICTURES[0]).region_class_ids == 0).all()
+
+
 def test_mask_rcnn_has_the_names_of_coco(pretrained):
     names = make_eyes("mask_rcnn_coco", pretrained).config.class_names
     assert (len(names), names[1], names[90]) == (91, "person", "toothbrush")
@@ -690,6 +701,14 @@ def test_a_backbone_with_buffers_that_are_not_saved_sees_the_same_after_loading(
 # -------------------------------------------------------------------------------------------------------------- frozen
 
 
+def test_eyes_of_a_config_alone_are_frozen_too():
+    eyes = HamLearningVisionModel(
+        HamLearningVisionConfig(global_backbone_config={"architecture": "test_resnet"}, detector="grid")
+    )
+    assert not any(parameter.requires_grad for parameter in eyes.parameters())
+    assert not any(module.training for module in eyes.modules())
+
+
 def test_no_parameter_takes_a_gradient(eyes):
     assert len(list(eyes.parameters())) > 20
     assert not any(parameter.requires_grad for parameter in eyes.parameters())
@@ -705,6 +724,7 @@ def test_outputs_carry_no_gradient(grid_eyes):
     output = eyes(PICTURES[0])
     assert not output.image_features.requires_grad
     assert not output.region_features.requires_grad
+    assert isinstance(eyes.extract_images(PICTURES[:1])[0]["features"], np.ndarray)  # none where a gradient is needed
 
 
 # -------------------------------------------------------------------------------------------------------- the features
@@ -849,7 +869,7 @@ def test_region_features_belong_to_their_boxes(pooling_eyes):
     x, y, h, w = row["boxes"].T
     corners = np.stack([x - w / 2, y - h / 2, x + w / 2, y + h / 2], axis=1).tolist()
     eyes = copy.deepcopy(pooling_eyes)
-    eyes.detector = KnownDetector(corners, row["scores"].tolist(), row["class_ids"].tolist())
+    eyes.detector = KnownDetector(corners, row["scores"].tolist())
     again = eyes.extract_images([PICTURES[0]])[0]
     np.testing.assert_allclose(again["features"], row["features"], rtol=1e-3, atol=1e-4)
 

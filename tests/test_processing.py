@@ -1,5 +1,7 @@
-"""The processor: tweets and visual features in, model inputs out; model outputs in, entities out."""
+"""The processor: tweets, pictures and visual features in, model inputs out; model outputs in, entities out."""
 
+import contextlib
+import copy
 import inspect
 import json
 import os
@@ -13,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from seqeval.metrics.sequence_labeling import get_entities
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import (
@@ -25,8 +28,11 @@ from transformers import (
     RobertaTokenizer,
 )
 
-from configuration_hamlearning import TAGS
+from configuration_hamlearning import TAGS, HamLearningVisionConfig
+from hub_server import HubServer, run_client
+from image_processing_hamlearning import ImageError
 from modeling_hamlearning import HamLearningForTokenClassification
+from modeling_hamlearning_vision import HamLearningVisionModel
 from processing_hamlearning import HamLearningDataCollator, HamLearningProcessor, entity_spans, split_words
 
 
@@ -731,6 +737,334 @@ def test_auto_processor_loads_it_from_its_folder_alone(tmp_path, processor):
     expected = processor(text=LINES)
     assert module.startswith("transformers_modules.")
     assert (input_ids, words) == (expected["input_ids"].tolist(), expected.words)
+
+
+# ------------------------------------------------------------------------------------------------------------ pictures
+
+EYES = {"image_feature_size": 96, "region_feature_size": 96, "num_classes": 1}  # what these eyes give
+PICTURES = [
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8))
+    for seed, size in enumerate([(40, 60), (50, 20), (30, 30)])
+]
+
+
+def make_eyes(seed=0, **fields):
+    """A tiny backbone and a grid of regions."""
+    torch.manual_seed(seed)
+    config = HamLearningVisionConfig(
+        global_backbone_config={"architecture": "test_resnet"}, detector="grid", resize_size=72, crop_size=64, **fields
+    )
+    return HamLearningVisionModel(config)
+
+
+@pytest.fixture(scope="module")
+def eyes():
+    return make_eyes()
+
+
+@pytest.fixture
+def seeing(eyes):
+    """A processor with eyes."""
+    processor = HamLearningProcessor(bert(), **EYES)
+    processor.vision_model = eyes
+    return processor
+
+
+@pytest.fixture
+def repo(seeing, tmp_path):
+    """A processor that was saved with its eyes."""
+    seeing.save_pretrained(tmp_path / "repo")
+    return tmp_path / "repo"
+
+
+def test_images_give_what_their_visual_features_give(seeing):
+    text, images = ["up", "warm", "Rome"], [PICTURES[0], None, PICTURES[1]]
+    rows = seeing.extract_visual_features(images)
+    assert rows[1] is None
+    inputs = seeing(text=text, images=images)
+    assert set(inputs) == TENSORS | VISUAL_TENSORS
+    assert same(inputs, seeing(text=text, visual_features=rows))
+
+
+def test_images_give_what_the_eyes_see(seeing, eyes):
+    inputs, seen = seeing(text=["up"] * 4, images=[*PICTURES, None]), eyes([*PICTURES, None])
+    assert inputs["image_features"].abs().max() > 0
+    for name in VISUAL_TENSORS:
+        assert torch.equal(inputs[name], seen[name])
+
+
+@pytest.mark.parametrize("text", ["warm up", ["warm up"]], ids=["one text", "a list of one"])
+def test_one_picture_of_one_tweet_needs_no_list(seeing, text, tmp_path):
+    image, path = PICTURES[0], tmp_path / "picture.png"
+    image.save(path)
+    expected = seeing(text=["warm up"], images=[image])
+    for one in (image, path, str(path), path.read_bytes(), {"bytes": path.read_bytes(), "path": None}):
+        assert same(seeing(text=text, images=one), expected)
+
+
+def test_one_array_of_one_raw_text_is_one_picture(seeing):
+    expected = seeing(text="up", images=[PICTURES[0]])
+    assert same(seeing(text="up", images=np.asarray(PICTURES[0])), expected)
+    assert same(seeing(text=["up"], images=np.asarray(PICTURES[0]), is_split_into_words=True), expected)
+
+
+def test_images_for_another_number_of_tweets_are_refused(seeing):
+    for images in ([PICTURES[0]], PICTURES[0], "game.jpg"):
+        with pytest.raises(ValueError, match="images are for 1 tweets, text is 2: give one entry a tweet"):
+            seeing(text=["up", "warm"], images=images)
+
+
+def test_images_and_visual_features_together_are_refused(seeing):
+    rows = seeing.extract_visual_features(PICTURES[:1])
+    with pytest.raises(ValueError, match="images and visual_features were both given"):
+        seeing(text=["up"], images=PICTURES[:1], visual_features=rows)
+
+
+def test_the_size_of_a_batch_of_pictures_changes_rounding_at_most(seeing):
+    images = [PICTURES[0], None, PICTURES[1], PICTURES[2], None]
+    for one, other in zip(*(seeing.extract_visual_features(images, size) for size in (2, 5)), strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            assert one.keys() == other.keys()
+            for name in one:
+                np.testing.assert_allclose(one[name], other[name], rtol=1e-4)
+
+
+def test_a_picture_that_cannot_be_read_is_named_by_its_place(seeing):
+    with pytest.raises(ImageError, match="images: picture 9: 'gone.jpg'"):
+        seeing(text=["up"] * 10, images=[PICTURES[0]] * 2 + [None] * 7 + ["gone.jpg"])
+
+
+def test_pictures_can_be_looked_at_on_a_named_device(seeing):
+    expected = seeing(text=["up"], images=PICTURES[:1])
+    assert same(seeing(text=["up"], images=PICTURES[:1], device="cpu"), expected)
+
+
+def test_the_eyes_move_to_the_named_device(eyes):
+    processor = HamLearningProcessor(bert())
+    processor.vision_model = copy.deepcopy(eyes)
+    with contextlib.suppress(Exception):  # nothing can be computed there
+        processor(text=["up"], images=PICTURES[:1], device="meta")
+    assert processor.vision_model.device.type == "meta"
+
+
+def test_without_eyes_a_picture_is_refused_and_no_picture_is_none(processor):
+    for look in (lambda: processor(text="up", images=PICTURES[0]), lambda: processor.vision_model):
+        with pytest.raises(ValueError, match=r"no eyes \(vision_source=None\).*give `visual_features`"):
+            look()
+    assert same(processor(text=["up", "warm"], images=[None, None]), processor(text=["up", "warm"]))
+    assert same(processor(text="up", images=None), processor(text="up"))
+
+
+@pytest.mark.parametrize("name", EYES)
+def test_eyes_of_other_sizes_than_the_models_are_refused(eyes, name):
+    processor = HamLearningProcessor(bert(), **EYES | {name: 5})
+    with pytest.raises(ValueError, match=f"The eyes have {name} {EYES[name]}, the model takes 5"):
+        processor.vision_model = eyes
+
+
+def test_eyes_of_other_sizes_are_refused_when_they_are_loaded(eyes, tmp_path):
+    eyes.save_pretrained(tmp_path)
+    source = {"pretrained_model_name_or_path": str(tmp_path)}
+    processor = HamLearningProcessor(bert(), image_feature_size=5, vision_source=source)
+    with pytest.raises(ValueError, match="The eyes have image_feature_size 96, the model takes 5"):
+        processor(text="up", images=PICTURES[0])
+
+
+def test_the_eyes_are_not_even_imported_before_the_first_picture(repo):
+    script = """
+import sys
+from processing_hamlearning import HamLearningProcessor
+processor = HamLearningProcessor.from_pretrained(sys.argv[1])
+def eyes_are_imported():
+    return sorted({"modeling_hamlearning_vision", "modeling_faster_rcnn_vg", "timm"} & set(sys.modules))
+processor(text="warm up"), processor(text=["warm", "up"], images=[None, None]), processor.to_dict()
+print(eyes_are_imported())
+print(processor(text="up", images=sys.argv[2])["image_mask"].tolist(), eyes_are_imported())
+"""
+    PICTURES[0].save(repo / "picture.png")
+    finished = subprocess.run(
+        [sys.executable, "-c", script, str(repo), str(repo / "picture.png")],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.splitlines() == [
+        "[]",
+        "[1] ['modeling_faster_rcnn_vg', 'modeling_hamlearning_vision', 'timm']",
+    ]
+
+
+def test_loaded_eyes_are_saved_and_found_wherever_the_folder_goes(seeing, repo, tmp_path):
+    assert sorted(path.name for path in (repo / "vision").iterdir()) == ["config.json", "model.safetensors"]
+    assert json.loads((repo / "processor_config.json").read_text())["vision_source"] == {"subfolder": "vision"}
+    repo.rename(tmp_path / "elsewhere")
+    loaded = HamLearningProcessor.from_pretrained(tmp_path / "elsewhere")
+    assert same(loaded(text=["up"], images=PICTURES[:1]), seeing(text=["up"], images=PICTURES[:1]))
+
+
+def test_saving_leaves_the_eyes_loaded(seeing, eyes, tmp_path):
+    seeing.save_pretrained(tmp_path)
+    assert seeing.vision_model is eyes
+
+
+def test_eyes_that_are_not_loaded_are_found_where_they_were(seeing, repo, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    HamLearningProcessor.from_pretrained("repo").save_pretrained("copy")
+    assert not (tmp_path / "copy" / "vision").exists()
+    (tmp_path / "deep").mkdir()
+    monkeypatch.chdir("deep")
+    again = HamLearningProcessor.from_pretrained("../copy")
+    assert same(again(text=["up"], images=PICTURES[:1]), seeing(text=["up"], images=PICTURES[:1]))
+
+
+def test_a_processor_saved_into_its_own_folder_can_still_be_moved(seeing, repo, tmp_path):
+    HamLearningProcessor.from_pretrained(repo).save_pretrained(repo)
+    repo.rename(tmp_path / "elsewhere")
+    loaded = HamLearningProcessor.from_pretrained(tmp_path / "elsewhere")
+    assert same(loaded(text=["up"], images=PICTURES[:1]), seeing(text=["up"], images=PICTURES[:1]))
+
+
+def test_how_this_machine_reaches_the_hub_is_never_saved(repo, tmp_path):
+    options = {"token": "hf_secret", "cache_dir": str(tmp_path / "cache")}
+    processor = HamLearningProcessor.from_pretrained(repo, **options)
+    assert processor.vision_model is not None
+    processor.save_pretrained(tmp_path / "loaded")
+    HamLearningProcessor.from_pretrained(repo, **options).save_pretrained(tmp_path / "not_loaded")
+    for folder in ("loaded", "not_loaded"):
+        saved = "".join(path.read_text() for path in (tmp_path / folder).rglob("*.json"))
+        assert "vision_source" in saved
+        assert not any(value in saved for value in options.values())
+
+
+def test_what_is_saved_as_json_holds_no_weights(seeing, eyes, monkeypatch):
+    blind = HamLearningProcessor(bert(), **EYES)
+    monkeypatch.setattr(eyes, "__deepcopy__", lambda memo: pytest.fail("copied the weights"), raising=False)
+    assert seeing.to_dict() == blind.to_dict()
+    assert seeing.to_json_string() == blind.to_json_string()
+    assert "HamLearningVisionModel" not in repr(seeing)
+
+
+# ------------------------------------------------------------------------------------------------ pictures, on the Hub
+
+CODE = {
+    "configuration_hamlearning.py",
+    "image_processing_hamlearning.py",
+    "modeling_faster_rcnn_vg.py",
+    "modeling_hamlearning.py",
+    "modeling_hamlearning_vision.py",
+    "processing_hamlearning.py",
+}
+EYES_FILES = {"vision/config.json", "vision/model.safetensors"}
+# A client that has nothing of this project, and of other packages not those in HIDDEN.
+CLIENT = """
+import json, sys
+from importlib.machinery import PathFinder
+class Hiding(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in HIDDEN else super().find_spec(name, path, target)
+sys.meta_path[:] = [
+    Hiding if finder is PathFinder else finder
+    for finder in sys.meta_path
+    if "hamlearning" not in getattr(finder, "__module__", "")
+]
+from transformers import AutoModel, AutoModelForTokenClassification, AutoProcessor
+"""
+
+
+@pytest.fixture
+def on_the_hub(seeing, make_model, tmp_path):
+    """`hub, client, revision`: a Hub with the repo org/model; `client(code, hidden)` is the JSON that code prints."""
+    home, folder = tmp_path / "home", tmp_path / "model"
+    home.mkdir()
+    PICTURES[0].save(home / "picture.png")
+    always(make_model(**EYES), "B-ORG").save_pretrained(folder)
+    seeing.save_pretrained(folder)
+    with HubServer() as hub:
+
+        def client(code, hidden=()):
+            return json.loads(run_client(hub, f"HIDDEN = {set(hidden)}{CLIENT}{code}", home).splitlines()[-1])
+
+        yield hub, client, hub.add_repo("org/model", folder)
+
+
+def vision_requests(hub):
+    return {path for _, path in hub.requests if "/vision/" in path}
+
+
+def test_a_text_needs_neither_the_eyes_nor_their_libraries(on_the_hub):
+    hub, client, _ = on_the_hub
+    assert CODE | EYES_FILES <= set(hub.files("org/model"))
+    code = """
+processor = AutoProcessor.from_pretrained("org/model", trust_remote_code=True)
+model = AutoModelForTokenClassification.from_pretrained("org/model", trust_remote_code=True)
+inputs = processor(text=["Huskies", "up"], images=[None, None])
+entities = processor.post_process_entities(model(**inputs), inputs)
+try:
+    processor(text="up", images="picture.png")
+except ImportError as error:
+    print(json.dumps([[entity["word"] for row in entities for entity in row], str(error)]))
+"""
+    words, error = client(code, hidden=["timm", "torchvision", "PIL"])
+    assert words == ["Huskies", "up"]
+    assert "pip install torchvision timm" in error
+    assert vision_requests(hub) == set()
+
+
+def test_the_first_picture_fetches_the_eyes_of_the_processors_revision(on_the_hub, seeing, tmp_path):
+    hub, client, revision = on_the_hub
+    make_eyes(seed=1).save_pretrained(tmp_path / "model" / "vision")
+    assert hub.add_repo("org/model", tmp_path / "model") != revision
+    code = f"""
+processor = AutoProcessor.from_pretrained(
+    "org/model", trust_remote_code=True, revision={revision!r}, cache_dir="cache"
+)
+model = AutoModelForTokenClassification.from_pretrained("org/model", trust_remote_code=True, revision={revision!r})
+inputs = processor(text=["Huskies", "up"], images=["picture.png", None])
+entities = processor.post_process_entities(model(**inputs), inputs)
+ours = sorted(name for name in sys.modules if name.endswith(("_hamlearning", "_hamlearning_vision", "_vg")))
+print(json.dumps([inputs["image_features"].tolist(), [row[0]["relevance"] for row in entities], ours]))
+"""
+    features, relevances, modules = client(code)
+    assert features == seeing(text=["Huskies", "up"], images=[PICTURES[0], None])["image_features"].tolist()
+    assert len(relevances[0]) == 2 and relevances[1] is None
+    assert len(modules) == len(CODE) and all(name.startswith("transformers_modules.") for name in modules)
+    assert vision_requests(hub) == {f"/org/model/resolve/{revision}/{name}" for name in EYES_FILES}
+    assert list((tmp_path / "home" / "cache").rglob("vision/model.safetensors"))
+
+
+def test_whatever_way_it_is_pushed_its_eyes_come_along(on_the_hub, tmp_path):
+    hub, client, _ = on_the_hub
+    code = f"""
+from huggingface_hub import HfApi
+HfApi().create_repo("org/uploaded")
+revision = HfApi().upload_folder(repo_id="org/uploaded", folder_path={str(tmp_path / "model")!r}).oid
+processor = AutoProcessor.from_pretrained("org/uploaded", trust_remote_code=True)
+processor.save_pretrained("pointer")
+processor(text="up", images="picture.png")
+processor.push_to_hub("org/pushed")
+processor.save_pretrained("saved", push_to_hub=True, repo_id="org/saved")
+print(json.dumps([json.load(open("pointer/processor_config.json"))["vision_source"], revision]))
+"""
+    pointer, revision = client(code)
+    assert pointer == {"pretrained_model_name_or_path": "org/uploaded", "revision": revision, "subfolder": "vision"}
+    for repo in ("org/uploaded", "org/pushed", "org/saved"):
+        files = hub.files(repo)
+        assert CODE | EYES_FILES <= set(files)
+        assert files["vision/model.safetensors"] == hub.files("org/model")["vision/model.safetensors"]
+        assert json.loads(files["processor_config.json"])["vision_source"] == {"subfolder": "vision"}
+
+
+def test_auto_model_loads_the_eyes_alone(on_the_hub, eyes):
+    _, client, _ = on_the_hub
+    code = """
+eyes = AutoModel.from_pretrained("org/model", subfolder="vision", trust_remote_code=True)
+print(json.dumps([type(eyes).__name__, eyes.fingerprint()]))
+"""
+    assert client(code) == ["HamLearningVisionModel", eyes.fingerprint()]
 
 
 # ---------------------------------------------------------------------------------------------------------- collator

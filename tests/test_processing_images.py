@@ -1,4 +1,4 @@
-"""The processor with raw pictures: what the frozen eyes see becomes the network's inputs, and text alone never pays."""
+"""The processor with raw pictures: what the eyes see becomes the network's inputs, and text alone never pays."""
 
 import copy
 import json

@@ -390,26 +390,33 @@ def ten() -> TweetImages:
     return TweetImages(make_tweets(train={f"tweet{n}": encoded(n) for n in range(9)} | {"empty": b""}))
 
 
-def die_before_change(number: int, folder: Path, images: TweetImages, eyes: HamLearningVisionModel) -> None:
-    """Extracts, but is killed just before the file system changes for the `number`-th time."""
+def die_at_change(number: int, folder: Path, images: TweetImages, eyes: HamLearningVisionModel) -> None:
+    """Extracts, but is killed before the `number`-th change of the folder; to open a file empties it, which is one."""
     changes = 0
 
-    def watch(event, args):
+    def change_or_die():
         nonlocal changes
+        changes += 1
+        if changes > number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def watch(event, args):
         if event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "open") and str(folder) in str(args[0]):
-            changes += 1
-            if changes > number:
-                os.kill(os.getpid(), signal.SIGKILL)
+            if event != "open" or args[2] & os.O_CREAT:
+                change_or_die()
+            if event == "open" and args[2] & os.O_CREAT:
+                os.truncate(args[0], 0) if os.path.exists(args[0]) else os.mknod(args[0])
+                change_or_die()
 
     sys.addaudithook(watch)
     extract(images, eyes, folder)
 
 
-def test_a_run_killed_before_any_change_of_a_file_ends_like_an_undisturbed_one(ten, eyes, small_shards, tmp_path):
+def test_a_run_killed_at_any_change_of_its_folder_ends_like_an_undisturbed_one(ten, eyes, small_shards, tmp_path):
     extract(ten, eyes, tmp_path / "undisturbed")
     for number in range(1000):
         folder = tmp_path / str(number)
-        process = run_apart(die_before_change, number, folder, ten, eyes)
+        process = run_apart(die_at_change, number, folder, ten, eyes)
         process.join()
         if process.exitcode == 0:
             break
