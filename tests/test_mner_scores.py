@@ -11,6 +11,8 @@ import pytest
 from seqeval.metrics import classification_report, f1_score, precision_score, recall_score
 from seqeval.scheme import IOB2
 
+from hub_server import HubServer, run_client
+
 
 MODULE = Path(__file__).parents[1] / "mner_scores.py"
 TYPES = ("PER", "LOC", "ORG", "MISC")
@@ -134,3 +136,18 @@ def test_a_tag_of_another_scheme_is_named_with_its_place(metric, tag):
 def test_no_tweet_at_all_is_refused(metric):
     with pytest.raises(ValueError, match="no tweet to score"):
         score(metric, [], [])
+
+
+def test_the_module_loads_from_a_space_of_the_hub(tmp_path):
+    space, home = tmp_path / "space", tmp_path / "home"
+    space.mkdir()
+    home.mkdir()
+    shutil.copy(MODULE, space)
+    code = """
+import evaluate
+tags = [["B-PER", "I-PER", "O"]]
+print(evaluate.load("org/mner_scores").compute(predictions=tags, references=tags)["f1"])
+"""
+    with HubServer() as hub:
+        hub.add_repo("org/mner_scores", space, kind="space")
+        assert run_client(hub, code, home).strip() == "1.0"
