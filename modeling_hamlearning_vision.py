@@ -46,6 +46,7 @@ except ImportError:
 # A thinner picture is stretched to this ratio of its sides: resized to a short side of 224, one of 1 x 5000 pixels
 # would be a million pixels long. Boxes are shares of the picture, so they stay where they are.
 MAX_ASPECT_RATIO = 16
+MAX_STRETCHED = 8192  # pixels of a stretched picture's long side: one of 1 x 1,000,000 must not become 62,500 high
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -125,9 +126,10 @@ def prepare_image(image: Image.Image, config: HamLearningVisionConfig) -> Prepar
     """An RGB picture as the eyes take it. Its size is reported as it came, before a very thin one is stretched."""
     detector = DETECTOR_CLASSES[config.detector]
     resample, size = RESAMPLING[config.interpolation], image.size
-    shortest = math.ceil(max(size) / MAX_ASPECT_RATIO)
-    if min(size) < shortest:
-        image = image.resize([max(side, shortest) for side in size], resample)
+    if min(size) < math.ceil(max(size) / MAX_ASPECT_RATIO):
+        longest = min(max(size), MAX_STRETCHED)
+        shortest = math.ceil(longest / MAX_ASPECT_RATIO)
+        image = image.resize([max(round(side * longest / max(size)), shortest) for side in size], resample)
     whole = None
     if detector.pools_from_backbone:
         scale = 0 if config.fixed_input_size else config.crop_size / min(image.size)

@@ -164,7 +164,8 @@ class VisionArguments:
     )
     extraction_batch_size: int = field(default=8, metadata={"help": "Pictures that are looked at together."})
     extraction_workers: int | None = field(
-        default=None, metadata={"help": "Processes that decode pictures meanwhile. [one a CPU core but one]"}
+        default=None,
+        metadata={"help": "Processes that decode pictures meanwhile. [CPU cores but one, 8 at most]"},
     )
 
 
@@ -373,7 +374,8 @@ def look_at_pictures(
     """The visual feature file of the pictures: in the output folder if asked for, else kept for the next run."""
     workers = vision_args.extraction_workers
     if workers is None:
-        workers = max((os.cpu_count() or 1) // args.world_size - 1, 1)
+        # Each holds its pictures' tensors as open files, of which a process may mostly have 1024.
+        workers = min(max((os.cpu_count() or 1) // args.world_size - 1, 1), 8)
     path = extract_visual_features(
         images,
         eyes.to(args.device),

@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import DatasetDict, Image
+from filelock import FileLock
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
@@ -185,54 +187,59 @@ def extract_visual_features(
     keys = _shard_keys(images, fingerprint, state)
     extraction = hashlib.sha256("".join(keys).encode()).hexdigest()
     folder = Path(folder) / extraction[:16] if is_cache else Path(folder)
-    path, shards = folder / FEATURES_FILE, folder / "shards"
-    if path.is_file():
-        found = read_visual_metadata(path).get("extraction")
-        if found == extraction:
-            if state.is_main_process:
-                shutil.rmtree(shards, ignore_errors=True)  # of a call that was interrupted while it removed them
-            return path
-        raise FileExistsError(
-            f"{path} holds the features of other pictures, or of other eyes: give another folder, or remove it."
-        )
-    shards.mkdir(parents=True, exist_ok=True)
-    metadata = {
-        "image_feature_size": vision_model.image_feature_size,
-        "region_feature_size": vision_model.region_feature_size,
-        "class_names": vision_model.config.class_names,
-        # Without the folder that the eyes lay in: the same eyes write the same bytes, whoever has them.
-        "vision_config": _lasting(json.loads(vision_model.config.to_json_string(use_diff=False))),
-        "vision_sha256": fingerprint,
-    }
-    mine = list(range(state.process_index, len(keys), state.num_processes))
-    todo = [shard for shard in mine if not _done_file(shards, shard, keys).is_file()]
-    with tqdm(
-        total=sum(len(_places(shard, images)) for shard in mine),
-        initial=sum(len(_places(shard, images)) for shard in mine if shard not in todo),
-        desc="extracting",
-        unit="picture",
-        disable=not (show_progress and state.is_main_process),
-    ) as progress:
-        loader = _loader(images, vision_model.config, todo, batch_size, num_workers)
-        for shard in todo:
-            rows, skipped = [], {}
-            for places in _batches(shard, images, batch_size):
-                batch = next(loader)
-                pictures = [None if isinstance(picture, str) else picture for picture in batch]
-                for place, picture, row in zip(places, batch, vision_model.extract(pictures), strict=True):
-                    if row is not None:
-                        rows.append({"id": images.ids[place]} | row)
-                    else:
-                        skipped[images.ids[place]] = picture
-                progress.update(len(places))
-            if rows:
-                write_visual_features(_shard_file(shards, shard, keys), rows, metadata)
-            _write_json(_done_file(shards, shard, keys), skipped)
-    state.wait_for_everyone()
-    if state.is_main_process:
-        _join(images, shards, keys, path, metadata | {"extraction": extraction})
-    state.wait_for_everyone()
-    return path
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Runs of three seeds that start together take turns: the second finds what the first has written.
+    takes_turns = is_cache and state.is_main_process
+    with FileLock(folder.with_suffix(".lock")) if takes_turns else nullcontext():
+        state.wait_for_everyone()
+        path, shards = folder / FEATURES_FILE, folder / "shards"
+        if path.is_file():
+            found = read_visual_metadata(path).get("extraction")
+            if found == extraction:
+                if state.is_main_process:
+                    shutil.rmtree(shards, ignore_errors=True)  # of a call that was interrupted while it removed them
+                return path
+            raise FileExistsError(
+                f"{path} holds the features of other pictures, or of other eyes: give another folder, or remove it."
+            )
+        shards.mkdir(parents=True, exist_ok=True)
+        metadata = {
+            "image_feature_size": vision_model.image_feature_size,
+            "region_feature_size": vision_model.region_feature_size,
+            "class_names": vision_model.config.class_names,
+            # Without the folder that the eyes lay in: the same eyes write the same bytes, whoever has them.
+            "vision_config": _lasting(json.loads(vision_model.config.to_json_string(use_diff=False))),
+            "vision_sha256": fingerprint,
+        }
+        mine = list(range(state.process_index, len(keys), state.num_processes))
+        todo = [shard for shard in mine if not _done_file(shards, shard, keys).is_file()]
+        with tqdm(
+            total=sum(len(_places(shard, images)) for shard in mine),
+            initial=sum(len(_places(shard, images)) for shard in mine if shard not in todo),
+            desc="extracting",
+            unit="picture",
+            disable=not (show_progress and state.is_main_process),
+        ) as progress:
+            loader = _loader(images, vision_model.config, todo, batch_size, num_workers)
+            for shard in todo:
+                rows, skipped = [], {}
+                for places in _batches(shard, images, batch_size):
+                    batch = next(loader)
+                    pictures = [None if isinstance(picture, str) else picture for picture in batch]
+                    for place, picture, row in zip(places, batch, vision_model.extract(pictures), strict=True):
+                        if row is not None:
+                            rows.append({"id": images.ids[place]} | row)
+                        else:
+                            skipped[images.ids[place]] = picture
+                    progress.update(len(places))
+                if rows:
+                    write_visual_features(_shard_file(shards, shard, keys), rows, metadata)
+                _write_json(_done_file(shards, shard, keys), skipped)
+        state.wait_for_everyone()
+        if state.is_main_process:
+            _join(images, shards, keys, path, metadata | {"extraction": extraction})
+        state.wait_for_everyone()
+        return path
 
 
 def _shard_keys(images: TweetImages, fingerprint: str, state: PartialState) -> list[str]:

@@ -1035,3 +1035,9 @@ def test_regions_of_every_detector_can_be_drawn(eyes):
 def test_a_picture_that_cannot_be_read_is_not_drawn():
     with pytest.raises(ImageError, match="gone.jpg"):
         draw_regions("gone.jpg", a_row(BOXES))
+
+
+def test_a_picture_a_million_times_longer_than_high_stays_small():
+    prepared = prepare_image(picture(1_000_000, 1), HamLearningVisionConfig(detector="grid"))
+    assert prepared.size == (1_000_000, 1)
+    assert prepared.whole.shape == (3, 224, 224 * 16)

@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -898,3 +899,9 @@ def test_two_processes_extract_and_train(world, eyes, tmp_path):
     assert results_of(tmp_path / "out")["training"]["world_size"] == 2
     assert results_of(tmp_path / "out")["vision"]["pictures"] == 36
     assert HamLearningVisionModel.from_pretrained(tmp_path / "out/vision").fingerprint() == eyes.fingerprint()
+
+
+def test_runs_that_share_a_cache_and_start_together_get_one_file(ten, eyes, small_shards, tmp_path):
+    with ThreadPoolExecutor() as pool:
+        paths = list(pool.map(lambda _: extract(ten, eyes, tmp_path, is_cache=True), range(3)))
+    assert len(set(paths)) == 1 and paths[0].is_file()
