@@ -96,6 +96,7 @@ def main() -> None:
     parser.add_argument("--time", type=Path, help=argparse.SUPPRESS)  # one process of `process_seconds`
     options = parser.parse_args()
 
+    PartialState(cpu=not torch.accelerator.is_available())  # without `cpu` it sees one process alone on a CPU
     torch.manual_seed(options.seed)
     eyes = HamLearningVisionModel(HamLearningVisionConfig(detector=options.detector))
     if options.time is not None:
