@@ -638,7 +638,6 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         raise ValueError("Nothing to do: give --do_train, --do_eval, --do_predict or --do_extract.")
     if is_main:
         check_output_dir(args)
-    set_seed(args.seed)
     # A model folder is loaded with this code, never with the code that it carries.
     AutoConfig.register("hamlearning", HamLearningConfig, exist_ok=True)
 
@@ -648,6 +647,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     features_file, eyes = find_visual_features(tweets, model_args, data_args, vision_args, args)
     if not wants_model:
         return {}
+    set_seed(args.seed)  # behind the eyes, which draw random numbers too where they are new
     tweets = DatasetDict(
         {split: dataset.remove_columns({"image"} & set(dataset.column_names)) for split, dataset in tweets.items()}
     )
