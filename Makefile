@@ -5,7 +5,7 @@ SAMPLE := datasets/sample/generated
 
 .PHONY: demo test test-all lint clean
 
-demo: $(VENV)/installed $(SAMPLE)  ## look at the sample's pictures, train on them, print scores and a predicted tweet
+demo: $(VENV)/installed $(SAMPLE) $(SAMPLE)/backbone  ## look at the sample's pictures, train on them, print scores and a predicted tweet
 	rm -rf outputs/demo
 	$(BIN)/python run_mner.py configs/sample.yaml --output_dir outputs/demo
 
@@ -25,6 +25,8 @@ clean:  ## all that was installed, generated or cached; trained models in output
 
 $(SAMPLE): | $(VENV)/installed
 	$(BIN)/python datasets/sample/make_sample.py
+
+$(SAMPLE)/backbone: | $(SAMPLE)
 	$(BIN)/python datasets/sample/make_eyes.py
 
 # The stamps are newer than pyproject.toml exactly when what it asks for is installed.

@@ -12,6 +12,11 @@ AUTO_MAP = {
     "AutoModelForTokenClassification": "modeling_hamlearning.HamLearningForTokenClassification",
     "AutoProcessor": "processing_hamlearning.HamLearningProcessor",
 }
+VISION_AUTO_MAP = {
+    "AutoConfig": "configuration_hamlearning.HamLearningVisionConfig",
+    "AutoModel": "modeling_hamlearning_vision.HamLearningVisionModel",
+}
+DETECTORS = ("faster_rcnn_vg", "mask_rcnn_coco", "object_detection", "grid")
 # The tags of the public tweets, in the order of the ids.
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG", "B-MISC", "I-MISC")
 
@@ -134,13 +139,6 @@ class HamLearningConfig(PreTrainedConfig):
         return tuple(view for view, is_on in switches.items() if is_on)
 
 
-VISION_AUTO_MAP = {
-    "AutoConfig": "configuration_hamlearning.HamLearningVisionConfig",
-    "AutoModel": "modeling_hamlearning_vision.HamLearningVisionModel",
-}
-DETECTORS = ("faster_rcnn_vg", "mask_rcnn_coco", "object_detection", "grid")
-
-
 @strict
 class HamLearningVisionConfig(PreTrainedConfig):
     r"""The frozen eyes: a global backbone and a region detector.
@@ -204,8 +202,8 @@ class HamLearningVisionConfig(PreTrainedConfig):
             raise ValueError(f"detector={self.detector!r}: must be one of {', '.join(DETECTORS)}.")
         if (self.detector == "object_detection") != (self.detector_config is not None):
             raise ValueError(
-                f"detector={self.detector!r} with detector_config={self.detector_config!r}: `object_detection` needs "
-                "its model's configuration, no other detector takes one."
+                f"detector={self.detector!r} {'without' if self.detector_config is None else 'with'} detector_config: "
+                "`object_detection` needs its model's configuration, no other detector takes one."
             )
         if self.interpolation not in ("bilinear", "bicubic"):
             raise ValueError(f"interpolation={self.interpolation!r}: must be 'bilinear' or 'bicubic'.")
@@ -231,9 +229,7 @@ class HamLearningVisionConfig(PreTrainedConfig):
         if self.detector == "object_detection":
             names = self.detector_config.id2label
             return [names.get(index, f"object {index}") for index in range(max(names) + 1)]
-        count = self.detector_settings.get(
-            "num_classes", {"faster_rcnn_vg": 1600, "mask_rcnn_coco": 91}[self.detector]
-        )
+        count = 91 if self.detector == "mask_rcnn_coco" else self.detector_settings.get("num_classes", 1600)
         return [f"object {index}" for index in range(count)]
 
 

@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,14 +32,26 @@ except ImportError as error:
 try:
     from .configuration_hamlearning import HamLearningVisionConfig
     from .image_processing_hamlearning import ImageError, read_image
-    from .modeling_faster_rcnn_vg import FasterRCNNVG, FasterRCNNVGSettings, load_published_checkpoint, preprocess
+    from .modeling_faster_rcnn_vg import (
+        PUBLISHED_WEIGHTS,
+        FasterRCNNVG,
+        FasterRCNNVGSettings,
+        load_published_checkpoint,
+        preprocess,
+    )
     from .modeling_hamlearning import SPATIAL_RELATIONS, spatial_relations
 except ImportError:
     if __package__:
         raise
     from configuration_hamlearning import HamLearningVisionConfig
     from image_processing_hamlearning import ImageError, read_image
-    from modeling_faster_rcnn_vg import FasterRCNNVG, FasterRCNNVGSettings, load_published_checkpoint, preprocess
+    from modeling_faster_rcnn_vg import (
+        PUBLISHED_WEIGHTS,
+        FasterRCNNVG,
+        FasterRCNNVGSettings,
+        load_published_checkpoint,
+        preprocess,
+    )
     from modeling_hamlearning import SPATIAL_RELATIONS, spatial_relations
 
 
@@ -47,6 +59,7 @@ except ImportError:
 # would be a million pixels long. Boxes are shares of the picture, so they stay where they are.
 MAX_ASPECT_RATIO = 16
 MAX_STRETCHED = 8192  # pixels of a stretched picture's long side: one of 1 x 1,000,000 must not become 62,500 high
+NUM_COCO_CLASSES = 91  # of torchvision's Mask R-CNN: background, 80 names and ten gaps
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -177,10 +190,6 @@ class FasterRCNNVGDetector(FasterRCNNVG):
         super().__init__(FasterRCNNVGSettings(**config.detector_settings))
         self.feature_size = 8 * self.settings.res2_channels
 
-    def load_published_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
-        """Takes what `load_published_checkpoint` has checked."""
-        self.load_state_dict(weights, strict=False)  # counters of batches may be missing
-
     @staticmethod
     def prepare(image: Image.Image, config: HamLearningVisionConfig) -> torch.Tensor:
         """Float pixels (3, h', w')."""
@@ -200,15 +209,9 @@ class MaskRCNNDetector(nn.Module):
 
     def __init__(self, config: HamLearningVisionConfig):
         super().__init__()
-        self.model = maskrcnn_resnet50_fpn_v2(
-            weights=None, weights_backbone=None, num_classes=config.detector_settings.get("num_classes", 91)
-        )
+        self.model = maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None, num_classes=NUM_COCO_CLASSES)
         self.model.roi_heads.mask_roi_pool = None  # so that no mask is computed: nobody asks for it
         del self.model.roi_heads.mask_head, self.model.roi_heads.mask_predictor
-
-    def load_published_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
-        """Takes torchvision's own file, masks aside."""
-        self.model.load_state_dict({name: tensor for name, tensor in weights.items() if ".mask_" not in name})
 
     @staticmethod
     def prepare(image: Image.Image, config: HamLearningVisionConfig) -> torch.Tensor:
@@ -352,15 +355,15 @@ class HamLearningVisionModel(PreTrainedModel):
         fields |= _backbone_fields(getattr(backbone.config, "pretrained_cfg", None) or {})
         weights = None
         if detector == "faster_rcnn_vg":
-            name = detector_name_or_path or "unc-nlp/frcnn-vg-finetuned"
-            settings, weights = load_published_checkpoint(name)
-            fields["detector_settings"] = asdict(settings)
+            settings, weights = load_published_checkpoint(detector_name_or_path or PUBLISHED_WEIGHTS)
+            fields["detector_settings"] = settings.to_dict()
         elif detector == "mask_rcnn_coco":
             weights, fields["class_names"] = _mask_rcnn_weights(detector_name_or_path or "COCO_V1")
         elif detector == "object_detection":
             if detector_name_or_path is None:
                 raise ValueError("detector='object_detection' needs detector_name_or_path, a model folder or Hub id.")
             object_detector = AutoModelForObjectDetection.from_pretrained(detector_name_or_path, dtype=torch.float32)
+            weights = {f"model.{name}": tensor for name, tensor in object_detector.state_dict().items()}
             fields["detector_config"] = object_detector.config
             fields["detector_settings"] = json.loads(
                 AutoImageProcessor.from_pretrained(detector_name_or_path).to_json_string()
@@ -368,13 +371,14 @@ class HamLearningVisionModel(PreTrainedModel):
         elif detector == "grid" and detector_name_or_path is not None:
             raise ValueError(f"detector_name_or_path={detector_name_or_path!r}: detector={detector!r} takes none.")
         config = HamLearningVisionConfig(**fields | config_kwargs)
+        for part in (config.global_backbone_config, config.detector_config):
+            if part is not None and Path(part.name_or_path).is_dir():
+                part.name_or_path = ""  # a Hub id tells others where the weights come from, a folder of ours does not
         if class_names_file is not None:
             config.class_names = read_class_names(class_names_file, len(config.class_names))
         model = cls(config, backbone)
         if weights is not None:
-            model.detector.load_published_weights(weights)
-        if detector == "object_detection":
-            model.detector.model = object_detector
+            model.detector.load_state_dict(weights)
         return model.requires_grad_(False)
 
     @property
@@ -389,7 +393,7 @@ class HamLearningVisionModel(PreTrainedModel):
 
     def fingerprint(self) -> str:
         """SHA-256 of the weights and of every setting: eyes with the same fingerprint see the same."""
-        settings = _lasting(json.loads(self.config.to_json_string(use_diff=False)))
+        settings = lasting_settings(json.loads(self.config.to_json_string(use_diff=False)))
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         for name, tensor in sorted(self.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -507,11 +511,11 @@ class HamLearningVisionModel(PreTrainedModel):
         return HamLearningVisionOutput(**{name: tensor.to(self.device) for name, tensor in output.items()})
 
 
-def _lasting(settings: Any) -> Any:
-    """Settings without those that a round trip through a file changes."""
+def lasting_settings(settings: Any) -> Any:
+    """Settings without what depends on the folder they lie in: the same eyes have the same ones everywhere."""
     passing = {"_name_or_path", "architectures", "dtype", "transformers_version", "auto_map"}
     if isinstance(settings, dict):
-        return {name: _lasting(value) for name, value in settings.items() if name not in passing}
+        return {name: lasting_settings(value) for name, value in settings.items() if name not in passing}
     return settings
 
 
@@ -539,18 +543,19 @@ def _backbone_fields(pretrained_cfg: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _mask_rcnn_weights(name_or_path: str) -> tuple[dict[str, torch.Tensor], list[str] | None]:
-    """State dict and class names of torchvision's Mask R-CNN, by the weights' enum or from a file."""
-    names = MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1.meta["categories"]
+def _mask_rcnn_weights(name_or_path: str) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """State dict of `MaskRCNNDetector`, and the class names, by torchvision's enum of weights or from a file."""
+    published = MaskRCNN_ResNet50_FPN_V2_Weights.__members__
     if Path(name_or_path).is_file():
-        return torch.load(name_or_path, map_location="cpu", weights_only=True), names
-    if name_or_path not in MaskRCNN_ResNet50_FPN_V2_Weights.__members__:
+        weights = torch.load(name_or_path, map_location="cpu", weights_only=True)
+    elif name_or_path in published:
+        weights = published[name_or_path].get_state_dict(check_hash=True)
+    else:
         raise ValueError(
-            f"detector_name_or_path={name_or_path!r} is neither a file nor one of "
-            f"{', '.join(MaskRCNN_ResNet50_FPN_V2_Weights.__members__)}."
+            f"detector_name_or_path={name_or_path!r} is neither a file nor one of {', '.join(published)}."
         )
-    weights = MaskRCNN_ResNet50_FPN_V2_Weights[name_or_path]
-    return weights.get_state_dict(check_hash=True), weights.meta["categories"]
+    weights = {f"model.{name}": tensor for name, tensor in weights.items() if ".mask_" not in name}
+    return weights, MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1.meta["categories"]
 
 
 def _to_device(inputs: Any, device: torch.device) -> Any:

@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 
 from data_hamlearning import VisualFeatures, read_visual_metadata, write_visual_features
 from image_processing_hamlearning import ImageError, read_image
-from modeling_hamlearning_vision import HamLearningVisionModel, PreparedImage, _lasting, prepare_image
+from modeling_hamlearning_vision import HamLearningVisionModel, PreparedImage, lasting_settings, prepare_image
 
 
 SHARD_SIZE = 64  # with a slow detector, half an hour on two CPU cores: no more is lost when the work is killed
@@ -188,7 +188,7 @@ def extract_visual_features(
     extraction = hashlib.sha256("".join(keys).encode()).hexdigest()
     folder = Path(folder) / extraction[:16] if is_cache else Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # Runs of three seeds that start together take turns: the second finds what the first has written.
+    # Runs that start together on one cache take turns: the second finds what the first has written.
     takes_turns = is_cache and state.is_main_process
     with FileLock(folder.with_suffix(".lock")) if takes_turns else nullcontext():
         state.wait_for_everyone()
@@ -207,8 +207,7 @@ def extract_visual_features(
             "image_feature_size": vision_model.image_feature_size,
             "region_feature_size": vision_model.region_feature_size,
             "class_names": vision_model.config.class_names,
-            # Without the folder that the eyes lay in: the same eyes write the same bytes, whoever has them.
-            "vision_config": _lasting(json.loads(vision_model.config.to_json_string(use_diff=False))),
+            "vision_config": lasting_settings(json.loads(vision_model.config.to_json_string(use_diff=False))),
             "vision_sha256": fingerprint,
         }
         mine = list(range(state.process_index, len(keys), state.num_processes))

@@ -64,22 +64,21 @@ def bare_seconds(eyes: HamLearningVisionModel, prepared) -> float:
     return time.perf_counter() - start
 
 
-def extraction_seconds(eyes: HamLearningVisionModel, images: TweetImages) -> float:
-    """The whole way from files to a file; all processes of the run together."""
-    state = PartialState()
-    folder = Path(os.environ.get("EXTRACTION_FOLDER") or tempfile.mkdtemp())
-    state.wait_for_everyone()
-    start = time.perf_counter()
-    extract_visual_features(images, eyes, folder / str(time.time_ns()) if state.num_processes == 1 else folder, BATCH)
-    return time.perf_counter() - start
+def extraction_seconds(eyes: HamLearningVisionModel, images: TweetImages, folder: Path | None = None) -> float:
+    """The whole way from files to a file; all processes of the run together, into the same `folder`."""
+    with tempfile.TemporaryDirectory() as own_folder:
+        PartialState().wait_for_everyone()
+        start = time.perf_counter()
+        extract_visual_features(images, eyes, folder or own_folder, BATCH)
+        return time.perf_counter() - start
 
 
 def process_seconds(options: argparse.Namespace, pictures: Path, processes: int, threads: int) -> float:
     """`extraction_seconds` in a run of its own."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        command += [__file__, "--detector", options.detector, "--time", str(pictures)]
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "EXTRACTION_FOLDER": folder}
+        command += [__file__, "--detector", options.detector, "--extract", str(pictures), folder]
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         run = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     return float(run.stdout.split()[-1])
 
@@ -93,15 +92,15 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1, help="compare so many processes with one")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", help="also write the figures here")
-    parser.add_argument("--time", type=Path, help=argparse.SUPPRESS)  # one process of `process_seconds`
+    parser.add_argument("--extract", nargs=2, type=Path, help=argparse.SUPPRESS)  # a process of `process_seconds`
     options = parser.parse_args()
 
     PartialState(cpu=not torch.accelerator.is_available())  # without `cpu` it sees one process alone on a CPU
     torch.manual_seed(options.seed)
     eyes = HamLearningVisionModel(HamLearningVisionConfig(detector=options.detector))
-    if options.time is not None:
-        images = tweet_images(options.time)
-        seconds = extraction_seconds(eyes, images)
+    if options.extract is not None:
+        pictures, target = options.extract
+        seconds = extraction_seconds(eyes, tweet_images(pictures), target)
         if PartialState().is_main_process:
             print(seconds)
         return

@@ -593,6 +593,12 @@ def test_a_grid_has_one_class(grid_eyes):
     assert (grid_eyes(PICTURES[0]).region_class_ids == 0).all()
 
 
+@pytest.mark.parametrize("kind", ["rt_detr", "grid"])
+def test_the_folders_that_the_parts_came_from_are_not_saved(kind, pretrained, tmp_path):
+    make_eyes(kind, pretrained).save_pretrained(tmp_path)
+    assert str(pretrained("backbone").parent) not in (tmp_path / "config.json").read_text()
+
+
 def test_mask_rcnn_has_the_names_of_coco(pretrained):
     names = make_eyes("mask_rcnn_coco", pretrained).config.class_names
     assert (len(names), names[1], names[90]) == (91, "person", "toothbrush")

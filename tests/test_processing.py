@@ -897,6 +897,23 @@ print(processor(text="up", images=sys.argv[2])["image_mask"].tolist(), eyes_are_
     ]
 
 
+def test_the_eyes_load_once_when_the_first_picture_comes(repo, monkeypatch):
+    loads = []
+    load = HamLearningVisionModel.from_pretrained.__func__
+
+    def counted(cls, *args, **kwargs):
+        loads.append(kwargs)
+        return load(cls, *args, **kwargs)
+
+    monkeypatch.setattr(HamLearningVisionModel, "from_pretrained", classmethod(counted))
+    processor = HamLearningProcessor.from_pretrained(repo)
+    processor(text="up", images=None)
+    assert not loads
+    for _ in range(2):
+        processor(text="up", images=PICTURES[0])
+    assert loads == [{"pretrained_model_name_or_path": str(repo), "subfolder": "vision"}]
+
+
 def test_loaded_eyes_are_saved_and_found_wherever_the_folder_goes(seeing, repo, tmp_path):
     assert sorted(path.name for path in (repo / "vision").iterdir()) == ["config.json", "model.safetensors"]
     assert json.loads((repo / "processor_config.json").read_text())["vision_source"] == {"subfolder": "vision"}

