@@ -1,5 +1,7 @@
 """Configuration of HamLearning: hierarchical aligned multimodal learning for named entity recognition."""
 
+import copy
+
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
@@ -11,6 +13,14 @@ AUTO_MAP = {
     "AutoModel": "modeling_hamlearning.HamLearningModel",
     "AutoModelForTokenClassification": "modeling_hamlearning.HamLearningForTokenClassification",
     "AutoProcessor": "processing_hamlearning.HamLearningProcessor",
+}
+# One entry that bears a built-in task's name serves `pipeline(model=...)` and `pipeline("token-classification", ...)`.
+CUSTOM_PIPELINES = {
+    "token-classification": {
+        "impl": "pipeline_hamlearning.HamLearningPipeline",
+        "pt": ["AutoModelForTokenClassification"],
+        "type": "text",
+    }
 }
 VISION_AUTO_MAP = {
     "AutoConfig": "configuration_hamlearning.HamLearningVisionConfig",
@@ -97,6 +107,7 @@ class HamLearningConfig(PreTrainedConfig):
             self.label2id = {tag: index for index, tag in self.id2label.items()}
         # Always this repo's own code: a loaded config may carry a prefix that points to where it came from.
         self.auto_map = dict(AUTO_MAP)
+        self.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)  # `pipeline` puts classes into it
         minima = {
             "num_text_layers": 0,
             "num_semantic_layers": 1,
@@ -119,6 +130,10 @@ class HamLearningConfig(PreTrainedConfig):
                 "use_semantic_encoder=False with use_spatial_encoder=False leaves no view of the picture: "
                 "keep one of them, or set use_vision=False for a model of text alone."
             )
+
+    def to_dict(self) -> dict:
+        """What `config.json` holds."""
+        return super().to_dict() | {"custom_pipelines": copy.deepcopy(CUSTOM_PIPELINES)}
 
     @property
     def hidden_size(self) -> int:
@@ -165,6 +180,8 @@ class HamLearningVisionConfig(PreTrainedConfig):
         detector_config: of `object_detection`: its model's configuration.
         detector_settings: of `faster_rcnn_vg`: fields of `FasterRCNNVGSettings`; of `object_detection`: its image
             processor; of `grid`: `rows` and `columns`.
+        detector_weights: where the detector's weights came from, a Hub id or torchvision's name; None for a file, a
+            folder or random ones. (The backbone's origin is `global_backbone_config.name_or_path`.)
         class_names: a name for each class id of the detector.
         max_regions: most regions of a picture, best score first.
         **kwargs: of `PreTrainedConfig`.
@@ -191,6 +208,7 @@ class HamLearningVisionConfig(PreTrainedConfig):
     detector: str = "faster_rcnn_vg"
     detector_config: dict | PreTrainedConfig | None = None
     detector_settings: dict | None = None
+    detector_weights: str | None = None
     class_names: list[str] | None = None
     max_regions: int = 15
 

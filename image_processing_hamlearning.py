@@ -6,11 +6,13 @@ import io
 import os
 import re
 import stat
+import time
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+from huggingface_hub.utils import httpx
 
 
 try:
@@ -53,6 +55,8 @@ TURNS = {  # EXIF orientation to what undoes it
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+MAX_DOWNLOAD = 32 * 2**20  # bytes of a picture behind a URL
+DOWNLOAD_SECONDS = 20.0  # for the whole of it
 URL = re.compile(r"\s*[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 SVG = re.compile(rb"(\xef\xbb\xbf)?\s*(<(\?xml|!--|!doctype svg).*)?<svg\b", re.IGNORECASE | re.DOTALL)
 HEAD = 1024  # bytes of a file that show what it is
@@ -126,6 +130,35 @@ def read_image(image: Any, max_pixels: int = MAX_PIXELS) -> Image.Image:
     raise ImageError(
         f"{type(image).__name__} is no picture: give a path, bytes, base64 text, a PIL image, an array or a tensor."
     )
+
+
+def download(url: str, max_bytes: int = MAX_DOWNLOAD, seconds: float = DOWNLOAD_SECONDS) -> bytes:
+    """The bytes of the picture behind a URL of http or https.
+
+    Args:
+        url: the address.
+        max_bytes: most bytes.
+        seconds: most time for the whole of it.
+
+    Raises:
+        ImageError: it does not come, not in time, or is too large.
+    """
+    name = f"{url:.200}"
+    deadline = time.monotonic() + seconds
+    data = bytearray()
+    try:
+        with httpx.stream("GET", url.strip(), follow_redirects=True, timeout=seconds) as response:
+            response.raise_for_status()
+            for chunk in response.iter_bytes():
+                data += chunk
+                if len(data) > max_bytes:
+                    raise ImageError(f"{name} has more than {max_bytes} bytes: give a smaller picture.")
+                if time.monotonic() > deadline:
+                    raise ImageError(f"{name} did not come within {seconds:g} seconds: try again later.")
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"{name} cannot be downloaded ({reason}): check the address.") from error
+    return bytes(data)
 
 
 def _read_text(text: str, max_pixels: int) -> Image.Image:
@@ -317,4 +350,4 @@ def _read_array(array: np.ndarray, name: str, max_pixels: int) -> Image.Image:
     return _to_rgb(Image.fromarray(np.ascontiguousarray(array, np.uint8)), name, max_pixels)
 
 
-__all__ = ["MAX_PIXELS", "ImageError", "read_image"]
+__all__ = ["MAX_PIXELS", "URL", "ImageError", "download", "read_image"]

@@ -5,6 +5,7 @@ Letters in shapes: B tweets, S sub-tokens, W words, N regions, d hidden size, T 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -600,6 +601,8 @@ class HamLearningPreTrainedModel(PreTrainedModel):
             **config_kwargs: fields of `HamLearningConfig`, among them its switches, `num_labels` and `id2label`.
         """
         text_model = AutoModel.from_pretrained(text_model_name_or_path, dtype=dtype)
+        if Path(text_model_name_or_path).is_dir():
+            text_model.config.name_or_path = ""  # nobody else has this folder
         attn_implementation = text_model.config._attn_implementation
         config = HamLearningConfig(text_config=text_model.config, **config_kwargs)
         text_model.config._attn_implementation = attn_implementation  # a config made of another resets this in both

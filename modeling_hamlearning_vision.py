@@ -355,10 +355,12 @@ class HamLearningVisionModel(PreTrainedModel):
         fields |= _backbone_fields(getattr(backbone.config, "pretrained_cfg", None) or {})
         weights = None
         if detector == "faster_rcnn_vg":
-            settings, weights = load_published_checkpoint(detector_name_or_path or PUBLISHED_WEIGHTS)
+            detector_name_or_path = detector_name_or_path or PUBLISHED_WEIGHTS
+            settings, weights = load_published_checkpoint(detector_name_or_path)
             fields["detector_settings"] = settings.to_dict()
         elif detector == "mask_rcnn_coco":
-            weights, fields["class_names"] = _mask_rcnn_weights(detector_name_or_path or "COCO_V1")
+            detector_name_or_path = detector_name_or_path or "COCO_V1"
+            weights, fields["class_names"] = _mask_rcnn_weights(detector_name_or_path)
         elif detector == "object_detection":
             if detector_name_or_path is None:
                 raise ValueError("detector='object_detection' needs detector_name_or_path, a model folder or Hub id.")
@@ -370,6 +372,11 @@ class HamLearningVisionModel(PreTrainedModel):
             )
         elif detector == "grid" and detector_name_or_path is not None:
             raise ValueError(f"detector_name_or_path={detector_name_or_path!r}: detector={detector!r} takes none.")
+        if detector_name_or_path is not None and not Path(detector_name_or_path).exists():
+            is_torchvision = detector == "mask_rcnn_coco"
+            fields["detector_weights"] = (
+                f"torchvision, {detector_name_or_path}" if is_torchvision else detector_name_or_path
+            )
         config = HamLearningVisionConfig(**fields | config_kwargs)
         for part in (config.global_backbone_config, config.detector_config):
             if part is not None and Path(part.name_or_path).is_dir():
@@ -433,16 +440,19 @@ class HamLearningVisionModel(PreTrainedModel):
         )
         return [None if image is None else next(rows) for image in images]
 
-    def extract_images(self, images: Sequence[Any], first: int = 0) -> list[dict[str, np.ndarray] | None]:
-        """`extract` of pictures as users have them; `first` is the place of the first one in the user's list.
+    def extract_images(
+        self, images: Sequence[Any], first: int = 0, max_pixels: int | None = None
+    ) -> list[dict[str, np.ndarray] | None]:
+        """`extract` of pictures as users have them, of at most `max_pixels`; `first` is the first one's place.
 
         Raises:
             ImageError: a picture cannot be read; the message names its place in the list.
         """
+        limit = {} if max_pixels is None else {"max_pixels": max_pixels}
         prepared = []
         for index, image in enumerate(images, start=first):
             try:
-                prepared.append(None if image is None else prepare_image(read_image(image), self.config))
+                prepared.append(None if image is None else prepare_image(read_image(image, **limit), self.config))
             except ImageError as error:
                 raise ImageError(f"images: picture {index}: {error}") from None
         return self.extract(prepared)
@@ -513,7 +523,7 @@ class HamLearningVisionModel(PreTrainedModel):
 
 def lasting_settings(settings: Any) -> Any:
     """Settings without what depends on the folder they lie in: the same eyes have the same ones everywhere."""
-    passing = {"_name_or_path", "architectures", "dtype", "transformers_version", "auto_map"}
+    passing = {"_name_or_path", "architectures", "auto_map", "detector_weights", "dtype", "transformers_version"}
     if isinstance(settings, dict):
         return {name: lasting_settings(value) for name, value in settings.items() if name not in passing}
     return settings

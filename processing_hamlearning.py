@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from transformers import BatchFeature, ProcessorMixin
+from transformers.dynamic_module_utils import custom_object_save
 
 
 try:
@@ -166,7 +167,7 @@ class HamLearningProcessor(ProcessorMixin):
         return processor
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs):
-        """Saves the processor, and the eyes into its subfolder `vision/` if they are loaded.
+        """Saves the processor, the code that serves the model, and the eyes into `vision/` if they are loaded.
 
         Eyes that are not loaded are not copied: the saved processor finds them where this one does. With
         `push_to_hub` it all goes to the Hub too; `kwargs` are `repo_id` and what `push_to_hub` takes.
@@ -183,9 +184,24 @@ class HamLearningProcessor(ProcessorMixin):
         saved = copy.copy(self)
         saved.vision_source, saved._vision_model = source, None
         files = super(HamLearningProcessor, saved).save_pretrained(save_directory)
+        self._save_serving_code(save_directory)
         if push_to_hub:  # not by the base class: it would leave out the eyes, which it did not write
             self.push_to_hub(kwargs.pop("repo_id", os.path.basename(os.path.abspath(save_directory))), **kwargs)
         return files
+
+    @staticmethod
+    def _save_serving_code(save_directory: str | os.PathLike):
+        """Copies pipeline and endpoint handler, which no other file of a repo imports."""
+        try:
+            from .handler import EndpointHandler
+            from .pipeline_hamlearning import HamLearningPipeline
+        except ImportError:
+            if __package__:
+                raise
+            from handler import EndpointHandler
+            from pipeline_hamlearning import HamLearningPipeline
+        for served in (EndpointHandler, HamLearningPipeline):
+            custom_object_save(served, save_directory)
 
     def to_dict(self) -> dict[str, Any]:
         """What `processor_config.json` holds: everything but the weights of the eyes."""
@@ -310,7 +326,11 @@ class HamLearningProcessor(ProcessorMixin):
         return inputs
 
     def extract_visual_features(
-        self, images: Sequence[Any], batch_size: int = 8, device: str | torch.device | None = None
+        self,
+        images: Sequence[Any],
+        batch_size: int = 8,
+        device: str | torch.device | None = None,
+        max_pixels: int | None = None,
     ) -> list[dict[str, np.ndarray] | None]:
         """What the frozen eyes see: a row of a visual feature file (without its id) a picture.
 
@@ -325,6 +345,7 @@ class HamLearningProcessor(ProcessorMixin):
             images: pictures, None for no picture.
             batch_size: pictures that are in memory at a time.
             device: see `__call__`.
+            max_pixels: most pixels of a picture; the limit of `read_image` if None.
 
         Raises:
             ValueError: this processor has no eyes.
@@ -336,7 +357,7 @@ class HamLearningProcessor(ProcessorMixin):
             self.vision_model.to(device)
         rows = []
         for first in range(0, len(images), batch_size):
-            rows += self.vision_model.extract_images(images[first : first + batch_size], first)
+            rows += self.vision_model.extract_images(images[first : first + batch_size], first, max_pixels)
         return rows
 
     def post_process_entities(self, outputs, inputs: BatchFeature) -> list[list[dict[str, Any]]]:
@@ -358,10 +379,7 @@ class HamLearningProcessor(ProcessorMixin):
         if outputs.predictions is None:
             raise ValueError("The outputs hold no predictions: call `model.eval()` first.")
         predictions, scores = outputs.predictions.tolist(), outputs.scores.float().tolist()
-        relevance = [None] * len(predictions)
-        if outputs.relevance is not None and "image_mask" in inputs:
-            rows = zip(outputs.relevance.float().abs().tolist(), inputs["image_mask"].tolist(), strict=True)
-            relevance = [row if has_picture else None for row, has_picture in rows]
+        relevance = self.post_process_relevance(outputs, inputs)
         entities = []
         for row, (text, offsets) in enumerate(zip(inputs.texts, inputs.offsets, strict=True)):
             tags = [self.tags[tag] for tag in predictions[row] if tag != -100]
@@ -381,6 +399,18 @@ class HamLearningProcessor(ProcessorMixin):
                 ]
             )
         return entities
+
+    def post_process_relevance(self, outputs, inputs: BatchFeature) -> list[list[float] | None]:
+        """|C^r| of Eq 8 of each tweet's picture: a figure a view, semantic first; None where there is no picture.
+
+        Args:
+            outputs: what the model returns.
+            inputs: what the processor returned for the same tweets.
+        """
+        if outputs.relevance is None or "image_mask" not in inputs:
+            return [None] * len(inputs["input_ids"])
+        rows = zip(outputs.relevance.float().abs().tolist(), inputs["image_mask"].tolist(), strict=True)
+        return [row if has_picture else None for row, has_picture in rows]
 
     def _read_tweet(self, tweet: str | Sequence[str]) -> tuple[str, list[str], list[tuple[int, int]]]:
         """Text, words and the words' (start, end) in the text, of a raw text or of words."""

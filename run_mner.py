@@ -28,6 +28,7 @@ import torch
 import transformers
 import yaml
 from datasets import ClassLabel, Dataset, DatasetDict
+from huggingface_hub import DatasetCard
 from huggingface_hub.constants import HF_HOME
 from torch.utils.data import SequentialSampler
 from transformers import (
@@ -48,7 +49,9 @@ from configuration_hamlearning import DETECTORS, HamLearningConfig, HamLearningV
 from data_hamlearning import VisualFeatures, load_tweets, read_visual_metadata, split_sha256
 from modeling_hamlearning import HamLearningForTokenClassification
 from modeling_hamlearning_vision import HamLearningVisionModel
+from pipeline_hamlearning import HamLearningPipeline
 from processing_hamlearning import VISION_FOLDER, HamLearningDataCollator, HamLearningProcessor, entity_spans
+from publishing import RESULTS_FILE, create_repo, publish_model, weights_origins
 from visual_extraction import REPORT_FILE, TweetImages, extract_visual_features
 
 
@@ -58,7 +61,6 @@ import matplotlib.pyplot as plt  # noqa: E402
 
 logger = logging.getLogger("run_mner")
 
-RESULTS_FILE = "results.json"
 # Of the training arguments, what decides about the scores.
 TRAINING_FACTS = (
     "learning_rate",
@@ -181,6 +183,11 @@ class MNERTrainingArguments(TrainingArguments):
         default=None, metadata={"help": "Learning rate of the text encoder. [--learning_rate]"}
     )
     crf_learning_rate: float | None = field(default=None, metadata={"help": "Of the CRF. [--learning_rate]"})
+    hub_license: str = field(default="apache-2.0", metadata={"help": "Licence of the published weights."})
+    example_texts: list[str] = field(
+        default_factory=lambda: ["Just landed in Chicago with Maria Lopez, the NBA finals start tonight"],
+        metadata={"help": "Texts whose entities the model card shows: your own, no one else's tweets."},
+    )
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Stop after so many epochs without a better dev F1."}
     )
@@ -200,6 +207,8 @@ class MNERTrainingArguments(TrainingArguments):
     ddp_find_unused_parameters: bool | None = False
     per_device_train_batch_size: int = 32
     per_device_eval_batch_size: int = 32
+    # What is half trained is nobody else's business: the repo gets one commit, at the end.
+    hub_strategy: str = "end"
 
     def __post_init__(self):
         if not torch.accelerator.is_available():
@@ -636,8 +645,16 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     wants_model = args.do_train or args.do_eval or args.do_predict
     if not (wants_model or args.do_extract):
         raise ValueError("Nothing to do: give --do_train, --do_eval, --do_predict or --do_extract.")
+    if args.push_to_hub and not args.do_train:
+        raise ValueError(
+            "--push_to_hub without --do_train: a run publishes what it trained. Publish what was trained before with "
+            "`python publishing.py FOLDER ORG/NAME`."
+        )
     if is_main:
         check_output_dir(args)
+        if args.push_to_hub:  # now, not after hours of training
+            name = args.hub_model_id or Path(args.output_dir).resolve().name
+            args.hub_model_id = create_repo(name, private=args.hub_private_repo, token=args.hub_token)
     # A model folder is loaded with this code, never with the code that it carries.
     AutoConfig.register("hamlearning", HamLearningConfig, exist_ok=True)
 
@@ -709,10 +726,23 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
                 (output_dir / f"scores_{split}.md").write_text(table + "\n", encoding="utf-8")
                 print(f"\n{split}: entity-level, seqeval\n{table}")
             print(f"\n{show_tweet(dataset, predicted)}\n")
-    results |= describe_run(tweets, model, data_args, visual_features, args)
+    results |= describe_run(tweets, model, model_args, data_args, visual_features, eyes, args)
     if is_main:
+        model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # as who loads it will have it
+        ner = HamLearningPipeline(model=model, processor=processor, device=args.device)
+        results["examples"] = [{"text": text, "entities": ner(text)} for text in args.example_texts]
         (output_dir / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
         logger.info(f"Everything is in {output_dir}")
+        if args.push_to_hub:
+            url = publish_model(
+                output_dir,
+                args.hub_model_id,
+                args.hub_license,
+                args.hub_private_repo,
+                args.hub_revision,
+                args.hub_token,
+            )
+            logger.info(f"Published: {url}")
     return results
 
 
@@ -729,7 +759,8 @@ def train(
     trainer.train(resume_from_checkpoint=checkpoint)
     if eyes is not None:
         trainer.processing_class.vision_model = eyes  # not before: every checkpoint would carry them
-    trainer.save_model(str(output_dir))
+    # Called by its public name it would push a model that has neither card nor scores yet.
+    trainer.save_model(str(output_dir), _internal_call=True)
     history = trainer.state.log_history
     if trainer.is_world_process_zero():
         plot_training(history, output_dir / "training.png")
@@ -747,11 +778,29 @@ def train(
     }
 
 
+def data_set_name(data_args: DataArguments) -> str:
+    """The data set's Hub id, the name in its card, or that of its folder."""
+    if data_args.dataset_name is not None:
+        return data_args.dataset_name
+    card = Path(data_args.data_dir) / "README.md"
+    pretty_name = DatasetCard.load(card).data.pretty_name if card.is_file() else None
+    return pretty_name or Path(data_args.data_dir).resolve().name
+
+
+def text_encoder_origin(model_args: ModelArguments) -> dict[str, Any]:
+    """Where the text encoder's weights came from: `origin` (of a folder its last two names) and `is_on_hub`."""
+    origin = model_args.model_name_or_path or model_args.text_model or "bert-base-uncased"
+    is_folder = Path(origin).is_dir()
+    return {"origin": "/".join(Path(origin).resolve().parts[-2:]) if is_folder else origin, "is_on_hub": not is_folder}
+
+
 def describe_run(
     tweets: DatasetDict,
     model,
+    model_args: ModelArguments,
     data_args: DataArguments,
     visual_features: VisualFeatures | None,
+    eyes: HamLearningVisionModel | None,
     args: MNERTrainingArguments,
 ) -> dict[str, Any]:
     """What a reader needs to trust the scores: data, eyes, switches, seed and versions."""
@@ -765,10 +814,14 @@ def describe_run(
             "detector": made_by.get("detector"),
             "global_backbone": made_by.get("global_backbone_config", {}).get("architecture"),
             "sha256": visual_features.metadata.get("vision_sha256"),
+            "weights": [] if eyes is None else weights_origins(eyes.config),
         }
+    text_config = model.config.text_config
+    encoder = {name: getattr(text_config, name) for name in ("model_type", "num_hidden_layers", "hidden_size")}
     return {
         "evaluator": "seqeval, entity level; f1: default mode, strict_f1: strict IOB2; fractions of one",
         "seed": args.seed,
+        "data_name": data_set_name(data_args),
         "data": {
             split: {"tweets": len(dataset), "sha256": split_sha256(dataset)}
             for split, dataset in tweets.items()
@@ -776,6 +829,8 @@ def describe_run(
         },
         "vision": vision,
         "shuffle_pictures": data_args.shuffle_pictures,
+        "types": list(dict.fromkeys(tag[2:] for tag in model.config.label2id if tag != "O")),
+        "text_encoder": encoder | text_encoder_origin(model_args),
         "model": {name: getattr(model.config, name) for name in sorted(switches)},
         "parameters": sum(p.numel() for p in model.parameters()),
         "training": {name: getattr(args, name) for name in TRAINING_FACTS},

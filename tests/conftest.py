@@ -23,6 +23,7 @@ from transformers import BertConfig, DistilBertConfig, ModernBertConfig, MPNetCo
 
 from configuration_hamlearning import HamLearningConfig  # noqa: E402
 from modeling_hamlearning import HamLearningForTokenClassification  # noqa: E402
+from tiny_world import make_world  # noqa: E402
 
 
 torch.set_num_threads(1)
@@ -39,6 +40,14 @@ def shared_folder() -> Path:
     folder = Path(__file__).parents[2] / "shared"
     if not folder.is_dir():
         pytest.skip(f"needs the published tweets, and there is no folder {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory) -> Path:
+    """The folder of a tiny world, see `make_world`."""
+    folder = tmp_path_factory.mktemp("world")
+    make_world(folder)
     return folder
 
 

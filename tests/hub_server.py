@@ -20,7 +20,7 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -45,6 +45,27 @@ def run_client(hub: "HubServer", code: str, home: Path, timeout: float = 300) ->
     done = subprocess.run(command, cwd=home, env=env, capture_output=True, text=True, timeout=timeout, check=False)
     assert done.returncode == 0, f"the client failed:\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def stranger(code: str, hidden: Iterable[str] = ()) -> str:
+    """Code for a Python that has nothing of this project, and of other packages not those in `hidden`.
+
+    It finds json, sys and the Auto classes imported.
+    """
+    return f"""
+import json, sys
+from importlib.machinery import PathFinder
+class Hiding(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in {set(hidden)} else super().find_spec(name, path, target)
+sys.meta_path[:] = [
+    Hiding if finder is PathFinder else finder
+    for finder in sys.meta_path
+    if "hamlearning" not in getattr(finder, "__module__", "")
+]
+from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification, AutoProcessor, AutoTokenizer, pipeline
+{code}"""
 
 
 @dataclass(frozen=True)
@@ -118,12 +139,14 @@ class HubServer:
     Attributes:
         env: the environment variables that make a subprocess use this Hub (give it an `HF_HOME` of its own).
         requests: (method, path without query) of every request so far; clear it to look at what comes next.
+        fail_next_commit: whether the next commit is refused; set it to see what a client then says and leaves.
     """
 
     def __init__(self) -> None:
         self.repos: dict[tuple[str, str], Repo] = {}
         self.lfs: dict[str, bytes] = {}
         self.requests: list[tuple[str, str]] = []
+        self.fail_next_commit = False
         self.lock = threading.Lock()
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Handler,), {"hub": self}))
         self.url = f"http://127.0.0.1:{self.http.server_port}"
@@ -213,6 +236,9 @@ class HubServer:
         repo, head, files = self.find(kind, repo_id, rev)
         if rev != "main" or "create_pr" in request.query:
             raise HubError(400, f"This Hub takes commits to main alone, not to {rev} or as pull requests")
+        if self.fail_next_commit:
+            self.fail_next_commit = False
+            raise HubError(403, "Storage limit reached")  # not a 5xx: clients ask again then
         files = dict(files)
         for operation in map(json.loads, request.body.splitlines()):
             value, path = operation["value"], operation["value"].get("path")
@@ -249,10 +275,13 @@ class HubServer:
         _, revision, files = self.find(kind, repo_id, rev or "main")
         card = files["README.md"].data.decode() if "README.md" in files else ""
         front_matter = re.match(r"---\n(.*?\n)---\n|", card, re.DOTALL)[1] or ""
-        facts = dict(re.findall(r"^(pipeline_tag|library_name|sdk): *(\S+)$", front_matter, re.MULTILINE))
+        facts = dict(re.findall(r"^(\w+): *(\S+)$", front_matter, re.MULTILINE))
+        tops = {name: facts[name] for name in ("pipeline_tag", "library_name", "sdk") if name in facts}
         siblings = [{"rfilename": path, "size": len(file.data)} for path, file in sorted(files.items())]
         state = {"private": False, "gated": False, "disabled": False, "tags": [], "siblings": siblings}
-        return Reply({"id": repo_id, "author": repo_id.split("/")[0], "sha": revision} | state | facts)
+        return Reply(
+            {"id": repo_id, "author": repo_id.split("/")[0], "sha": revision, "cardData": facts} | state | tops
+        )
 
     @route("POST", rf"{WEB}\.git/info/lfs/objects/batch", signed_in=True)
     def lfs_batch(self, request: "Handler", kind: str, repo_id: str) -> Reply:

@@ -29,7 +29,7 @@ from transformers import (
 )
 
 from configuration_hamlearning import TAGS, HamLearningVisionConfig
-from hub_server import HubServer, run_client
+from hub_server import HubServer, run_client, stranger
 from image_processing_hamlearning import ImageError
 from modeling_hamlearning import HamLearningForTokenClassification
 from modeling_hamlearning_vision import HamLearningVisionModel
@@ -974,22 +974,8 @@ CODE = {
     "modeling_hamlearning_vision.py",
     "processing_hamlearning.py",
 }
+SERVING_CODE = {"handler.py", "pipeline_hamlearning.py"}
 EYES_FILES = {"vision/config.json", "vision/model.safetensors"}
-# A client that has nothing of this project, and of other packages not those in HIDDEN.
-CLIENT = """
-import json, sys
-from importlib.machinery import PathFinder
-class Hiding(PathFinder):
-    @classmethod
-    def find_spec(cls, name, path=None, target=None):
-        return None if name.partition(".")[0] in HIDDEN else super().find_spec(name, path, target)
-sys.meta_path[:] = [
-    Hiding if finder is PathFinder else finder
-    for finder in sys.meta_path
-    if "hamlearning" not in getattr(finder, "__module__", "")
-]
-from transformers import AutoModel, AutoModelForTokenClassification, AutoProcessor
-"""
 
 
 @pytest.fixture
@@ -1003,7 +989,7 @@ def on_the_hub(seeing, make_model, tmp_path):
     with HubServer() as hub:
 
         def client(code, hidden=()):
-            return json.loads(run_client(hub, f"HIDDEN = {set(hidden)}{CLIENT}{code}", home).splitlines()[-1])
+            return json.loads(run_client(hub, stranger(code, hidden), home).splitlines()[-1])
 
         yield hub, client, hub.add_repo("org/model", folder)
 
@@ -1014,7 +1000,7 @@ def vision_requests(hub):
 
 def test_a_text_needs_neither_the_eyes_nor_their_libraries(on_the_hub):
     hub, client, _ = on_the_hub
-    assert CODE | EYES_FILES <= set(hub.files("org/model"))
+    assert CODE | SERVING_CODE | EYES_FILES <= set(hub.files("org/model"))
     code = """
 processor = AutoProcessor.from_pretrained("org/model", trust_remote_code=True)
 model = AutoModelForTokenClassification.from_pretrained("org/model", trust_remote_code=True)
@@ -1070,7 +1056,7 @@ print(json.dumps([json.load(open("pointer/processor_config.json"))["vision_sourc
     assert pointer == {"pretrained_model_name_or_path": "org/uploaded", "revision": revision, "subfolder": "vision"}
     for repo in ("org/uploaded", "org/pushed", "org/saved"):
         files = hub.files(repo)
-        assert CODE | EYES_FILES <= set(files)
+        assert CODE | SERVING_CODE | EYES_FILES <= set(files)
         assert files["vision/model.safetensors"] == hub.files("org/model")["vision/model.safetensors"]
         assert json.loads(files["processor_config.json"])["vision_source"] == {"subfolder": "vision"}
 

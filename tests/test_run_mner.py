@@ -6,96 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertModel, BertTokenizer
+from transformers import BertModel, BertTokenizer
 
 import run_mner
-from data_hamlearning import load_tweets, split_sha256, write_visual_features
+from data_hamlearning import load_tweets, split_sha256
 from hub_server import HubServer, run_client
+from tiny_world import flags, write_features, write_tweets
 
 
 ROOT = Path(__file__).parents[1]
-NAMES = {"PER": ["ann", "bob", "cleo"], "LOC": ["rome", "oslo", "bern"]}
-FRAMES = [["i", "met", "{PER}", "today"], ["flying", "to", "{LOC}", "with", "{PER}", "{PER}", "!"], ["so", "tired"]]
-SIZES = {"image_feature_size": 6, "region_feature_size": 5, "class_names": ["cat", "dog"]}
-
-
-def write_tweets(folder: Path, split: str, count: int, seed: int, with_tags: bool = True):
-    rng = np.random.default_rng(seed)
-    lines = []
-    for number in range(count):
-        lines.append(f"IMGID:{split}{number}")
-        previous = None
-        for word in FRAMES[rng.integers(len(FRAMES))]:
-            kind = word.strip("{}") if word.startswith("{") else None
-            tag = "O" if kind is None else f"{'I' if kind == previous else 'B'}-{kind}"
-            token = word if kind is None else rng.choice(NAMES[kind])
-            lines.append(f"{token}\t{tag}" if with_tags else token)
-            previous = kind
-        lines.append("")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{split}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def write_features(path: Path, ids: list[str], **sizes):
-    sizes = SIZES | sizes
-    rng = np.random.default_rng(0)
-    rows = [
-        {
-            "id": id_,
-            "image_size": [64, 48],
-            "image_features": rng.normal(size=sizes["image_feature_size"]).astype(np.float32),
-            "boxes": [[0.5, 0.5, 0.4, 0.4], [0.2, 0.2, 0.2, 0.2]],
-            "class_ids": [0, 1],
-            "scores": [0.9, 0.8],
-            "features": rng.normal(size=(2, sizes["region_feature_size"])).astype(np.float32),
-        }
-        for id_ in ids
-    ]
-    write_visual_features(path, rows, {"producer": "test", **sizes})
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory) -> Path:
-    """A folder with tweets/, features.parquet and text_encoder/."""
-    folder = tmp_path_factory.mktemp("world")
-    for split, count in (("train", 48), ("valid", 12), ("test", 12)):
-        write_tweets(folder / "tweets", split, count, seed=len(split))
-    ids = [f"{split}{n}" for split, count in (("train", 48), ("valid", 12), ("test", 9)) for n in range(count)]
-    write_features(folder / "features.parquet", ids)
-    words = sorted({w for frame in FRAMES for w in frame if w[0] != "{"} | {w for ws in NAMES.values() for w in ws})
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
-    )
-    BertModel(config).save_pretrained(folder / "text_encoder")
-    BertTokenizer(vocab={word: i for i, word in enumerate(vocabulary)}).save_pretrained(folder / "text_encoder")
-    return folder
-
-
-def flags(world: Path, output_dir: Path, **more) -> list[str]:
-    """Command line of a short training run; `None` leaves a flag out."""
-    settings = {
-        "data_dir": world / "tweets",
-        "visual_features": world / "features.parquet",
-        "text_model": world / "text_encoder",
-        "output_dir": output_dir,
-        "do_train": True,
-        "do_eval": True,
-        "do_predict": True,
-        "num_train_epochs": 2,
-        "per_device_train_batch_size": 8,
-        "learning_rate": 3e-3,
-        "crf_learning_rate": 1e-2,
-        "num_semantic_layers": 1,
-        "warmup_steps": 0,
-        "use_cpu": True,
-        "disable_tqdm": True,
-    } | more
-    return [part for name, value in settings.items() if value is not None for part in (f"--{name}", str(value))]
 
 
 @pytest.fixture(scope="module")

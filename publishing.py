@@ -1,0 +1,373 @@
+"""Publish what was trained: one folder becomes one Hub repo, in one commit.
+
+    $ python publishing.py outputs/demo ORG/NAME
+    https://huggingface.co/ORG/NAME/tree/4f2a...
+
+`run_mner.py --push_to_hub True --hub_model_id ORG/NAME` does the same at the end of a run.
+"""
+
+import argparse
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import (
+    CommitInfo,
+    CommitOperationAdd,
+    CommitOperationDelete,
+    EvalResult,
+    HfApi,
+    ModelCardData,
+)
+from huggingface_hub.utils import httpx
+
+from configuration_hamlearning import HamLearningVisionConfig
+
+
+CARD_FILE, RESULTS_FILE, REQUIREMENTS_FILE = "README.md", "results.json", "requirements.txt"
+# What a run leaves in its folder for its owner: resumable states, the tweets of others, pickles, logs.
+PRIVATE_FILES = ("checkpoint-*", "predictions_*", "training_args.bin", "runs/*", ".*", "_*", "*.log")
+VISION_FOLDER = "vision"
+PAPER = """@article{liu2023hamlearning,
+  title   = {A Novel Framework for Multimodal Named Entity Recognition with Multi-level Alignments},
+  author  = {Liu, Peipei and Li, Hong and Ren, Yimo and Liu, Jie and Si, Shuaizong and Zhu, Hongsong and Sun, Limin},
+  journal = {arXiv preprint arXiv:2305.08372},
+  year    = {2023}
+}"""
+
+
+class PublishError(RuntimeError):
+    """Nothing was published; the message says why and what to do."""
+
+
+def publish_model(
+    folder: str | Path,
+    repo_id: str,
+    license: str = "apache-2.0",
+    private: bool | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+) -> str:
+    """Makes a folder that `run_mner.py` trained into a Hub repo, or into the next revision of one.
+
+    ```python
+    >>> publish_model("outputs/demo", "ORG/NAME")
+    'https://huggingface.co/ORG/NAME/tree/4f2a...'
+    ```
+
+    The model card and `requirements.txt` are written into the folder. All of it goes up in one commit: until that is
+    made, and when it fails, the Hub serves the last revision.
+
+    Args:
+        folder: what `--output_dir` was. Checkpoints, predictions (others' tweets) and pickles stay where they are.
+        repo_id: `ORG/NAME`.
+        license: of the weights.
+        private: whether a new repo is private; the organisation's default if None.
+        revision: branch that gets the commit; `main` if None.
+        token: of the Hub; that of `hf auth login` if None.
+
+    Returns:
+        The address of the new revision.
+
+    Raises:
+        FileNotFoundError: the folder holds no model or no results.
+        PublishError: the Hub cannot be reached or refuses.
+    """
+    folder = Path(folder)
+    for name in ("config.json", RESULTS_FILE):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} has no {name}: give the --output_dir of a training run that has ended.")
+    results = json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))
+    has_eyes = (folder / VISION_FOLDER).is_dir()
+    requirements = ["torch", "transformers", "pytorch-crf", *(("timm", "torchvision", "pillow") if has_eyes else ())]
+    (folder / REQUIREMENTS_FILE).write_text("\n".join(requirements) + "\n", encoding="utf-8")
+    (folder / CARD_FILE).write_text(model_card(results, repo_id, license, has_eyes), encoding="utf-8")
+    paths = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    public = [path for path in paths if not any(fnmatch(path, pattern) for pattern in PRIVATE_FILES)]
+    create_repo(repo_id, private=private, token=token)
+    commit = commit_folder(
+        folder, public, repo_id, "Publish model", own_folders=(VISION_FOLDER,), revision=revision, token=token
+    )
+    return f"{commit.repo_url}/tree/{commit.oid}"
+
+
+def create_repo(repo_id: str, repo_type: str = "model", private: bool | None = None, token: str | None = None) -> str:
+    """Makes the repo if there is none, and returns its full name.
+
+    Raises:
+        PublishError: nobody is logged in, the name is not theirs, or the Hub cannot be reached.
+    """
+    try:
+        return HfApi(token=token).create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True).repo_id
+    except (httpx.HTTPError, OSError, ValueError) as error:
+        raise PublishError(
+            f"The {repo_type} repo {repo_id} cannot be made ({_reason(error)}): log in with `hf auth login` and check "
+            "that the name is ORG/NAME with an ORG that you may write to."
+        ) from error
+
+
+def commit_folder(
+    folder: Path,
+    paths: Iterable[str],
+    repo_id: str,
+    message: str,
+    repo_type: str = "model",
+    own_folders: Sequence[str] = (),
+    revision: str | None = None,
+    token: str | None = None,
+) -> CommitInfo:
+    """Makes `paths` of a folder the content of a repo, in one commit.
+
+    Not by `upload_folder`: it cuts a slow upload into several commits, and people would be served half of it.
+
+    Args:
+        folder: where the files lie.
+        paths: which files, relative to it; in the repo they are called the same.
+        repo_id: a repo that exists.
+        message: of the commit.
+        repo_type: `model` or `dataset`.
+        own_folders: folders of the repo in which files that are not among `paths` are removed.
+        revision: branch that gets the commit; `main` if None.
+        token: of the Hub; that of `hf auth login` if None.
+
+    Raises:
+        PublishError: the Hub cannot be reached or refuses; the repo is as it was.
+    """
+    api = HfApi(token=token)
+    paths = sorted(paths)
+    try:
+        there = set(api.list_repo_files(repo_id, repo_type=repo_type, revision=revision))
+        stale = sorted(path for path in there - set(paths) if path.split("/")[0] in own_folders)
+        operations = [CommitOperationAdd(path, folder / path) for path in paths]
+        operations += [CommitOperationDelete(path) for path in stale]
+        return api.create_commit(repo_id, operations, commit_message=message, repo_type=repo_type, revision=revision)
+    except (httpx.HTTPError, OSError, ValueError) as error:
+        raise PublishError(
+            f"{repo_id} was not published ({_reason(error)}). The Hub serves what it served before, and {folder} is "
+            "complete: publish it again when the cause is gone."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def weights_origins(config: HamLearningVisionConfig) -> list[dict[str, str]]:
+    """Where the weights of the eyes come from: `part`, `origin` and `license` of backbone and detector.
+
+    What timm's files do not say of a licence, the card of the Hub repo says, where it can be asked.
+    """
+    backbone = config.global_backbone_config
+    facts = getattr(backbone, "pretrained_cfg", None) or {}
+    origin = backbone.name_or_path or facts.get("origin_url")
+    parts = [("global backbone", origin, facts.get("license"))]
+    if config.detector != "grid":
+        parts.append(("region detector", config.detector_weights, None))
+    return [
+        {"part": part, "origin": origin or "not recorded", "license": license or _hub_license(origin)}
+        for part, origin, license in parts
+    ]
+
+
+def _hub_license(repo_id: str | None) -> str:
+    unknown = "not recorded: ask whoever made them"
+    if repo_id is None:
+        return unknown
+    try:
+        card = HfApi().model_info(repo_id).card_data
+    except (httpx.HTTPError, OSError, ValueError):  # offline, or no repo of the Hub
+        return unknown
+    return (card and card.license) or unknown
+
+
+def model_card(results: Mapping[str, Any], repo_id: str, license: str, has_eyes: bool) -> str:
+    """The card of a trained model. Every figure in it is one of `results`, what `results.json` holds."""
+    name = repo_id.split("/")[-1]
+    vision, training, model = results["vision"], results["training"], results["model"]
+    data_name = results["data_name"]
+    encoder = results["text_encoder"]
+    scored = next((split for split in ("test", "validation") if "f1" in results.get(split, {})), None)
+    header = ModelCardData(
+        language="en",
+        license=license,
+        library_name="transformers",
+        pipeline_tag="token-classification",
+        tags=["multimodal", "named-entity-recognition", "hamlearning", "custom_code", "arxiv:2305.08372"],
+        base_model=encoder["origin"] if encoder["is_on_hub"] else None,
+        widget=[{"text": example["text"]} for example in results["examples"]],
+        model_name=name,
+        eval_results=None if scored is None else _eval_results(results[scored], scored, data_name),
+    )
+    example = results["examples"][0]
+    sees = "reads a tweet and its picture" if model["use_vision"] else "reads the text of a tweet"
+    types = ", ".join(results["types"])
+    parts = [
+        f"---\n{header.to_yaml()}\n---",
+        f"""# {name}
+
+This model {sees} and finds its named entities, of the types {types}. It is HamLearning, a multimodal network with
+multi-level alignments ([paper](https://arxiv.org/abs/2305.08372)), trained on {data_name}.""",
+        f"""## Use
+
+```bash
+pip install transformers torch pytorch-crf{" timm torchvision pillow" if has_eyes else ""}
+```
+
+```python
+from transformers import pipeline
+
+ner = pipeline(model="{repo_id}", trust_remote_code=True)
+ner({example["text"]!r})
+```
+```
+{_python_output(example["entities"])}
+```
+
+`score` is the model's probability of exactly this entity. The repo holds the code that `trust_remote_code` runs: pin
+what you have read with `revision="<commit>"`.""",
+        _pictures(vision, model, has_eyes),
+        _scores(results, scored),
+        f"""## Training
+
+| | |
+|---|---|
+| data | {_splits(results["data"], data_name)} |
+| text encoder | {encoder["model_type"]}, {encoder["num_hidden_layers"]} layers, {encoder["hidden_size"]} wide, \
+initialised from `{encoder["origin"]}` |
+| parameters, without the eyes | {results["parameters"]:,} |
+| epochs | {training["num_train_epochs"]:g}, the best one by dev F1 kept\
+{f" (epoch {results['train']['best_epoch']:g})" if "train" in results else ""} |
+| batch | {training["per_device_train_batch_size"]} tweets x {training["gradient_accumulation_steps"]} steps \
+x {training["world_size"]} processes |
+| learning rates | text encoder {_rate(training, "text_learning_rate")}, new layers {training["learning_rate"]:g}, \
+CRF {_rate(training, "crf_learning_rate")} |
+| precision | {"bf16" if training["bf16"] else "fp16" if training["fp16"] else "fp32"} |
+| seed | {results["seed"]} |
+| switches | {", ".join(f"`{key}={value}`" for key, value in model.items())} |
+| versions | {", ".join(f"{key} {value}" for key, value in results["versions"].items())} |
+
+All of it, with the loss and dev F1 of each epoch: `{RESULTS_FILE}`.""",
+        _limits(results, data_name),
+        f"## Cite\n\n```bibtex\n{PAPER}\n```",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _eval_results(scores: Mapping[str, Any], split: str, data_name: str) -> list[EvalResult]:
+    metrics = {
+        "precision": "Precision",
+        "recall": "Recall",
+        "f1": "F1 (seqeval, default mode)",
+        "strict_f1": "F1 (seqeval, strict IOB2)",
+    }
+    return [
+        EvalResult(
+            task_type="token-classification",
+            task_name="Named entity recognition",
+            dataset_type=data_name.lower().replace(" ", "-"),
+            dataset_name=data_name,
+            dataset_split=split,
+            metric_type=key.removeprefix("strict_"),
+            metric_name=name,
+            metric_value=round(100 * scores[key], 2),
+        )
+        for key, name in metrics.items()
+    ]
+
+
+def _python_output(entities: Sequence[Mapping[str, Any]]) -> str:
+    lines = [
+        "{" + ", ".join(f"{k!r}: {round(v, 4) if isinstance(v, float) else v!r}" for k, v in entity.items()) + "}"
+        for entity in entities
+    ]
+    return "[" + ",\n ".join(lines) + "]"
+
+
+def _pictures(vision: Mapping[str, Any] | None, model: Mapping[str, Any], has_eyes: bool) -> str:
+    if not model["use_vision"]:
+        return "## Pictures\n\nThis model was trained on text alone: it takes no picture."
+    if not has_eyes:
+        return (
+            "## Pictures\n\nThis model learned from a file of visual features and has no eyes of its own: it takes "
+            "texts as above, and pictures only as rows of such a file, `processor(text=..., visual_features=...)`."
+        )
+    lines = ["| part | weights from | licence |", "|---|---|---|"]
+    lines += [f"| {part['part']} | {part['origin']} | {part['license']} |" for part in vision["weights"]]
+    table = "\n".join(lines)
+    return f"""## Pictures
+
+```python
+ner({{"text": "a tweet", "image": "picture.jpg"}})  # or a URL, bytes, a PIL image
+```
+
+The frozen eyes are in `{VISION_FOLDER}/` and load when the first picture comes: `{vision["global_backbone"]}` for
+the whole picture, the detector `{vision["detector"]}` for its regions. `relevance` is |C| of the paper's Eq 8, one
+figure a view of the picture. It gates what the network takes from the picture; it has not been shown to measure how
+much a picture has to do with its text.
+
+{table}"""
+
+
+def _scores(results: Mapping[str, Any], scored: str | None) -> str:
+    if scored is None:
+        return "## Scores\n\nThis model was not evaluated."
+    scores = results[scored]
+    lines = ["| type | P | R | F1 | gold |", "|---|---|---|---|---|"]
+    rows = [(name, values, "", values["number"]) for name, values in scores["types"].items()]
+    rows.append(("all", scores, "", scores["gold_entities"]))
+    rows.append(("all, strict IOB2", scores, "strict_", scores["strict_gold_entities"]))
+    for name, values, prefix, count in rows:
+        percent = " | ".join(f"{100 * values[prefix + key]:.2f}" for key in ("precision", "recall", "f1"))
+        lines.append(f"| {name} | {percent} | {count} |")
+    shuffled = " **Control run: every tweet had another tweet's picture.**" if results["shuffle_pictures"] else ""
+    return f"""## Scores
+
+Evaluator: {results["evaluator"]}. In percent, on the {scored} split, one run, checkpoint chosen on dev.{shuffled}
+
+{chr(10).join(lines)}"""
+
+
+def _splits(data: Mapping[str, Any], data_name: str) -> str:
+    splits = (
+        f"{split} {facts['tweets']} tweets (SHA-256 `{facts['sha256'][:12]}...`)" for split, facts in data.items()
+    )
+    return f"{data_name}: {', '.join(splits)}"
+
+
+def _rate(training: Mapping[str, Any], name: str) -> str:
+    rate = training["learning_rate"] if training[name] is None else training[name]
+    return f"{rate:g}"
+
+
+def _limits(results: Mapping[str, Any], data_name: str) -> str:
+    tweets = (
+        " Its tweets were written in English between 2014 and 2017: expect less of it on newer names, other languages "
+        "and other kinds of text."
+        if "twitter" in data_name.lower()
+        else ""
+    )
+    return f"""## Limits and bias
+
+It knows the types {", ".join(results["types"])} and nothing else, and what it learned of them comes from {data_name}.\
+{tweets}
+It repeats what is unjust in its data and in the text encoder and eyes that it started from. A name that is found says
+nothing about whether the text is true. Do not use it to decide about people."""
+
+
+def main(command_line: list[str] | None = None) -> None:
+    """Read the command line, and end with status 1 and one line on what is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="--output_dir of a training run")
+    parser.add_argument("repo_id", metavar="ORG/NAME", help="the Hub repo, new or not")
+    parser.add_argument("--license", default="apache-2.0", help="of the weights (default: %(default)s)")
+    parser.add_argument("--private", action="store_true", default=None, help="make a new repo private")
+    try:
+        print(publish_model(**vars(parser.parse_args(command_line))))
+    except (FileNotFoundError, PublishError) as error:
+        parser.exit(1, f"error: {error}\n")
+
+
+if __name__ == "__main__":
+    main()

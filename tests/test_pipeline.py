@@ -1,0 +1,305 @@
+"""The `transformers` pipeline: tweets in whatever form, entities out, the same one by one as in batches."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from transformers import BertConfig, BertTokenizer, pipeline
+from transformers.pipelines.pt_utils import KeyDataset
+
+from configuration_hamlearning import HamLearningConfig, HamLearningVisionConfig
+from image_processing_hamlearning import ImageError
+from modeling_hamlearning import HamLearningForTokenClassification
+from modeling_hamlearning_vision import HamLearningVisionModel
+from pipeline_hamlearning import HamLearningPipeline
+from processing_hamlearning import HamLearningProcessor
+
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{letter}" for letter in LETTERS)]
+EYES = {"image_feature_size": 96, "region_feature_size": 96, "num_classes": 1}
+TEXT = "Loved watching the Huskies, in Rome!"
+PICTURES = [
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8))
+    for seed, size in enumerate([(40, 60), (50, 20), (30, 30)])
+]
+
+
+def make_processor(**settings) -> HamLearningProcessor:
+    return HamLearningProcessor(BertTokenizer(vocab={piece: i for i, piece in enumerate(VOCABULARY)}), **settings)
+
+
+@pytest.fixture(scope="module")
+def eyes():
+    torch.manual_seed(0)
+    backbone = {"architecture": "test_resnet"}
+    return HamLearningVisionModel(
+        HamLearningVisionConfig(global_backbone_config=backbone, detector="grid", resize_size=72, crop_size=64)
+    )
+
+
+@pytest.fixture
+def ner(make_model, eyes):
+    """A tiny network with random weights, which finds something in most tweets."""
+    processor = make_processor(**EYES, max_length=64)
+    processor.vision_model = eyes
+    return HamLearningPipeline(model=make_model(**EYES), processor=processor)
+
+
+@pytest.fixture
+def folder(ner, tmp_path):
+    ner.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def tweets(count: int) -> list:
+    """Strings, dicts without and dicts with a picture, of different lengths."""
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(TEXT.split(), rng.integers(1, 12))) for _ in range(count)]
+    kinds = [str, lambda text: {"text": text}, lambda text: {"text": text, "image": PICTURES[len(text) % 3]}]
+    return [kinds[i % 3](text) for i, text in enumerate(texts)]
+
+
+def same(one: list[dict], other: list[dict]) -> bool:
+    """Whether the entities are the same but for rounding."""
+    return json.dumps(rounded(one)) == json.dumps(rounded(other))
+
+
+def rounded(value):
+    if isinstance(value, float):
+        return round(value, 4)
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    return [rounded(item) for item in value] if isinstance(value, list) else value
+
+
+# ------------------------------------------------------------------------------------------------------ what comes out
+
+
+def test_a_text_gives_what_processor_and_model_give(ner):
+    inputs = ner.processor(text=TEXT)
+    [expected] = ner.processor.post_process_entities(ner.model(**inputs), inputs)
+    assert expected and same(ner(TEXT), expected) and same(ner({"text": TEXT}), expected)
+
+
+def test_a_picture_gives_what_processor_and_model_give(ner):
+    inputs = ner.processor(text=TEXT, images=PICTURES[0])
+    [expected] = ner.processor.post_process_entities(ner.model(**inputs), inputs)
+    found = ner({"text": TEXT, "image": PICTURES[0]})
+    assert same(found, expected) and len(found[0]["relevance"]) == 2
+    assert not same(found, ner(TEXT))
+
+
+@pytest.mark.parametrize("kind", ["path", "bytes", "data set"])
+def test_a_picture_is_whatever_the_processor_takes(ner, kind, tmp_path):
+    path = tmp_path / "picture.png"
+    PICTURES[0].save(path)
+    forms = {"path": str(path), "bytes": path.read_bytes(), "data set": {"bytes": path.read_bytes(), "path": None}}
+    expected = ner({"text": TEXT, "image": PICTURES[0]})
+    assert same(ner({"text": TEXT, "image": forms[kind]}), expected)
+
+
+@pytest.mark.parametrize("text", ["", " \n"])
+def test_a_text_without_words_has_no_entities(ner, text):
+    assert ner(text) == ner({"text": text, "image": PICTURES[0]}) == ner(text, aggregation_strategy="none") == []
+
+
+def test_none_gives_one_tag_a_word(ner):
+    words = ner({"text": TEXT, "image": PICTURES[0]}, aggregation_strategy="none")
+    inputs = ner.processor(text=TEXT, images=PICTURES[0])
+    outputs = ner.model(**inputs)
+    assert [word["word"] for word in words] == inputs.words[0]
+    assert [word["index"] for word in words] == list(range(1, len(words) + 1))
+    assert all(TEXT[word["start"] : word["end"]] == word["word"] for word in words)
+    tags = [ner.processor.tags[tag] for tag in outputs.predictions[0].tolist()]
+    assert [word["entity"] for word in words] == tags
+    assert {word["score"] is None for word in words if word["entity"] == "O"} <= {True}
+    [relevance] = ner.processor.post_process_relevance(outputs, inputs)
+    assert rounded([word["relevance"] for word in words]) == rounded([relevance] * len(words))
+
+
+def test_words_beyond_the_length_limit_are_tagged_o(ner):
+    text = "word " * 40
+    words = ner(text, aggregation_strategy="none")
+    assert len(words) == 40 and words[-1]["entity"] == "O"
+
+
+def test_a_threshold_leaves_out_what_scores_less(ner):
+    entities = ner(TEXT)
+    middle = sorted(entity["score"] for entity in entities)[len(entities) // 2]
+    kept = ner(TEXT, threshold=middle)
+    assert kept == [entity for entity in entities if entity["score"] >= middle] and len(kept) < len(entities)
+    words = ner(TEXT, threshold=middle, aggregation_strategy="none")
+    assert sum(word["entity"] != "O" for word in words) == sum(e["word_end"] - e["word_start"] for e in kept)
+
+
+def test_what_is_said_when_it_is_made_holds_until_a_call_says_otherwise(ner):
+    strict = HamLearningPipeline(model=ner.model, processor=ner.processor, threshold=1.0)
+    assert strict(TEXT) == [] and strict(TEXT, threshold=0.0) == ner(TEXT)
+
+
+@given(text=st.text())
+def test_every_entity_stands_where_it_says(text, module_ner):
+    for entity in module_ner(text):
+        assert text[entity["start"] : entity["end"]] == entity["word"] != ""
+        assert 0 <= entity["score"] <= 1
+
+
+@pytest.fixture(scope="module")
+def module_ner():
+    torch.manual_seed(0)
+    text_config = BertConfig(
+        vocab_size=100, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=64
+    )
+    config = HamLearningConfig(text_config=text_config, use_vision=False)
+    return HamLearningPipeline(model=HamLearningForTokenClassification(config).eval(), processor=make_processor())
+
+
+# ----------------------------------------------------------------------------------------------------- several tweets
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_a_batch_gives_what_single_calls_give(ner, batch_size):
+    several = tweets(64)
+    singly = [ner(tweet) for tweet in several]
+    together = ner(several, batch_size=batch_size)
+    assert sum(map(len, singly)) > 64
+    assert all(same(one, other) for one, other in zip(singly, together, strict=True))
+
+
+def test_a_generator_is_read_as_it_goes(ner):
+    read = []
+
+    def source():
+        for tweet in tweets(6):
+            read.append(tweet)
+            yield tweet
+
+    answers = ner(source(), batch_size=2)
+    first = next(iter(answers))
+    assert same(first, ner(tweets(6)[0])) and len(read) < 6
+
+
+def test_a_generator_gives_what_a_list_gives(ner):
+    assert list(ner((tweet for tweet in tweets(5)), batch_size=2)) == ner(tweets(5), batch_size=2)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_column_of_a_data_set_gives_what_a_list_gives(ner, num_workers):
+    texts = [tweet if isinstance(tweet, str) else tweet["text"] for tweet in tweets(6)]
+    column = KeyDataset(Dataset.from_dict({"text": texts}), "text")
+    answers = ner(column, batch_size=4, num_workers=num_workers)
+    assert len(answers) == 6
+    assert list(answers) == ner(texts, batch_size=4)
+
+
+def test_a_column_of_tweets_with_pictures_gives_what_a_list_gives(ner):
+    several = [{"text": TEXT, "image": {"bytes": encoded(picture), "path": None}} for picture in PICTURES]
+    column = KeyDataset(Dataset.from_dict({"tweet": several}), "tweet")
+    assert list(ner(column)) == ner(several)
+
+
+def encoded(picture) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def test_no_tweets_give_no_answers(ner):
+    assert list(ner(tweet for tweet in ())) == []
+
+
+# ------------------------------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    "tweet, message",
+    [
+        (17, "17 is no tweet: give a string, or a dict with `text`"),
+        (("a", "b"), "is no tweet: give a string, or a dict"),
+        ({"image": "game.jpg"}, "{'image': 'str'} is no tweet: give `text`, a string"),
+        ({"text": ["a"]}, "{'text': 'list'} is no tweet: give `text`, a string"),
+        ({"text": "a", "picture": "b"}, "no other key"),
+    ],
+)
+def test_what_is_no_tweet_is_refused(ner, tweet, message):
+    with pytest.raises(ValueError, match=message.replace("{", r"\{")):
+        ner(tweet)
+
+
+def test_of_several_tweets_the_message_names_the_one(ner):
+    with pytest.raises(ImageError, match="tweet 2: 'gone.jpg' is neither a file"):
+        ner(["a", "b", {"text": "c", "image": "gone.jpg"}], batch_size=2)
+    with pytest.raises(ValueError, match="tweet 1: 5 is no tweet"):
+        list(ner(tweet for tweet in ("a", 5)))
+
+
+@pytest.mark.parametrize(
+    "setting, message",
+    [
+        ({"aggregation_strategy": "first"}, "aggregation_strategy='first': must be 'simple' or 'none'"),
+        ({"threshold": 1.5}, "threshold=1.5: must be a probability"),
+        ({"threshold": float("nan")}, "threshold=nan: must be a probability"),
+        ({"max_pixels": 0}, "max_pixels=0: must be at least 1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(ner, setting, message):
+    with pytest.raises(ValueError, match=message):
+        ner(TEXT, **setting)
+
+
+def test_an_unknown_setting_is_refused(ner):
+    with pytest.raises(TypeError, match="top_k"):
+        ner(TEXT, top_k=3)
+
+
+def test_a_picture_of_too_many_pixels_is_refused(ner):
+    with pytest.raises(ImageError, match="60 x 40 pixels, the limit is 100"):
+        ner({"text": TEXT, "image": PICTURES[0]}, max_pixels=100)
+
+
+def test_a_model_of_text_alone_refuses_a_picture(make_model):
+    blind = HamLearningPipeline(model=make_model(use_vision=False), processor=make_processor())
+    assert blind({"text": TEXT, "image": None}) == blind(TEXT)
+    with pytest.raises(ValueError, match="trained on text alone and sees no pictures"):
+        blind({"text": TEXT, "image": PICTURES[0]})
+
+
+# ---------------------------------------------------------------------------------------------------- saved and loaded
+
+
+@pytest.mark.parametrize("task", [[], ["token-classification"]], ids=str)
+def test_the_pipeline_function_finds_it(ner, folder, task):
+    loaded = pipeline(*task, model=str(folder), trust_remote_code=True)
+    assert type(loaded).__name__ == "HamLearningPipeline" and loaded.task == "token-classification"
+    tweet = {"text": TEXT, "image": PICTURES[0]}
+    assert same(loaded(tweet), ner(tweet))
+
+
+def test_a_pipeline_that_was_loaded_can_be_saved_again(ner, folder, tmp_path):
+    pipeline(model=str(folder), trust_remote_code=True).save_pretrained(tmp_path / "again")
+    assert same(pipeline(model=str(tmp_path / "again"), trust_remote_code=True)(TEXT), ner(TEXT))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision_loads_find_nearly_the_same(ner, folder, dtype):
+    half = pipeline(model=str(folder), trust_remote_code=True, dtype=dtype)
+    assert half.model.dtype == dtype and half.model.crf.transitions.dtype == torch.float32
+    several = tweets(30)
+    tags = [
+        [word["entity"] for words in one(several, aggregation_strategy="none", batch_size=8) for word in words]
+        for one in (ner, half)
+    ]
+    agreement = np.mean([one == other for one, other in zip(*tags, strict=True)])
+    assert agreement > 0.9
+
+
+def test_without_trust_the_pipeline_says_what_is_missing(folder):
+    with pytest.raises(ValueError, match="trust_remote_code=True"):
+        pipeline("token-classification", model=str(folder), trust_remote_code=False)
