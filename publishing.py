@@ -146,7 +146,7 @@ def commit_folder(
     except (httpx.HTTPError, OSError, ValueError) as error:
         raise PublishError(
             f"{repo_id} was not published ({_reason(error)}). The Hub serves what it served before, and {folder} is "
-            "complete: publish it again when the cause is gone."
+            "untouched: publish it again when the cause is gone."
         ) from error
 
 
@@ -231,9 +231,11 @@ what you have read with `revision="<commit>"`.""",
         _scores(results, scored),
         f"""## Training
 
+![Training loss and dev F1](training.png)
+
 | | |
 |---|---|
-| data | {_splits(results["data"], data_name)} |
+| data | {data_name} |
 | text encoder | {encoder["model_type"]}, {encoder["num_hidden_layers"]} layers, {encoder["hidden_size"]} wide, \
 initialised from `{encoder["origin"]}` |
 | parameters, without the eyes | {results["parameters"]:,} |
@@ -242,7 +244,8 @@ initialised from `{encoder["origin"]}` |
 | batch | {training["per_device_train_batch_size"]} tweets x {training["gradient_accumulation_steps"]} steps \
 x {training["world_size"]} processes |
 | learning rates | text encoder {_rate(training, "text_learning_rate")}, new layers {training["learning_rate"]:g}, \
-CRF {_rate(training, "crf_learning_rate")} |
+CRF {_rate(training, "crf_learning_rate")}; {training["lr_scheduler_type"]}, warm-up {training["warmup_steps"]:g}, \
+weight decay {training["weight_decay"]:g} |
 | precision | {"bf16" if training["bf16"] else "fp16" if training["fp16"] else "fp32"} |
 | seed | {results["seed"]} |
 | switches | {", ".join(f"`{key}={value}`" for key, value in model.items())} |
@@ -250,6 +253,7 @@ CRF {_rate(training, "crf_learning_rate")} |
 
 All of it, with the loss and dev F1 of each epoch: `{RESULTS_FILE}`.""",
         _limits(results, data_name),
+        f"## Licence\n\nOf the weights: {license}. The training data belongs to its authors and is not in this repo.",
         f"## Cite\n\n```bibtex\n{PAPER}\n```",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -66,6 +66,8 @@ TRAINING_FACTS = (
     "learning_rate",
     "text_learning_rate",
     "crf_learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
     "weight_decay",
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
@@ -637,6 +639,7 @@ def show_tweet(dataset: Dataset, predicted: dict[str, Any]) -> str:
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Runs what the arguments ask for, and returns what `results.json` holds."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # the Hub client's, a line a request
     model_args, data_args, vision_args, args = parse_arguments(sys.argv[1:] if argv is None else argv)
     is_main = args.process_index == 0
     if not is_main:
@@ -819,7 +822,7 @@ def describe_run(
     text_config = model.config.text_config
     encoder = {name: getattr(text_config, name) for name in ("model_type", "num_hidden_layers", "hidden_size")}
     return {
-        "evaluator": "seqeval, entity level; f1: default mode, strict_f1: strict IOB2; fractions of one",
+        "evaluator": "seqeval, entity level; f1: default mode, strict_f1: strict IOB2",
         "seed": args.seed,
         "data_name": data_set_name(data_args),
         "data": {

@@ -142,6 +142,8 @@ def test_the_card_has_the_score_table_and_names_the_evaluator(card, results):
     for name, scores in results["test"]["types"].items():
         percent = " | ".join(f"{100 * scores[key]:.2f}" for key in ("precision", "recall", "f1"))
         assert f"| {name} | {percent} | {scores['number']} |" in card.text
+    for split, facts in results["data"].items():
+        assert f"| {split} | {facts['tweets']} | `{facts['sha256']}` |" in card.text
 
 
 def test_every_figure_in_the_card_is_one_of_the_results(card, results):
@@ -156,7 +158,7 @@ def test_every_figure_in_the_card_is_one_of_the_results(card, results):
             return set(re.findall(r"\d+(?:\.\d+)*", value))
         return {f"{value:g}", f"{value:,}", f"{100 * value:.2f}", f"{round(100 * value, 2)}", f"{round(value, 4)}"}
 
-    without_hashes = re.sub(r"`[0-9a-f]{12}\.\.\.`", "", card.text.split("## Cite")[0])
+    without_hashes = re.sub(r"`[0-9a-f]{64}`", "", card.text.split("## Cite")[0])
     without_names = re.sub(r"\bEq 8\b|2305\.08372|\bF1\b|\bIOB2\b|SHA-256", "", without_hashes)
     shown = set(re.findall(r"\d[\d,]*(?:\.\d+)*(?:e-?\d+)?", without_names))
     shown = {figure.rstrip(",") for figure in shown}
