@@ -1,6 +1,7 @@
 """Scores of multimodal named entity recognition, as an `evaluate` metric module: what was counted, and how."""
 
 import re
+from typing import Any
 
 import datasets
 import evaluate
@@ -121,3 +122,18 @@ class MNERScores(evaluate.Metric):  # noqa: D101 the decorator writes it
                 tags[start].startswith("I-") for tags in references for _, start, _ in get_entities(tags)
             ),
         }
+
+
+def score_table(scores: dict[str, Any]) -> str:
+    """P, R and F1 a type and over all, in percent, as a Markdown table."""
+    lines = ["| type | P | R | F1 | gold |", "|---|---|---|---|---|"]
+
+    def line(name, values, count):
+        percent = " | ".join(f"{100 * values[key]:.2f}" for key in ("precision", "recall", "f1"))
+        return f"| {name} | {percent} | {count} |"
+
+    lines += [line(name, values, values["number"]) for name, values in scores["types"].items()]
+    lines.append(line("all", scores, scores["gold_entities"]))
+    strict = {key: scores[f"strict_{key}"] for key in ("precision", "recall", "f1")}
+    lines.append(line("all, strict IOB2", strict, scores["strict_gold_entities"]))
+    return "\n".join(lines)

@@ -24,6 +24,7 @@ from huggingface_hub import (
 from huggingface_hub.utils import httpx
 
 from configuration_hamlearning import HamLearningVisionConfig
+from mner_scores import score_table
 
 
 CARD_FILE, RESULTS_FILE, REQUIREMENTS_FILE = "README.md", "results.json", "requirements.txt"
@@ -317,27 +318,17 @@ much a picture has to do with its text.
 def _scores(results: Mapping[str, Any], scored: str | None) -> str:
     if scored is None:
         return "## Scores\n\nThis model was not evaluated."
-    scores = results[scored]
-    lines = ["| type | P | R | F1 | gold |", "|---|---|---|---|---|"]
-    rows = [(name, values, "", values["number"]) for name, values in scores["types"].items()]
-    rows.append(("all", scores, "", scores["gold_entities"]))
-    rows.append(("all, strict IOB2", scores, "strict_", scores["strict_gold_entities"]))
-    for name, values, prefix, count in rows:
-        percent = " | ".join(f"{100 * values[prefix + key]:.2f}" for key in ("precision", "recall", "f1"))
-        lines.append(f"| {name} | {percent} | {count} |")
     shuffled = " **Control run: every tweet had another tweet's picture.**" if results["shuffle_pictures"] else ""
+    lines = ["| split | tweets | SHA-256 |", "|---|---|---|"]
+    lines += [f"| {split} | {facts['tweets']} | `{facts['sha256']}` |" for split, facts in results["data"].items()]
+    splits = "\n".join(lines)
     return f"""## Scores
 
 Evaluator: {results["evaluator"]}. In percent, on the {scored} split, one run, checkpoint chosen on dev.{shuffled}
 
-{chr(10).join(lines)}"""
+{score_table(results[scored])}
 
-
-def _splits(data: Mapping[str, Any], data_name: str) -> str:
-    splits = (
-        f"{split} {facts['tweets']} tweets (SHA-256 `{facts['sha256'][:12]}...`)" for split, facts in data.items()
-    )
-    return f"{data_name}: {', '.join(splits)}"
+{splits}"""
 
 
 def _rate(training: Mapping[str, Any], name: str) -> str:

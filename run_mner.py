@@ -592,21 +592,6 @@ def write_predictions(path: Path, dataset: Dataset, predicted: dict[str, Any]):
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def score_table(scores: dict[str, Any]) -> str:
-    """P, R and F1 a type and over all, in percent, as a Markdown table."""
-    lines = ["| type | P | R | F1 | gold |", "|---|---|---|---|---|"]
-
-    def line(name, values, count):
-        percent = " | ".join(f"{100 * values[key]:.2f}" for key in ("precision", "recall", "f1"))
-        return f"| {name} | {percent} | {count} |"
-
-    lines += [line(name, values, values["number"]) for name, values in scores["types"].items()]
-    lines.append(line("all", scores, scores["gold_entities"]))
-    strict = {key: scores[f"strict_{key}"] for key in ("precision", "recall", "f1")}
-    lines.append(line("all, strict IOB2", strict, scores["strict_gold_entities"]))
-    return "\n".join(lines)
-
-
 def plot_training(history: list[dict[str, float]], path: Path):
     """Training loss and dev F1 over the epochs (the paper's Figure 4)."""
     figure, loss_axis = plt.subplots(figsize=(7, 4))
@@ -725,7 +710,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             output_dir.mkdir(parents=True, exist_ok=True)
             write_predictions(output_dir / f"predictions_{split}.jsonl", dataset, predicted)
             if "types" in results[split]:
-                table = score_table(results[split])
+                table = mner_scores.score_table(results[split])
                 (output_dir / f"scores_{split}.md").write_text(table + "\n", encoding="utf-8")
                 print(f"\n{split}: entity-level, seqeval\n{table}")
             print(f"\n{show_tweet(dataset, predicted)}\n")
