@@ -16,7 +16,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Value, load_dataset
+from datasets import (
+    ClassLabel,
+    Dataset,
+    DatasetDict,
+    Features,
+    Image,
+    List,
+    Value,
+    get_dataset_config_names,
+    load_dataset,
+)
 
 from configuration_hamlearning import TAGS
 
@@ -150,7 +160,8 @@ def load_tweets(
 
     A folder holds `train.txt`, `valid.txt` (or `validation.txt`, `dev.txt`) and `test.txt` in the released text format
     (see `read_tweets`), or Parquet files of those names (`train.parquet`, `train-00000-of-00001.parquet`), in the
-    folder itself or in its subfolder `data/`. The splits that exist are returned, as `train`, `validation` and `test`.
+    folder itself or in its subfolder `data/`, or it is one that `datasets/prepare.py` made: `pictures/` is read, and
+    where there is none, `text/`. The splits that exist are returned, as `train`, `validation` and `test`.
 
     Columns: `id` (string), `tokens` (list of strings), `ner_tags` (list of `ClassLabel`; absent where a split has no
     tags), `image` where there is one, and whatever else a Parquet file holds. All splits share one list of labels:
@@ -160,7 +171,8 @@ def load_tweets(
     Args:
         data_dir: The folder. Either this or `dataset_name`.
         dataset_name: A data set on the Hub, or what else `datasets.load_dataset` takes.
-        dataset_config_name: Its configuration, if it has several.
+        dataset_config_name: Its configuration, if it has several; `pictures` if None and there is one of this name,
+            else the data set's own default.
         revision: Its branch, tag or commit.
         cache_dir: Where `datasets` keeps what it converts; its default if None.
 
@@ -182,6 +194,10 @@ def load_tweets(
             )
         loaded = _load_folder(Path(data_dir), cache_dir)
     else:
+        if dataset_config_name is None and "pictures" in get_dataset_config_names(
+            dataset_name, revision=revision, cache_dir=cache_dir
+        ):
+            dataset_config_name = "pictures"
         found = load_dataset(dataset_name, dataset_config_name, revision=revision, cache_dir=cache_dir)
         names = {alias: split for split, aliases in SPLITS.items() for alias in aliases}
         loaded = {names.get(split, split): dataset for split, dataset in found.items()}
@@ -218,13 +234,15 @@ def load_tweets(
 def _load_folder(folder: Path, cache_dir: str | None) -> dict[str, Dataset]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder: give the folder that holds train.txt or the Parquet files")
+    # A prepared folder holds every tweet twice, with its picture and without.
+    prepared = folder / ("pictures" if any((folder / "pictures").glob("*.parquet")) else "text")
     splits = {}
     for split, aliases in SPLITS.items():
         sources = []  # each a list of files; a second source would leave open which one is meant
         for alias in aliases:
             text = folder / f"{alias}.txt"
             sources += [[text]] if text.is_file() else []
-            for place in (folder, folder / "data"):
+            for place in (folder, folder / "data", prepared):
                 parquet = [*place.glob(f"{alias}.parquet"), *sorted(place.glob(f"{alias}[-_][0-9]*.parquet"))]
                 sources += [parquet] if parquet else []
         if len(sources) > 1:
@@ -243,7 +261,7 @@ def _load_folder(folder: Path, cache_dir: str | None) -> dict[str, Dataset]:
     if not splits:
         raise FileNotFoundError(
             f"{folder} holds no split: expected train.txt, valid.txt and test.txt, or train.parquet or "
-            "data/train-00000-of-00001.parquet and so on"
+            "text/train-00000-of-00001.parquet and so on"
         )
     return splits
 

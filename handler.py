@@ -16,7 +16,7 @@ from transformers import pipeline
 
 logger = logging.getLogger(__name__)
 
-DATA_URL = re.compile(r"data:[^,]{0,255};base64,", re.IGNORECASE)
+DATA_URL = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
 PIXEL = b"GIF87a\x01\0\x01\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0;"  # the smallest picture
 
 
@@ -25,7 +25,7 @@ class RequestError(Exception):
 
 
 class EndpointHandler:
-    r"""A model as a service.
+    """A model as a service.
 
     ```python
     >>> def ask(inputs, **parameters):
@@ -38,20 +38,21 @@ class EndpointHandler:
     >>> ask(["just a text", {"text": "and one", "image": None}], threshold=0.5)
     [[], []]
     >>> ask({"text": "Loved it", "image": "https://example.org/game.jpg"})
-    {'error': "inputs.image is 'https://example.org/game.jpg': give the base64 of a picture, ..."}
+    {'error': "inputs.image is 'https://example.org/game.jpg', which is no base64: give the base64 of a picture's ..."}
     ```
 
-    `inputs` is a tweet or a list of tweets; a tweet is a string, or an object with `text` and perhaps `image`: base64,
-    bare or behind `data:image/png;base64,`. No URL and no file is ever opened. `parameters`, which may be left out, are
-    `aggregation_strategy` and `threshold` of `HamLearningPipeline`, which says what the answer holds.
+    `inputs` is a tweet or a list of tweets. A tweet is a string, or an object with `text` and perhaps `image`: base64,
+    bare or behind `data:image/png;base64,`. No URL and no file is ever opened. `parameters` may be left out; they are
+    `aggregation_strategy` and `threshold` of `HamLearningPipeline`, which says what the answer holds. One tweet that
+    cannot be answered makes an error of the whole request.
 
-    Each limit is an argument, and in an endpoint an environment variable, which wins: `HAMLEARNING_MAX_TWEETS=8`.
+    An endpoint's owner sets the limits as environment variables, which win over arguments: `HAMLEARNING_MAX_TWEETS=8`.
 
     Args:
         path: folder of the model's repo.
         max_text_length: most characters of a text.
         max_image_bytes: most bytes of a picture's file.
-        max_pixels: most pixels of a picture, width times height: a small file can hold many, which take long to decode.
+        max_pixels: most pixels of a picture, width times height: a small file can hold many, and decode for long.
         max_tweets: most tweets of a request.
         batch_size: tweets that go through the network together; so many pictures are decoded at a time.
 
@@ -76,11 +77,11 @@ class EndpointHandler:
         self.batch_size = _limit("batch_size", batch_size)
         self.ner = pipeline(model=path, trust_remote_code=True)
         self.sees = self.ner.model.config.use_vision and self.ner.processor.vision_source is not None
-        # The eyes load with their first picture: now, not in two requests at once, and not first of all when a client
-        # waits. A repo that is broken fails here.
+        # A first picture now: the eyes load with it, so no client waits for them, no two requests load them at once,
+        # and a repo that lacks them fails here.
         self.ner({"text": "Warm up", "image": PIXEL if self.sees else None})
-        # One batch at a time: fast tokenizers are not made for two threads, and one batch keeps the device busy; two
-        # would only take twice its memory.
+        # Requests may come from several threads, but batches run one at a time: else as many of them as there are
+        # requests would share the memory, and transformers does not promise that two threads may use one pipeline.
         self.lock = threading.Lock()
 
     def __call__(self, data: dict[str, Any]) -> list[Any] | dict[str, str]:
@@ -100,7 +101,9 @@ class EndpointHandler:
         if not isinstance(inputs, list):
             return self._find([self._read_tweet(inputs, "inputs")], ["inputs"], parameters)[0]
         if len(inputs) > self.max_tweets:
-            raise RequestError(f"inputs has {len(inputs)} tweets, the limit is {self.max_tweets}: send several requests.")
+            raise RequestError(
+                f"inputs has {len(inputs)} tweets, the limit is {self.max_tweets}: send several requests."
+            )
         places = [f"inputs[{number}]" for number in range(len(inputs))]
         return self._find(list(map(self._read_tweet, inputs, places)), places, parameters)
 
@@ -194,14 +197,14 @@ def _check_object(value: Any, place: str, *known: str):
 
 
 def _shown(value: Any) -> str:
-    """A value of a request, at most some forty characters of it."""
+    """What a client sent, in a few characters, whatever it is."""
     if isinstance(value, str):
         return repr(value) if len(value) <= 40 else f"{value[:40]!r}... ({len(value)} characters)"
     if isinstance(value, list | dict):
         return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value)}"
     if value is None:
         return "null or missing"
-    return json.dumps(value, default=repr)[:40]
+    return json.dumps(value)[:40] if isinstance(value, int | float) else type(value).__name__
 
 
 __all__ = ["EndpointHandler"]

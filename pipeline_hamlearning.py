@@ -124,10 +124,10 @@ class HamLearningPipeline(Pipeline):
         )
         outputs = self.model(**inputs.to(self.device))
         columns = {
+            "entities": self.processor.post_process_entities(outputs, inputs),
             "words": inputs.words,
             "offsets": inputs.offsets,
             "tags": outputs.predictions.tolist(),
-            "entities": self.processor.post_process_entities(outputs, inputs),
             "relevance": self.processor.post_process_relevance(outputs, inputs),
         }
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]

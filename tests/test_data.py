@@ -204,6 +204,36 @@ def test_a_data_set_by_name_gives_the_same_splits_as_its_folder(tmp_path):
     assert by_name["validation"][:] == by_folder["validation"][:]
 
 
+TWEET = {"id": ["1"], "tokens": [["a"]], "ner_tags": [["O"]]}
+PICTURE = {"image": [{"bytes": b"...", "path": None}]}
+
+
+def test_of_a_prepared_folder_the_tweets_with_pictures_are_read(tmp_path):
+    parquet(tmp_path / "text" / "train-00000-of-00001.parquet", TWEET)
+    assert load_tweets(tmp_path)["train"].column_names == list(TWEET)
+    parquet(tmp_path / "pictures" / "train-00000-of-00001.parquet", TWEET | PICTURE)
+    assert load_tweets(tmp_path)["train"].column_names == [*TWEET, "image"]
+
+
+def test_a_folder_of_pictures_beside_text_files_is_no_data_set(tmp_path):
+    write(tmp_path / "train.txt", TWO_TWEETS)
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "1.jpg").write_bytes(b"...")
+    assert load_tweets(tmp_path)["train"]["id"][:] == ["1", "2"]
+
+
+def test_of_a_data_set_by_name_the_configuration_with_pictures_is_read_unless_another_is_named(tmp_path):
+    folder = tmp_path / "set"
+    for config, columns in (("text", TWEET), ("pictures", TWEET | PICTURE)):
+        (folder / config).mkdir(parents=True)
+        parquet(folder / config / "train-00000-of-00001.parquet", columns)
+    lines = [f"- config_name: {c}\n  data_files: {c}/*\n  default: {c == 'text'}" for c in ("text", "pictures")]
+    write(folder / "README.md", "---\nconfigs:\n" + "\n".join(lines) + "\n---\n")
+    assert load_tweets(dataset_name=str(folder))["train"].column_names == [*TWEET, "image"]
+    by_name = load_tweets(dataset_name=str(folder), dataset_config_name="text")
+    assert by_name["train"].column_names == list(TWEET)
+
+
 GOOD_ROW = {"id": ["1", "2"], "tokens": [["a"], ["b", "c"]], "ner_tags": [["O"], ["O", "O"]]}
 
 

@@ -13,7 +13,7 @@ from transformers import BertModel, BertTokenizer
 import run_mner
 from data_hamlearning import load_tweets, split_sha256
 from hub_server import HubServer, run_client
-from tiny_world import flags, write_features, write_tweets
+from tiny_world import flags, results_of, write_features, write_tweets
 
 
 ROOT = Path(__file__).parents[1]
@@ -24,10 +24,6 @@ def trained(world) -> Path:
     output_dir = world / "trained"
     run_mner.main(flags(world, output_dir, num_train_epochs=30))
     return output_dir
-
-
-def results_of(folder: Path) -> dict:
-    return json.loads((folder / "results.json").read_text())
 
 
 def test_a_run_learns_a_task_that_can_be_learned(trained):

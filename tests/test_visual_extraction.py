@@ -31,7 +31,7 @@ from configuration_hamlearning import HamLearningVisionConfig
 from data_hamlearning import VisualFeatures, load_tweets, read_visual_metadata
 from modeling_hamlearning_vision import HamLearningVisionModel
 from processing_hamlearning import HamLearningProcessor
-from test_run_mner import FRAMES, NAMES, results_of, write_tweets
+from tiny_world import FRAMES, NAMES, results_of, write_tweets
 from visual_extraction import FEATURES_FILE, REPORT_FILE, TweetImages, extract_visual_features, find_images
 
 
@@ -687,7 +687,9 @@ def test_a_run_on_a_data_set_with_pictures_extracts_them_and_says_so(trained, wo
     (file,) = (world / "cache").glob(f"*/{FEATURES_FILE}")
     # 37 pictures lie in the folder, and one of them is empty.
     assert len(VisualFeatures(file)) == 36
-    assert results_of(trained)["vision"] == {
+    vision = results_of(trained)["vision"]
+    assert [part["part"] for part in vision.pop("weights")] == ["global backbone"]
+    assert vision == {
         "pictures": 36, "detector": "grid", "global_backbone": "test_convnext", "sha256": eyes.fingerprint()
     }  # fmt: skip
 

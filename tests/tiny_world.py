@@ -1,5 +1,6 @@
 """A world that a tiny network learns in seconds: tweets whose words decide, pictures of noise, a tiny text encoder."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -92,3 +93,7 @@ def flags(world: Path, output_dir: Path, **more) -> list[str]:
         "disable_tqdm": True,
     } | more
     return [part for name, value in settings.items() if value is not None for part in (f"--{name}", str(value))]
+
+
+def results_of(folder: Path) -> dict:
+    return json.loads((folder / "results.json").read_text())
