@@ -95,17 +95,22 @@ def publish_model(
 
 
 def create_repo(repo_id: str, repo_type: str = "model", private: bool | None = None, token: str | None = None) -> str:
-    """Makes the repo if there is none, and returns its full name.
+    """Makes the repo if there is none, makes sure that it can be written to, and returns its full name.
 
     Raises:
         PublishError: nobody is logged in, the name is not theirs, or the Hub cannot be reached.
     """
+    api = HfApi(token=token)
     try:
-        return HfApi(token=token).create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True).repo_id
+        repo_id = api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True).repo_id
+        api.auth_check(
+            repo_id, repo_type=repo_type, write=True
+        )  # `exist_ok` forgives a bad token where there is a repo
+        return repo_id
     except (httpx.HTTPError, OSError, ValueError) as error:
         raise PublishError(
-            f"The {repo_type} repo {repo_id} cannot be made ({_reason(error)}): log in with `hf auth login` and check "
-            "that the name is ORG/NAME with an ORG that you may write to."
+            f"The {repo_type} repo {repo_id} cannot be written to ({_reason(error)}): log in with `hf auth login`, and "
+            "check that the name is ORG/NAME with an ORG that you may write to."
         ) from error
 
 

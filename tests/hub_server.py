@@ -200,6 +200,11 @@ class HubServer:
         self.repos[kind, repo_id].commit({})
         return Reply(link)
 
+    @route("GET", f"{API}/auth-check/write", signed_in=True)
+    def auth_check(self, request: "Handler", kind: str, repo_id: str) -> Reply:
+        self.find(kind, repo_id)
+        return Reply({})
+
     @route("DELETE", "/api/repos/delete", signed_in=True)
     def delete_repo(self, request: "Handler") -> Reply:
         kind, repo_id = request.named_repo()

@@ -557,6 +557,6 @@ def test_who_is_not_logged_in_is_told_before_anything_is_written(source, tmp_pat
     with HubServer() as hub:
         code = f"{RUN}os.environ['HF_TOKEN'] = 'hf_wrong'\nrun({str(source)!r}, 'out', '--push_to_hub', {REPO!r})"
         said = run_client(hub, code, tmp_path)
-    assert f"error: The dataset repo {REPO} cannot be made" in said and "hf auth login" in said
+    assert f"error: The dataset repo {REPO} cannot be written to" in said and "hf auth login" in said
     assert said.splitlines()[-1] == "status 1"
     assert not (tmp_path / "out").exists()

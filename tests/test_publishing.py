@@ -11,6 +11,7 @@ from PIL import Image
 
 import run_mner
 from configuration_hamlearning import HamLearningVisionConfig
+from data_hamlearning import load_tweets
 from hub_server import HubServer, run_client, stranger
 from modeling_hamlearning import HamLearningForTokenClassification
 from pipeline_hamlearning import HamLearningPipeline
@@ -315,6 +316,32 @@ print(pipeline(model="org/twice", revision={old!r}, trust_remote_code=True)({{"t
     assert "sees no pictures" in refused
 
 
+def test_an_upload_that_fails_leaves_the_old_revision_served(published):
+    code = f"from publishing import main; main([{str(published.folder)!r}, 'org/once', '--license', 'NAME'])"
+    run_client(published.hub, code.replace("NAME", "mit"), published.home)
+    code = code.replace("NAME", "bsd-3-clause")
+    _, revision, files = published.hub.find("model", "org/once")
+    published.hub.fail_next_commit = True
+    with pytest.raises(
+        AssertionError, match="error: org/once was not published .*403.* The Hub serves what it served"
+    ):
+        run_client(published.hub, code, published.home)
+    assert published.hub.find("model", "org/once")[1:] == (revision, files)
+    assert published.folder.joinpath("model.safetensors").is_file()
+    run_client(published.hub, code, published.home)
+    assert published.hub.find("model", "org/once")[1] != revision
+
+
+def test_a_hub_that_refuses_is_noticed_before_anything_is_computed(published, world, tmp_path):
+    with pytest.raises(
+        AssertionError, match="PublishError: The model repo org/tiny cannot be written to .*hf auth login"
+    ):
+        code = "import os\nos.environ['HF_TOKEN'] = 'hf_wrong'\nimport run_mner\nrun_mner.main({!r})"
+        argv = flags(world, tmp_path / "out", push_to_hub=True, hub_model_id=REPO)
+        run_client(published.hub, code.format(argv), published.home)
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_model_and_processor_push_is_complete_too(published):
     code = f"""
 model = AutoModelForTokenClassification.from_pretrained("{REPO}", trust_remote_code=True)
@@ -366,3 +393,32 @@ print(json.dumps(weights_origins(config)))
 def test_eyes_of_unknown_origin_say_so(published):
     [backbone] = weights_origins(HamLearningVisionConfig(detector="grid"))
     assert backbone["origin"] == "not recorded"
+
+
+# -------------------------------------------------------------------------------------------------- the whole path
+
+
+@pytest.mark.slow
+def test_from_the_sample_by_one_command_to_a_strangers_answer(published_sample):
+    sample = published_sample
+    results = json.loads((sample.folder / "results.json").read_text())
+    assert results["test"]["f1"] > 0.8
+    tweets = load_tweets(sample.data)["test"]
+    shown = next(row for row in tweets if row["image"] is not None)
+    shown["image"].save(sample.home / "picture.png")
+    code = f"""
+ner = pipeline(model="org/sample", trust_remote_code=True)
+text = {" ".join(shown["tokens"])!r}
+print(json.dumps([ner({results["examples"][0]["text"]!r}), ner({{"text": text, "image": "picture.png"}})]))
+"""
+    example, seen = json.loads(run_client(sample.hub, stranger(code), sample.home).splitlines()[-1])
+    assert example == results["examples"][0]["entities"] != []
+    [line] = [line for line in predictions(sample.folder) if line["id"] == shown["id"]]
+    assert [(e["entity_group"], e["word_start"], e["word_end"]) for e in seen] == [
+        (e["type"], e["start"], e["end"]) for e in line["entities"]
+    ]
+    assert seen[0]["relevance"] == pytest.approx(line["relevance"], abs=0.05)  # seen in bf16 there
+
+
+def predictions(folder) -> list[dict]:
+    return list(map(json.loads, (folder / "predictions_test.jsonl").read_text().splitlines()))
