@@ -109,8 +109,8 @@ def create_repo(repo_id: str, repo_type: str = "model", private: bool | None = N
         return repo_id
     except (httpx.HTTPError, OSError, ValueError) as error:
         raise PublishError(
-            f"The {repo_type} repo {repo_id} cannot be written to ({_reason(error)}): log in with `hf auth login`, and "
-            "check that the name is ORG/NAME with an ORG that you may write to."
+            f"The {repo_type} repo {repo_id} cannot be written to ({_reason(error)}): log in with `hf auth login` "
+            "and check that the name is ORG/NAME with an ORG that you may write to."
         ) from error
 
 
