@@ -13,6 +13,7 @@ python run_mner.py --do_extract --data_dir prepared/twitter2017 --output_dir fea
 import json
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -28,7 +29,7 @@ import torch
 import transformers
 import yaml
 from datasets import ClassLabel, Dataset, DatasetDict
-from huggingface_hub import DatasetCard
+from huggingface_hub import DatasetCard, hf_hub_download
 from huggingface_hub.constants import HF_HOME
 from torch.utils.data import SequentialSampler
 from transformers import (
@@ -132,7 +133,11 @@ class DataArguments:
     dataset_name: str | None = field(default=None, metadata={"help": "Data set of the Hub."})
     dataset_config_name: str | None = field(default=None, metadata={"help": "Its configuration."})
     visual_features: str | None = field(
-        default=None, metadata={"help": "Visual feature file (Parquet), in place of the pictures themselves."}
+        default=None,
+        metadata={
+            "help": "Visual feature file (Parquet), in place of the pictures themselves: a path, or "
+            "hf://datasets/ORG/NAME/FILE of the Hub."
+        },
     )
     image_dir: str | None = field(
         default=None,
@@ -359,6 +364,17 @@ def check_splits(tweets: DatasetDict, args: MNERTrainingArguments):
                 f"The data set has no {split} split, which {reason} needs; it has {', '.join(tweets)}: add it, or "
                 "leave that flag out."
             )
+
+
+def local_file(path: str) -> str:
+    """The path itself, or where `hf://datasets/ORG/NAME/FILE` lies once it is downloaded."""
+    if not path.startswith("hf://"):
+        return path
+    found = re.fullmatch(r"hf://datasets/([^/]+/[^/@]+)(?:@([^/]+))?/(.+)", path)
+    if found is None:
+        raise ValueError(f"{path}: expected hf://datasets/ORG/NAME/FILE or hf://datasets/ORG/NAME@REVISION/FILE.")
+    repo_id, revision, file_name = found.groups()
+    return hf_hub_download(repo_id, file_name, repo_type="dataset", revision=revision)
 
 
 def load_eyes(model_args: ModelArguments, vision_args: VisionArguments) -> HamLearningVisionModel | None:
@@ -646,6 +662,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     # A model folder is loaded with this code, never with the code that it carries.
     AutoConfig.register("hamlearning", HamLearningConfig, exist_ok=True)
 
+    if data_args.visual_features is not None:
+        data_args.visual_features = local_file(data_args.visual_features)
     tweets = load_tweets(data_args.data_dir, data_args.dataset_name, data_args.dataset_config_name)
     check_splits(tweets, args)
     tags = next((d.features["ner_tags"].feature.names for d in tweets.values() if "ner_tags" in d.column_names), None)

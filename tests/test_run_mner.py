@@ -255,9 +255,8 @@ def test_a_loss_that_is_no_number_stops_the_run_with_its_step(world, tmp_path):
 
 def test_model_and_data_set_come_from_the_hub_by_their_ids(trained, world, tmp_path):
     folder = tmp_path / "prepared"
-    subprocess.run(
-        [sys.executable, str(ROOT / "datasets" / "prepare.py"), str(world / "tweets"), str(folder)], check=True
-    )
+    command = [sys.executable, ROOT / "datasets" / "prepare.py", world / "tweets", folder]
+    subprocess.run([*command, "--visual_features", world / "features.parquet"], check=True)
     (tmp_path / "home").mkdir()
     with HubServer() as hub:
         hub.add_repo("org/tiny", trained)
@@ -267,12 +266,18 @@ import sys
 sys.path.insert(0, {str(ROOT)!r})
 import run_mner
 results = run_mner.main(["--model_name_or_path", "org/tiny", "--dataset_name", "org/tweets", "--do_predict", "True",
-    "--output_dir", {str(tmp_path / "out")!r}, "--visual_features", {str(world / "features.parquet")!r},
+    "--output_dir", {str(tmp_path / "out")!r},
+    "--visual_features", "hf://datasets/org/tweets@main/visual_features/visual_features.parquet",
     "--use_cpu", "True", "--disable_tqdm", "True"])
 print("F1", results["test"]["f1"])
 """
         stdout = run_client(hub, code, tmp_path / "home")
     assert f"F1 {results_of(trained)['test']['f1']}" in stdout
+
+
+def test_an_address_that_is_no_file_of_a_data_set_is_refused(world, tmp_path):
+    with pytest.raises(ValueError, match="hf://org/tweets/f.parquet: expected hf://datasets/ORG/NAME/FILE"):
+        run_mner.main(flags(world, tmp_path / "out", visual_features="hf://org/tweets/f.parquet"))
 
 
 def launch(command: list[str], world: Path, output_dir: Path, **more):
