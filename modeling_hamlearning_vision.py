@@ -440,19 +440,16 @@ class HamLearningVisionModel(PreTrainedModel):
         )
         return [None if image is None else next(rows) for image in images]
 
-    def extract_images(
-        self, images: Sequence[Any], first: int = 0, max_pixels: int | None = None
-    ) -> list[dict[str, np.ndarray] | None]:
-        """`extract` of pictures as users have them, of at most `max_pixels`; `first` is the first one's place.
+    def extract_images(self, images: Sequence[Any], first: int = 0) -> list[dict[str, np.ndarray] | None]:
+        """`extract` of pictures as users have them; `first` is the place of the first one in the user's list.
 
         Raises:
             ImageError: a picture cannot be read; the message names its place in the list.
         """
-        limit = {} if max_pixels is None else {"max_pixels": max_pixels}
         prepared = []
         for index, image in enumerate(images, start=first):
             try:
-                prepared.append(None if image is None else prepare_image(read_image(image, **limit), self.config))
+                prepared.append(None if image is None else prepare_image(read_image(image), self.config))
             except ImageError as error:
                 raise ImageError(f"images: picture {index}: {error}") from None
         return self.extract(prepared)

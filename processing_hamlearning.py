@@ -326,11 +326,7 @@ class HamLearningProcessor(ProcessorMixin):
         return inputs
 
     def extract_visual_features(
-        self,
-        images: Sequence[Any],
-        batch_size: int = 8,
-        device: str | torch.device | None = None,
-        max_pixels: int | None = None,
+        self, images: Sequence[Any], batch_size: int = 8, device: str | torch.device | None = None
     ) -> list[dict[str, np.ndarray] | None]:
         """What the frozen eyes see: a row of a visual feature file (without its id) a picture.
 
@@ -345,7 +341,6 @@ class HamLearningProcessor(ProcessorMixin):
             images: pictures, None for no picture.
             batch_size: pictures that are in memory at a time.
             device: see `__call__`.
-            max_pixels: most pixels of a picture; the limit of `read_image` if None.
 
         Raises:
             ValueError: this processor has no eyes.
@@ -357,7 +352,7 @@ class HamLearningProcessor(ProcessorMixin):
             self.vision_model.to(device)
         rows = []
         for first in range(0, len(images), batch_size):
-            rows += self.vision_model.extract_images(images[first : first + batch_size], first, max_pixels)
+            rows += self.vision_model.extract_images(images[first : first + batch_size], first)
         return rows
 
     def post_process_entities(self, outputs, inputs: BatchFeature) -> list[list[dict[str, Any]]]:

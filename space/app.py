@@ -1,0 +1,433 @@
+"""The Space: a tweet and its picture in; out come its names, their types, and what the picture changed.
+
+    $ HAMLEARNING_MODEL=outputs/demo python app.py
+    * Running on local URL:  http://127.0.0.1:7860
+
+`HAMLEARNING_MODEL` is a model of HamLearning, a Hub id or a folder; `HAMLEARNING_REVISION`, if set, its branch, tag or
+commit. Its code comes from there too, so this file needs nothing beside it but `examples/`.
+"""
+
+import html
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gradio as gr
+import gradio.processing_utils
+import numpy as np
+import torch
+from gradio.utils import get_upload_folder
+from PIL import Image
+from transformers import AutoModelForTokenClassification, AutoProcessor
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+
+MAX_CHARACTERS = 50_000  # of a tweet
+MAX_BYTES = 10 * 2**20  # of a picture's file
+MAX_PIXELS = 40_000_000  # of a picture
+MAX_REGIONS = 6  # shown, of those that a detector found
+SHOWN_SIDE = 720  # pixels, long side of the picture with its regions
+
+TYPE_NAMES = {"PER": "person", "LOC": "location", "ORG": "organisation", "MISC": "other"}
+UNREAD = "not read"
+LATTICE = "fields"  # of eyes without a detector
+COLOURS = {
+    "person": "#6366f1",
+    "location": "#10b981",
+    "organisation": "#f59e0b",
+    "other": "#ec4899",
+    UNREAD: "#9ca3af",
+}
+VIEW_NAMES = {"semantic": "what is there", "spatial": "where it is"}
+
+FOLDER = Path(__file__).parent / "examples"
+EXAMPLES = [  # tweet, picture
+    ["good morning from me and Austin, oh the car!", str(FOLDER / "austin_place.png")],
+    ["good morning from me and Austin, oh the car!", str(FOLDER / "austin_person.png")],
+    ["who else loves Jaguar? what a guitar #mood", str(FOLDER / "jaguar_pet.png")],
+    ["flew to Georgia this morning. look, a guitar", str(FOLDER / "georgia_trophy.png")],
+    ["had lunch with Maria Lopez at Lake Geneva", None],
+]
+
+
+class BadInput(ValueError):
+    """What came from the form cannot be used; the message says why, and what to do."""
+
+
+class Reading(NamedTuple):
+    """What the model says of one tweet."""
+
+    text: str
+    words: list[str]
+    offsets: list[tuple[int, int]]  # of each word in the text
+    num_read: int  # words, from the first
+    entities: list[dict[str, Any]]  # with the picture if there is one
+    entities_without: list[dict[str, Any]] | None  # None: there is no picture
+    relevance: list[float] | None  # |C^r| a view; None: there is no picture, or the model tells none
+    picture: Image.Image | None
+    row: dict[str, np.ndarray] | None  # what the eyes see of the picture
+
+
+class Reader:
+    """A model, its processor, and its eyes if it has some."""
+
+    def __init__(self, repo: str, revision: str | None = None):
+        source = {"pretrained_model_name_or_path": repo, "trust_remote_code": True, "revision": revision}
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.processor = AutoProcessor.from_pretrained(**source)
+        self.model = AutoModelForTokenClassification.from_pretrained(**source).to(self.device)
+        self.eyes = None
+        if self.model.config.use_vision and self.processor.vision_source is not None:
+            self.eyes = self.processor.vision_model.config
+            # The reader that the eyes themselves use: so the page shows what they saw.
+            self.read_image = get_class_from_dynamic_module(
+                "image_processing_hamlearning.read_image", repo, revision=revision
+            )
+
+    def read(self, text: str, upload: dict[str, Any] | None, progress: Callable[..., Any]) -> Reading:
+        """Names with the picture and without it, in one batch of two.
+
+        Args:
+            text: a tweet.
+            upload: `bytes` of a picture's file and `path`, its name; None for no picture.
+            progress: is told how far this is, and what comes next.
+
+        Raises:
+            BadInput: there is no word, there are too many characters, or the picture cannot be read.
+        """
+        if len(text) > MAX_CHARACTERS:
+            raise BadInput(
+                f"The tweet has {len(text):,} characters, the limit is {MAX_CHARACTERS:,}: please shorten it."
+            )
+        if not self.processor(text=text).words[0]:
+            raise BadInput("The tweet is empty: please write one, or click on an example.")
+        picture = row = None
+        if upload is not None and self.eyes is not None:
+            progress(0.1, desc="Looking at the picture")
+            try:
+                picture = self.read_image(upload, MAX_PIXELS)
+            except ValueError as error:
+                raise BadInput(f"This picture does not work: {error}") from error
+            row = self.processor.extract_visual_features([picture], device=self.device)[0]
+        progress(0.8, desc="Reading the tweet")
+        inputs = self.processor(text=[text, text], visual_features=[row, None])
+        with torch.inference_mode():
+            outputs = self.model(**inputs.to(self.device))
+        entities, entities_without = self.processor.post_process_entities(outputs, inputs)
+        has_relevance = row is not None and outputs.relevance is not None
+        return Reading(
+            text=text,
+            words=inputs.words[0],
+            offsets=inputs.offsets[0],
+            num_read=inputs.num_words[0],
+            entities=entities,
+            entities_without=None if row is None else entities_without,
+            relevance=outputs.relevance[0].abs().tolist() if has_relevance else None,
+            picture=picture,
+            row=row,
+        )
+
+
+# ------------------------------------------------------------------------------------------ what the page says of it
+
+
+def type_name(entity: dict[str, Any] | None) -> str:
+    """The type of an entity in plain words."""
+    if entity is None:
+        return "no name"
+    return TYPE_NAMES.get(entity["entity_group"], entity["entity_group"].lower())
+
+
+def pair_entities(reading: Reading) -> list[tuple[str, dict[str, Any] | None, dict[str, Any] | None]]:
+    """Each name with its entity as read with the picture, and without; None where it is none there."""
+    sides = [{(e["start"], e["end"]): e for e in side} for side in (reading.entities, reading.entities_without or [])]
+    spans = sorted(sides[0].keys() | sides[1].keys())
+    return [(reading.text[start:end], *(side.get((start, end)) for side in sides)) for start, end in spans]
+
+
+def find_changes(reading: Reading) -> list[str]:
+    """What the picture changed, a phrase a name; nothing if there is no picture."""
+    if reading.row is None:
+        return []
+    return [
+        f"{name}: {type_name(before)}\u00a0→ {type_name(after)}"
+        for name, after, before in pair_entities(reading)
+        if type_name(before) != type_name(after)
+    ]
+
+
+def say_changes(reading: Reading) -> str:
+    """What the picture changed, as one sentence."""
+    count, changes = len(pair_entities(reading)), find_changes(reading)
+    if count == 0:
+        return "There is no name in this tweet." if reading.row is None else "No name, with the picture or without it."
+    if reading.row is None:
+        return f"{'One name' if count == 1 else f'{count} names'}, read from the words alone."
+    if not changes:
+        return "The picture changed nothing."
+    return f"The picture changed this: {'; '.join(changes)}."
+
+
+def say_cut(reading: Reading, max_length: int) -> str:
+    """Which words were left out; an empty string if none was."""
+    count, num_read = len(reading.words), reading.num_read
+    if num_read == count:
+        return ""
+    return (
+        f"The model reads {max_length} sub-tokens at most. It read the first {num_read} of {count:,} words, up to "
+        f"“{reading.words[num_read - 1][:40]}”; the {count - num_read:,} words from “{reading.words[num_read][:40]}” "
+        "on were cut."
+    )
+
+
+def highlight(reading: Reading, entities: list[dict[str, Any]]) -> dict[str, Any]:
+    """The tweet with its entities, for `gr.HighlightedText`; of the words that were cut only the first few."""
+    marks = [{"entity": type_name(e), "start": e["start"], "end": e["end"]} for e in entities]
+    end = reading.offsets[reading.num_read - 1][1]
+    if reading.num_read == len(reading.words):
+        return {"text": reading.text, "entities": marks}
+    text = f"{reading.text[: end + 60].rstrip()} …"
+    return {"text": text, "entities": [*marks, {"entity": UNREAD, "start": end + 1, "end": len(text)}]}
+
+
+def outline(box: np.ndarray, size: tuple[int, int], line: int) -> np.ndarray:
+    """A mask (height, width) of a box (x_c, y_c, h, w): 1 on its edges, which are `line` pixels thick."""
+    (x, y, h, w), (width, height) = box, size
+    left, right = round((x - w / 2) * width), round((x + w / 2) * width)
+    top, bottom = round((y - h / 2) * height), round((y + h / 2) * height)
+    mask = np.zeros((height, width))
+    mask[top:bottom, left:right] = 1
+    mask[top + line : bottom - line, left + line : right - line] = 0
+    return mask
+
+
+def show_regions(reading: Reading, eyes) -> tuple[Image.Image, list[tuple[np.ndarray, str]]]:
+    """The picture with its regions, for `gr.AnnotatedImage`: outlines, so that what is in them stays to be seen."""
+    scale = SHOWN_SIDE / max(reading.picture.size)
+    picture = reading.picture.resize([max(round(side * scale), 1) for side in reading.picture.size])
+    row = reading.row
+    if eyes.detector == "grid":  # fields without names, so one lattice
+        return picture, [(np.max([outline(box, picture.size, 1) for box in row["boxes"]], axis=0), LATTICE)]
+    found = list(zip(row["boxes"], row["class_ids"], row["scores"], strict=True))[:MAX_REGIONS]
+    return picture, [
+        (outline(box, picture.size, 3), f"{eyes.class_names[class_id]} {say_score(score)}")
+        for box, class_id, score in found
+    ]
+
+
+def say_regions(eyes) -> str:
+    """What the regions are."""
+    if eyes.detector == "grid":
+        rows, columns = eyes.detector_settings["rows"], eyes.detector_settings["columns"]
+        return f"What it looks at: {rows} × {columns} fields"
+    return f"What it looks at: the {MAX_REGIONS} surest regions"
+
+
+def say_score(score: float) -> str:
+    """A probability in percent; never one that only a certainty has."""
+    return ("> 99%" if score > 0.99 else f"{score:.0%}").replace(" ", "\u00a0")
+
+
+def table_html(reading: Reading) -> str:
+    """Names, types and scores as a table."""
+
+    def cell(entity):
+        name = type_name(entity)
+        score = "" if entity is None else f" <b>{say_score(entity['score'])}</b>"
+        return f'<td><i style="background:{COLOURS.get(name, "#9ca3af")}"></i>{html.escape(name)}{score}</td>'
+
+    sides = 1 if reading.row is None else 2
+    heads = "".join(f"<th>{head}</th>" for head in ("with the picture", "without it")[:sides])
+    heads = "<th>type</th>" if reading.row is None else heads
+    rows = "".join(
+        f"<tr><th>{html.escape(name)}</th>{''.join(map(cell, entities[:sides]))}</tr>"
+        for name, *entities in pair_entities(reading)
+    )
+    return f'<div class="card"><table><tr><th>name</th>{heads}</tr>{rows}</table></div>'
+
+
+def relevance_html(relevance: list[float], views: tuple[str, ...]) -> str:
+    """The relevance of the picture, a bar a view, and what it is worth."""
+    bars = "".join(
+        f'<div class="view"><span>{view} view ({VIEW_NAMES[view]})</span><b>{value:.2f}</b>'
+        f'<div class="bar"><div style="width:{value:.0%}"></div></div></div>'
+        for view, value in zip(views, relevance, strict=True)
+    )
+    return (
+        f'<div class="card"><h3>Relevance of the picture</h3>{bars}<p>0 to 1, as the network itself reports it (|C|'
+        " of the paper's Eq 8). Measured on the project's sample, it mostly follows the words of the tweet, not what "
+        "the picture shows.</p></div>"
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------ the page
+
+
+async def refuse_address(url: str, **_):
+    """What gradio does here with an address that comes by hand in place of an upload: by itself it would fetch it."""
+    raise gr.Error(
+        f"This page opens no address ({html.escape(url[:100])}): upload the picture.", print_exception=False
+    )
+
+
+def read_upload(upload: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Bytes and name of an uploaded file, None for none: as it came, since `gr.Image` opens whatever Pillow can.
+
+    Raises:
+        BadInput: the path is not that of an upload. Gradio checks this only where it is said to be a file.
+    """
+    if upload is None:
+        return None
+    path = Path(upload["path"]).resolve()
+    if not path.is_relative_to(Path(get_upload_folder()).resolve()) or not path.is_file():
+        raise BadInput("The picture is not here (any more): please upload it again.")
+    return {"bytes": path.read_bytes(), "path": upload["orig_name"]}
+
+
+CSS = """
+.gradio-container .main { width: 100%; max-width: 1152px !important; margin: 0 auto; padding: 16px; }
+#title h1 { font-size: 2rem; margin: 0; letter-spacing: -0.02em; }
+#title p { margin: 0.2rem 0 0; color: var(--body-text-color-subdued); }
+#columns { display: grid; gap: 16px; align-items: start; grid-template-columns: minmax(0, 1fr) minmax(0, 1fr);
+  grid-template-rows: auto 1fr; grid-template-areas: "form answer" "examples answer"; }
+#form { grid-area: form; } #answer { grid-area: answer; } #examples { grid-area: examples; }
+#answer .html-container { padding: 0; }
+#answer .prose { overflow-wrap: anywhere; }
+#answer .token .label { display: inline-block; line-height: 1.5; white-space: nowrap; }
+footer .divider { display: none; }
+.dark #answer .token.highlighted { color: white !important; }
+.verdict { padding: 0.9rem 1.1rem; border-radius: 8px; font-size: 1.1rem; line-height: 1.4; font-weight: 600;
+  background: var(--block-background-fill); border-left: 5px solid #9ca3af; }
+.verdict.changed { border-color: #6366f1; background: #6366f122; }
+.verdict.bad { border-color: #ef4444; background: #ef444422; }
+.verdict small { display: block; margin-top: 0.4rem; font-weight: 400; font-size: 0.9rem; }
+.card { padding: 0.7rem 1.1rem; border-radius: 8px; background: var(--block-background-fill); }
+.card h3 { margin: 0.2rem 0 0.5rem; font-size: 1rem; }
+.card p { margin: 0.5rem 0 0; font-size: 0.85rem; color: var(--body-text-color-subdued); }
+.prose .card :is(table, tr, th, td) { border: 0 !important; }
+.prose .card table { width: 100%; margin: 0; table-layout: fixed; font-size: 0.95rem; }
+.prose .card :is(th, td) { padding: 0.35rem 0.5rem 0.35rem 0; text-align: left; vertical-align: baseline; }
+.prose .card th:first-child { width: 28%; }
+.prose .card tr:first-child th { color: var(--body-text-color-subdued); font-weight: 400; font-size: 0.85rem; }
+.card i { display: inline-block; width: 0.7em; height: 0.7em; border-radius: 50%; margin-right: 0.45em; }
+.view { display: grid; grid-template-columns: 1fr auto; gap: 0.15rem 0.5rem; margin-top: 0.4rem; font-size: 0.95rem; }
+.bar { grid-column: 1 / -1; height: 7px; border-radius: 4px; background: var(--border-color-primary); }
+.bar div { height: 100%; border-radius: 4px; background: #6366f1; }
+#examples td { padding: 0.35rem 0.7rem; text-align: left; }
+#examples td .container { width: 72px; height: 54px; }
+#examples td img { object-fit: contain; }
+@media (max-width: 760px) {
+  #columns { grid-template-columns: minmax(0, 1fr); grid-template-areas: "form" "answer" "examples"; }
+}
+"""
+WELCOME = """<div class="card"><h3>What you see here</h3><ol>
+<li>The model marks the names in a tweet: persons, locations, organisations and others.</li>
+<li>It reads the tweet twice, with its picture and without it.</li>
+<li>Here it says what the picture changed. Click on an example to see it.</li>
+</ol></div>"""
+
+
+def build_page(reader: Reader) -> gr.Blocks:
+    """The page of one model."""
+    has_eyes = reader.eyes is not None
+    # A model without eyes has each tweet once.
+    examples = EXAMPLES if has_eyes else [[tweet] for tweet in dict(EXAMPLES)]
+
+    def answer(text, upload=None, progress=gr.Progress()):  # noqa: B008 (gradio finds it by its default)
+        hidden = gr.update(visible=False)
+        try:
+            # Half a character, as a browser can send it, would break the answer.
+            text = (text or "").encode(errors="replace").decode()
+            reading = reader.read(text, read_upload(upload), progress)
+        except BadInput as error:
+            return [f'<div class="verdict bad">{html.escape(str(error))}</div>', *[hidden] * 5]
+        sentence, cut = say_changes(reading), say_cut(reading, reader.processor.max_length)
+        kind = "verdict changed" if find_changes(reading) else "verdict"
+        saw = reading.row is not None
+        views = reader.model.config.visual_views
+        return [
+            f'<div class="{kind}">{html.escape(sentence)}{cut and f"<small>{html.escape(cut)}</small>"}</div>',
+            gr.update(
+                value=highlight(reading, reading.entities),
+                label="With the picture" if saw else "The tweet",
+                visible=True,
+            ),
+            gr.update(value=highlight(reading, reading.entities_without), visible=True) if saw else hidden,
+            gr.update(value=table_html(reading), visible=True) if pair_entities(reading) else hidden,
+            gr.update(value=show_regions(reading, reader.eyes), visible=True) if saw else hidden,
+            gr.update(value=relevance_html(reading.relevance, views), visible=True) if reading.relevance else hidden,
+        ]
+
+    with gr.Blocks(title="HamLearning", analytics_enabled=False, delete_cache=(600, 3600)) as page:
+        gr.HTML(
+            "<h1>HamLearning</h1><p>Which names are in a tweet, and what does its picture say about them?</p>",
+            elem_id="title",
+        )
+        with gr.Row(elem_id="columns"):
+            with gr.Column(elem_id="form"):
+                text = gr.Textbox(label="Tweet", lines=3, max_lines=8, placeholder="Write a tweet")
+                picture = gr.Image(label="Its picture", sources=["upload", "clipboard"], height=240, visible=has_eyes)
+                if not has_eyes:
+                    gr.Markdown("This model has no eyes: it reads the words alone, so it takes no picture.")
+                form = [text, picture] if has_eyes else [text]
+                button = gr.Button("Find the names", variant="primary")
+            with gr.Column(elem_id="answer"):
+                verdict = gr.HTML(WELCOME)
+                with gr.Row():
+                    with_picture = gr.HighlightedText(color_map=COLOURS, visible=False)
+                    without = gr.HighlightedText(color_map=COLOURS, label="Without it", visible=False)
+                table = gr.HTML(visible=False)
+                regions = gr.AnnotatedImage(
+                    label=has_eyes and say_regions(reader.eyes),
+                    show_legend=has_eyes and reader.eyes.detector != "grid",
+                    color_map={LATTICE: "#ffffff"},
+                    visible=False,
+                )
+                relevance = gr.HTML(visible=False)
+            with gr.Column(elem_id="examples"):
+                dataset = gr.Dataset(
+                    components=form,
+                    samples=examples,
+                    layout="table",
+                    label="Examples",
+                    type="index",
+                )
+        run = {
+            "fn": answer,
+            "inputs": form,
+            "outputs": [verdict, with_picture, without, table, regions, relevance],
+            "preprocess": False,
+            "show_progress_on": verdict,
+            "scroll_to_output": True,
+            "api_visibility": "private",
+        }
+        button.click(**run)
+        text.submit(**run)
+        dataset.click(
+            lambda index: examples[index] if has_eyes else examples[index][0],
+            dataset,
+            form,
+            show_progress="hidden",
+            api_visibility="private",
+        ).then(**run)
+    return page
+
+
+if __name__ == "__main__":
+    repo = os.environ.get("HAMLEARNING_MODEL")
+    if not repo:
+        raise SystemExit("HAMLEARNING_MODEL is not set: give the Hub id or the folder of a HamLearning model.")
+    try:
+        reader = Reader(repo, os.environ.get("HAMLEARNING_REVISION"))
+    except OSError as error:
+        raise SystemExit(f"HAMLEARNING_MODEL={repo!r} cannot be loaded: {error}") from error
+    gradio.processing_utils.async_ssrf_protected_download = refuse_address
+    build_page(reader).launch(
+        theme=gr.themes.Soft(primary_hue="indigo", font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+        css=CSS,
+        max_file_size=MAX_BYTES,
+        allowed_paths=[str(FOLDER)],  # wherever the app is started from
+        run_history=False,
+        footer_links=["gradio"],
+    )
