@@ -1,11 +1,16 @@
 """The `transformers` pipeline: tweets, with their pictures or without, to entities."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sized
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from transformers import Pipeline
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
+
+
+# Of a batch. Measured with MiniLM on two cores: two groups of 32 are 1.3 times as fast as 64 tweets of all lengths.
+MAX_GROUPS, MIN_GROUP = 4, 32
 
 
 class HamLearningPipeline(Pipeline):
@@ -116,7 +121,18 @@ class HamLearningPipeline(Pipeline):
         return {"text": tweet["text"], "image": read_image(image, max_pixels or MAX_PIXELS)}
 
     def _forward(self, tweets: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """What the network says of each tweet of a batch."""
+        """What the network says of each tweet of a batch. Tweets of like length go together: padding costs time."""
+        by_length = sorted(range(len(tweets)), key=lambda place: len(tweets[place]["text"]))
+        size = max(math.ceil(len(tweets) / MAX_GROUPS), MIN_GROUP)
+        found: list[dict[str, Any]] = [{}] * len(tweets)
+        for first in range(0, len(tweets), size):
+            places = by_length[first : first + size]
+            for place, answer in zip(places, self._read([tweets[place] for place in places]), strict=True):
+                found[place] = answer
+        return found
+
+    def _read(self, tweets: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """What the network says of each of some tweets."""
         inputs = self.processor(
             text=[tweet["text"] for tweet in tweets],
             images=[tweet["image"] for tweet in tweets],

@@ -65,12 +65,13 @@ def main() -> None:
     parser.add_argument("--data_dir", required=True)
     parser.add_argument("--tweets", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--dtype", default="auto", help="of the network: auto (as saved), float32, bfloat16, ...")
     parser.add_argument("--json", help="also write the figures here")
     options = parser.parse_args()
 
     rows = load_tweets(options.data_dir)["test"].select(range(options.tweets))
     texts = [" ".join(tokens) for tokens in rows["tokens"]]
-    ner = pipeline(model=options.model, trust_remote_code=True)
+    ner = pipeline(model=options.model, trust_remote_code=True, dtype=options.dtype)
     kinds = {"text": texts}
     if "image" in rows.column_names and ner.processor.vision_source is not None:
         pairs = [{"text": text, "image": image} for text, image in zip(texts, rows["image"], strict=True)]
@@ -86,7 +87,8 @@ def main() -> None:
                 "first_answer_seconds": first_answer_seconds(options.model, texts[0], picture, options.rounds),
                 "tweets_per_second": tweets_per_second(ner, tweets, options.rounds),
             }
-    print(f"{options.model}: {len(texts)} tweets, {torch.get_num_threads()} threads, median of {options.rounds}\n")
+    setting = f"{ner.dtype}, {len(texts)} tweets, {torch.get_num_threads()} threads, median of {options.rounds}"
+    print(f"{options.model}: {setting}\n")
     print(f"| | first answer, s | {' | '.join(f'batch {size}' for size in BATCH_SIZES)} | 64 over 1 |")
     print("|---" * (len(BATCH_SIZES) + 3) + "|")
     for kind, found in figures.items():
