@@ -65,6 +65,7 @@ class HamLearningConfig(PreTrainedConfig):
         dropout: share of activations dropped in every layer outside the text encoder.
         picture_dropout: in training, the share of tweets whose picture is hidden, so that the network also learns to
             do without one.
+        forced_relevance: a control, not of the paper: C^r of Eq 8 is this for every tweet and picture.
         hidden_act: activation of the feed-forward layers.
         layer_norm_eps: added to the variance in every LayerNorm outside the text encoder.
         initializer_range: standard deviation of the normal distribution that new weights are drawn from.
@@ -95,6 +96,7 @@ class HamLearningConfig(PreTrainedConfig):
     use_crf: bool = True
     dropout: float | int = 0.1
     picture_dropout: float | int = 0.0
+    forced_relevance: float | int | None = None
     hidden_act: str = "gelu"
     layer_norm_eps: float = 1e-12
     initializer_range: float = 0.02

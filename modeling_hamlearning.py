@@ -377,13 +377,15 @@ class HamLearningRelevance(nn.Module):
         self.match = nn.Linear(d, d, bias=False)  # W of Eq 8
         self.text = nn.Linear(d, d, bias=False)  # W_T of Eq 9
         self.picture = nn.Linear(d, d, bias=False)  # W_I of Eq 9
+        self.forced_relevance = config.forced_relevance
 
     def forward(self, sentence: torch.Tensor, picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """h_CLS (B, d) and v_IMG (B, d) -> C^r (B,) and M^r (B, d)."""
         match = (self.match(sentence) * picture).sum(-1)
-        relevance = torch.tanh(
-            match / sentence.shape[-1] ** 0.5
-        )  # Eq 8; unscaled it would be saturated from the start
+        # Eq 8. Unscaled it would be saturated from the start.
+        relevance = torch.tanh(match / sentence.shape[-1] ** 0.5)
+        if self.forced_relevance is not None:
+            relevance = torch.full_like(relevance, self.forced_relevance)
         measure = torch.tanh(self.text(sentence) + relevance[:, None] * self.picture(picture))  # Eq 9
         return relevance, measure
 

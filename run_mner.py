@@ -108,6 +108,9 @@ class ModelArguments:
     )
     class_embedding_size: int | None = field(default=None, metadata={"help": "Size of a detector class's embedding."})
     dropout: float | None = field(default=None, metadata={"help": "Dropout outside the text encoder."})
+    forced_relevance: float | None = field(
+        default=None, metadata={"help": "Control: C^r of Eq 8 is this, whatever tweet and picture."}
+    )
     picture_dropout: float | None = field(
         default=None, metadata={"help": "Share of pictures hidden in training, so that the model can do without."}
     )
@@ -145,6 +148,10 @@ class DataArguments:
     )
     shuffle_pictures: bool = field(
         default=False, metadata={"help": "Control: every tweet gets the picture of another tweet of its split."}
+    )
+    hide_pictures: bool = field(default=False, metadata={"help": "Control: no tweet has its picture."})
+    mask_words: bool = field(
+        default=False, metadata={"help": "Control: every word is the mask token, so only the pictures tell."}
     )
 
 
@@ -676,11 +683,19 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     )
     visual_features = None if features_file is None else VisualFeatures(features_file)
     model, processor = load_model(model_args, tags, visual_features)
+    data_facts = {
+        split: {"tweets": len(dataset), "sha256": split_sha256(dataset)}
+        for split, dataset in tweets.items()
+        if "ner_tags" in dataset.column_names
+    }
+    if data_args.mask_words:
+        mask = processor.tokenizer.mask_token or processor.tokenizer.unk_token
+        tweets = tweets.map(lambda tweet: {"tokens": [mask] * len(tweet["tokens"])})
     pictures = None
     if model.config.use_vision:
         if visual_features is None:
             logger.warning("No pictures: the model was trained with pictures and does without them now.")
-        else:
+        elif not data_args.hide_pictures:
             pictures = picture_source(tweets, visual_features, data_args.shuffle_pictures, args.seed)
     tweets = DatasetDict({split: with_lengths(dataset, processor) for split, dataset in tweets.items()})
 
@@ -732,7 +747,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
                 (output_dir / f"scores_{split}.md").write_text(table + "\n", encoding="utf-8")
                 print(f"\n{split}: entity-level, seqeval\n{table}")
             print(f"\n{show_tweet(dataset, predicted)}\n")
-    results |= describe_run(tweets, model, model_args, data_args, visual_features, eyes, args)
+    results |= describe_run(data_facts, model, model_args, data_args, visual_features, eyes, args)
     if is_main:
         model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # as who loads it will have it
         ner = HamLearningPipeline(model=model, processor=processor, device=args.device)
@@ -801,7 +816,7 @@ def text_encoder_origin(model_args: ModelArguments) -> dict[str, Any]:
 
 
 def describe_run(
-    tweets: DatasetDict,
+    data_facts: dict[str, Any],
     model,
     model_args: ModelArguments,
     data_args: DataArguments,
@@ -828,13 +843,11 @@ def describe_run(
         "evaluator": "seqeval, entity level; f1: default mode, strict_f1: strict IOB2",
         "seed": args.seed,
         "data_name": data_set_name(data_args),
-        "data": {
-            split: {"tweets": len(dataset), "sha256": split_sha256(dataset)}
-            for split, dataset in tweets.items()
-            if "ner_tags" in dataset.column_names
-        },
+        "data": data_facts,
         "vision": vision,
         "shuffle_pictures": data_args.shuffle_pictures,
+        "hide_pictures": data_args.hide_pictures,
+        "mask_words": data_args.mask_words,
         "types": list(dict.fromkeys(tag[2:] for tag in model.config.label2id if tag != "O")),
         "text_encoder": encoder | text_encoder_origin(model_args),
         "model": {name: getattr(model.config, name) for name in sorted(switches)},

@@ -280,6 +280,38 @@ def test_an_address_that_is_no_file_of_a_data_set_is_refused(world, tmp_path):
         run_mner.main(flags(world, tmp_path / "out", visual_features="hf://org/tweets/f.parquet"))
 
 
+def test_hidden_pictures_are_no_pictures(trained, world, tmp_path):
+    again = ["--model_name_or_path", str(trained)]
+    evaluate = {"do_train": None, "text_model": None, "num_semantic_layers": None}
+    run_mner.main(flags(world, tmp_path / "hidden", hide_pictures=True, **evaluate) + again)
+    run_mner.main(flags(world, tmp_path / "none", visual_features=None, **evaluate) + again)
+    hidden, none = ((tmp_path / name / "predictions_test.jsonl").read_text() for name in ("hidden", "none"))
+    assert hidden == none and results_of(tmp_path / "hidden")["hide_pictures"]
+
+
+def test_masked_words_all_look_alike_and_the_data_stays_named(trained, world, tmp_path):
+    evaluate = {"do_train": None, "text_model": None, "num_semantic_layers": None, "hide_pictures": True}
+    run_mner.main(
+        flags(world, tmp_path / "masked", mask_words=True, **evaluate) + ["--model_name_or_path", str(trained)]
+    )
+    lines = [json.loads(line) for line in (tmp_path / "masked" / "predictions_test.jsonl").read_text().splitlines()]
+    assert {word for line in lines for word in line["tokens"]} == {"[MASK]"}
+    assert len({(len(line["tokens"]), *line["predictions"]) for line in lines}) == len(
+        {len(line["tokens"]) for line in lines}
+    )
+    assert results_of(tmp_path / "masked")["data"] == results_of(trained)["data"]
+
+
+def test_a_forced_relevance_is_what_every_picture_gets(trained, world, tmp_path):
+    evaluate = {"do_train": None, "text_model": None, "num_semantic_layers": None}
+    run_mner.main(
+        flags(world, tmp_path / "one", forced_relevance=1.0, **evaluate) + ["--model_name_or_path", str(trained)]
+    )
+    lines = [json.loads(line) for line in (tmp_path / "one" / "predictions_test.jsonl").read_text().splitlines()]
+    assert {tuple(line["relevance"]) for line in lines} == {(1.0, 1.0), (0.0, 0.0)}
+    assert results_of(tmp_path / "one")["model"]["forced_relevance"] == 1.0
+
+
 def launch(command: list[str], world: Path, output_dir: Path, **more):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(

@@ -1,0 +1,459 @@
+#!/usr/bin/env python
+"""The tables of the paper, and the controls that nobody reports, as runs of `run_mner.py`.
+
+```bash
+python experiments.py table2 --seeds 1 2 3 --scale small          # runs what is missing, then writes the page
+python experiments.py table1 table2 controls --workers 2          # two at a time, one GPU each where there are some
+python experiments.py --page                                      # only the page, of the runs that are there
+python experiments.py table1 --data twitter2017=my/twitter2017    # where the tweets lie, if not where the config says
+```
+
+A run is one training (or one evaluation of a trained model) with one seed. Its result is one JSON file in
+`results/SCALE/`. It is made again only if its settings, the data or the code that computes have changed; a run that
+was killed goes on from its last checkpoint, and several calls at once share the work. `results/SCALE/README.md` is the
+page: what was measured beside what the paper reports, and "not run" where nothing was.
+"""
+
+import argparse
+import ast
+import hashlib
+import json
+import logging
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from filelock import FileLock, Timeout
+from seqeval.metrics.sequence_labeling import get_entities
+
+from data_hamlearning import load_tweets, split_sha256
+
+
+logger = logging.getLogger("experiments")
+
+ROOT = Path(__file__).resolve().parent
+# What computes: a change of these makes a result old, one of comments or docstrings does not.
+CODE = (
+    "configuration_hamlearning.py",
+    "data_hamlearning.py",
+    "mner_scores.py",
+    "modeling_hamlearning.py",
+    "processing_hamlearning.py",
+    "run_mner.py",
+)
+# Settings that say where things lie, not what they are: the data's and the encoder's hashes say that.
+PLACES = {
+    "data_dir", "visual_features", "image_dir", "extraction_dir", "output_dir", "text_model", "model_name_or_path",
+    "disable_tqdm",
+}  # fmt: skip
+SCALES = {
+    "small": {"twitter2017": "twitter2017_minilm.yaml", "twitter2015": "twitter2015_minilm.yaml"},
+    "paper": {"twitter2017": "twitter2017.yaml", "twitter2015": "twitter2015.yaml"},
+    "sample": {"sample": "sample.yaml"},
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table.
+
+    Args:
+        title: what it is called.
+        flags: of `run_mner.py`, to train.
+        paper: P, R and F1 in percent that the paper reports, by data set.
+        at_test: flags of an evaluation of the trained model, if that is what counts.
+        trained_on: the data set that the model is trained on, if it is another one than it is tested on.
+    """
+
+    title: str
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    paper: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
+    at_test: Mapping[str, Any] | None = None
+    trained_on: Mapping[str, str] = field(default_factory=dict)
+
+
+def both(twitter2015: tuple[float, float, float], twitter2017: tuple[float, float, float]) -> dict[str, tuple]:
+    """P, R and F1 on the two data sets."""
+    return {"twitter2015": twitter2015, "twitter2017": twitter2017}
+
+
+FULL = both((77.25, 75.75, 76.49), (86.99, 87.28, 87.13))
+TEXT_ALONE = {"use_vision": False, "num_text_layers": 0, "num_ffnn_layers": 0}
+TABLES: dict[str, tuple[str, list[Row]]] = {
+    "table1": (
+        "Text alone and with pictures (Table 1)",
+        [
+            Row("BERT", TEXT_ALONE | {"use_crf": False}, both((68.30, 74.61, 71.32), (82.19, 83.72, 82.95))),
+            Row("BERT-CRF", TEXT_ALONE, both((69.22, 74.59, 71.81), (83.32, 83.57, 83.44))),
+            Row("HamLearning, text alone", {"use_vision": False}),
+            Row("HamLearning", {}, FULL),
+        ],
+    ),
+    "table2": (
+        "Without one part (Table 2)",
+        [
+            Row("HamLearning", {}, FULL),
+            Row("w/o RGCN", {"use_spatial_encoder": False}, both((74.73, 75.42, 75.07), (86.17, 85.94, 86.05))),
+            Row("w/o ViT", {"use_semantic_encoder": False}, both((74.45, 75.92, 75.18), (85.75, 86.53, 86.14))),
+            Row("w/o RM", {"use_relevance": False}, both((75.35, 73.89, 74.61), (86.02, 85.19, 85.60))),
+        ],
+    ),
+    "table3": (
+        "Rounds of interaction L (Table 3)",
+        [
+            Row("L = 1", {"num_interaction_layers": 1}, both((74.97, 75.49, 75.23), (85.30, 86.16, 85.73))),
+            Row("L = 2", {"num_interaction_layers": 2}, both((76.61, 75.36, 75.98), (86.97, 86.38, 86.67))),
+            Row("L = 3", {}, FULL),
+            Row("L = 4", {"num_interaction_layers": 4}, both((76.33, 75.21, 75.77), (87.01, 85.79, 86.40))),
+            Row("L = 5", {"num_interaction_layers": 5}, both((75.25, 76.03, 75.64), (85.43, 86.57, 86.00))),
+        ],
+    ),
+    "table4": (
+        "Trained on the other data set (Table 4)",
+        [
+            Row(
+                "HamLearning, trained on the other",
+                {},
+                both((69.17, 66.84, 67.98), (71.03, 59.40, 64.70)),
+                at_test={},
+                trained_on={"twitter2015": "twitter2017", "twitter2017": "twitter2015"},
+            ),
+        ],
+    ),
+    "table5": (
+        "Detectors (Table 5)",
+        [
+            Row("Faster R-CNN, Visual Genome", {"detector": "faster_rcnn_vg"}, FULL),
+            Row(
+                "Mask R-CNN, COCO",
+                {"detector": "mask_rcnn_coco"},
+                both((76.93, 75.74, 76.33), (87.03, 86.45, 86.73)),
+            ),
+        ],
+    ),
+    "controls": (
+        "Controls",
+        [
+            Row("HamLearning", {}),
+            Row("trained and tested with other tweets' pictures", {"shuffle_pictures": True}),
+            Row("other tweets' pictures at test time", {}, at_test={"shuffle_pictures": True}),
+            Row("no pictures at test time", {}, at_test={"hide_pictures": True}),
+            Row("pictures alone: words masked", {"mask_words": True}),
+            Row("C = 0 at test time", {}, at_test={"forced_relevance": 0.0}),
+            Row("C = 1 at test time", {}, at_test={"forced_relevance": 1.0}),
+        ],
+    ),
+}
+# What others report in Table 1: P, R, F1. Nothing of it was run here.
+PUBLISHED = {
+    "UMT": both((71.67, 75.23, 73.41), (85.28, 85.34, 85.31)),
+    "UMGF": both((74.49, 75.21, 74.85), (86.54, 84.50, 85.51)),
+    "MAF": both((71.86, 75.10, 73.42), (86.13, 86.38, 86.25)),
+    "MRC-MNER": both((78.10, 71.45, 74.63), (88.78, 85.00, 86.85)),
+    "HVPNeT": both((73.87, 76.82, 75.32), (85.84, 87.93, 86.87)),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One call of `run_mner.py`: a training, or the evaluation of `trained`."""
+
+    scale: str
+    data: str
+    seed: int
+    flags: Mapping[str, Any]
+    trained: "Run | None" = None
+
+    @property
+    def name(self) -> str:
+        """Of its files."""
+        flags = "-".join(f"{key}={value}" for key, value in sorted(self.flags.items()))
+        own = f"{self.data}-{flags or 'full'}"
+        if self.trained is None:
+            return f"{own}-seed{self.seed}"
+        return f"{self.trained.name}-tested-{own}"
+
+    @property
+    def result_path(self) -> Path:
+        """The committed JSON."""
+        return ROOT / "results" / self.scale / f"{self.name}.json"
+
+
+def runs_of(row: Row, scale: str, data: str, seed: int) -> Run:
+    """The run that a row's figures come from; it names the training that it needs."""
+    training = Run(scale, row.trained_on.get(data, data), seed, dict(row.flags))
+    return training if row.at_test is None else Run(scale, data, seed, dict(row.at_test), training)
+
+
+class Runner:
+    """Makes runs that are not there.
+
+    Args:
+        runs_dir: where models, checkpoints and logs go.
+        places: folder of each data set's tweets, where it is not the config's.
+        extra: further flags of every run, such as `text_model`.
+    """
+
+    def __init__(self, runs_dir: Path, places: Mapping[str, str], extra: Mapping[str, Any]):
+        self.runs_dir = runs_dir
+        self.places = places
+        self.extra = extra
+
+    def settings(self, run: Run) -> dict[str, Any]:
+        """What `run_mner.py` is told, by name; None: nothing."""
+        settings = yaml.safe_load((ROOT / "configs" / SCALES[run.scale][run.data]).read_text(encoding="utf-8"))
+        if run.data in self.places:
+            config_dir = Path(settings["data_dir"])
+            for name in ("data_dir", "visual_features"):
+                if name in settings and Path(settings[name]).is_relative_to(config_dir):
+                    settings[name] = str(Path(self.places[run.data]) / Path(settings[name]).relative_to(config_dir))
+        settings |= self.extra
+        if run.trained is not None:
+            # Of an evaluation only where the data lies, and how it is read, is its own.
+            kept = {"data_dir", "visual_features", "image_dir", "extraction_dir", "per_device_eval_batch_size"}
+            settings = {name: value for name, value in settings.items() if name in kept | set(self.extra)}
+            settings.pop("text_model", None)
+            settings |= {"do_eval": True, "do_predict": "test" in self.splits(run), "bf16": self.extra.get("bf16")}
+            settings["model_name_or_path"] = str(self.folder(run.trained))
+        elif "test" not in self.splits(run):
+            settings["do_predict"] = False
+        settings |= {"seed": run.seed, "output_dir": str(self.folder(run)), "disable_tqdm": True}
+        return settings | dict(run.flags)
+
+    def splits(self, run: Run) -> dict[str, str]:
+        """SHA-256 of each split of the run's data."""
+        settings = yaml.safe_load((ROOT / "configs" / SCALES[run.scale][run.data]).read_text(encoding="utf-8"))
+        tweets = load_tweets(self.places.get(run.data, settings["data_dir"]))
+        return {split: split_sha256(dataset) for split, dataset in tweets.items()}
+
+    def folder(self, run: Run) -> Path:
+        """Where the run's model and predictions go."""
+        return self.runs_dir / run.scale / run.name
+
+    def identity(self, run: Run) -> dict[str, Any]:
+        """What makes a result this one: settings, data, code, and the encoder that it starts from."""
+        settings = self.settings(run)
+        identity = {
+            "settings": {
+                name: value for name, value in sorted(settings.items()) if name not in PLACES and value is not None
+            },
+            "data": self.splits(run),
+            "visual_features": _sha256(settings.get("visual_features")),
+            "code": code_sha256(),
+        }
+        if run.trained is not None:
+            return identity | {"trained": self.identity(run.trained)}
+        return identity | {"text_model": _sha256(settings.get("text_model"))}
+
+    def is_done(self, run: Run) -> bool:
+        """Whether its result is there and is of these settings, data and code."""
+        if not run.result_path.is_file():
+            return False
+        return json.loads(run.result_path.read_text(encoding="utf-8"))["identity"] == self.identity(run)
+
+    def make(self, run: Run, device: int | None = None, wants_model: bool = False) -> None:
+        """Makes the run, and first the training that it evaluates. Another process that makes it is left alone.
+
+        Args:
+            run: what to make.
+            device: GPU; None: whatever `run_mner.py` finds.
+            wants_model: the trained model is needed too, not only its result.
+
+        Raises:
+            RuntimeError: `run_mner.py` failed; its last line, and where all of it is.
+        """
+        if self.is_done(run) and not wants_model:
+            logger.info(f"{run.name}: is there")
+            return
+        if run.trained is not None and not (self.folder(run.trained) / "results.json").is_file():
+            self.make(run.trained, device, wants_model=True)
+        folder = self.folder(run)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            # Who needs the model waits for it.
+            with FileLock(f"{folder}.lock", timeout=-1 if wants_model else 0):
+                if not (self.is_done(run) and (folder / "results.json").is_file()):
+                    self._call(run, folder, device)
+        except Timeout:
+            logger.info(f"{run.name}: another process makes it")
+
+    def _call(self, run: Run, folder: Path, device: int | None) -> None:
+        identity = self.identity(run)
+        note = folder / "identity.json"  # of whose making the folder is
+        settings = self.settings(run)
+        if note.is_file() and json.loads(note.read_text(encoding="utf-8")) == identity:
+            (folder / "results.json").unlink(missing_ok=True)  # its JSON was not written: killed in between
+            if any(folder.glob("checkpoint-*")):
+                settings["resume_from_checkpoint"] = True
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        note.write_text(json.dumps(identity), encoding="utf-8")
+        command = [sys.executable, str(ROOT / "run_mner.py")]
+        for name, value in settings.items():
+            values = value if isinstance(value, list) else [value]
+            command += [] if value is None else [f"--{name}", *map(str, values)]
+        environment = dict(os.environ)
+        if device is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = str(device)
+        logger.info(f"{run.name}: starts, see {folder}/log.txt")
+        with (folder / "log.txt").open("a", encoding="utf-8") as log:
+            done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=ROOT)
+        if done.returncode != 0:
+            last = (folder / "log.txt").read_text(encoding="utf-8").strip().splitlines()[-1]
+            raise RuntimeError(f"{run.name} failed: {last} (all of it: {folder}/log.txt)")
+        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        result = {"name": run.name, "identity": identity, "results": results, "counts": {}}
+        for split in ("validation", "test"):
+            if (folder / f"predictions_{split}.jsonl").is_file():
+                result["counts"][split] = tweet_counts(folder / f"predictions_{split}.jsonl")
+        run.result_path.parent.mkdir(parents=True, exist_ok=True)
+        partial = run.result_path.with_suffix(".partial")
+        partial.write_text(json.dumps(result) + "\n", encoding="utf-8")
+        partial.rename(run.result_path)
+        for checkpoint in folder.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
+        logger.info(f"{run.name}: done")
+
+
+def tweet_counts(predictions: Path) -> list[list[int]]:
+    """Entities of each tweet that are right, predicted and gold: what intervals and tests are computed from."""
+    counts = []
+    for line in predictions.read_text(encoding="utf-8").splitlines():
+        tweet = json.loads(line)
+        gold, predicted = (set(get_entities(tweet[name])) for name in ("ner_tags", "predictions"))
+        counts.append([len(gold & predicted), len(predicted), len(gold)])
+    return counts
+
+
+def code_sha256() -> str:
+    """Of what the code does: its syntax trees without docstrings, in which comments and layout are no part."""
+    digest = hashlib.sha256()
+    for name in CODE:
+        tree = ast.parse((ROOT / name).read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+                if isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str):
+                    body[0].value.value = ""
+        digest.update(ast.dump(tree).encode())
+    return digest.hexdigest()
+
+
+def _sha256(place: str | None) -> str | None:
+    """Of a file, or of the weights in a folder; a Hub id is its own name."""
+    if place is None or not Path(place).exists():
+        return place
+    files = [Path(place)] if Path(place).is_file() else sorted(Path(place).glob("*.safetensors"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+# ------------------------------------------------------------------------------------------------------------ the page
+
+
+def write_page(scale: str, seeds: list[int]) -> Path:
+    """Writes what was measured beside what the paper reports, as Markdown; returns where."""
+    parts = [f"# Measured: {scale}\n\n{PREFACE}"]
+    for data in SCALES[scale]:
+        for title, rows in TABLES.values():
+            found = {row.title: results_of(row, scale, data, seeds) for row in rows}
+            if any(found.values()):
+                parts.append(f"## {title}: {data}\n\n{table(rows, found, data, title == TABLES['table1'][0])}")
+    page = ROOT / "results" / scale / "README.md"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    return page
+
+
+PREFACE = """Entity-level scores of seqeval in percent, default mode unless it says strict, on the test file as
+released (on dev where there was none), checkpoint chosen on dev; mean ± standard deviation over the seeds. The paper
+had BERT-base and real pictures: another encoder and other pictures than here, but on the page of its own scale.
+"not run" means not run here."""
+
+
+def results_of(row: Row, scale: str, data: str, seeds: list[int]) -> list[dict[str, Any]]:
+    """The results of a row that are there, one a seed."""
+    paths = [runs_of(row, scale, data, seed).result_path for seed in seeds]
+    return [json.loads(path.read_text(encoding="utf-8"))["results"] for path in paths if path.is_file()]
+
+
+def table(rows: list[Row], found: Mapping[str, list], data: str, has_published: bool) -> str:
+    """One table of one data set."""
+    scores = {
+        title: [result.get("test", result["validation"]) for result in results] for title, results in found.items()
+    }
+    types = sorted({kind for scored in scores.values() for result in scored for kind in result["types"]})
+    heads = ["", "seeds", "dev F1", *types, "P", "R", "F1", "strict F1", "paper's F1"]
+    lines = [heads, ["---"] * len(heads)]
+    for row in rows:
+        paper = f"{row.paper[data][2]:.2f}" if data in row.paper else ""
+        results = found[row.title]
+        if not results:
+            lines.append([row.title, "not run", *[""] * (len(heads) - 3), paper])
+            continue
+        scored = scores[row.title]
+        cells = [mean_and_deviation([result["validation"]["f1"] for result in results])]
+        cells += [mean_and_deviation([result["types"][kind]["f1"] for result in scored]) for kind in types]
+        names = ("precision", "recall", "f1", "strict_f1")
+        cells += [mean_and_deviation([result[name] for result in scored]) for name in names]
+        lines.append([row.title, ", ".join(str(result["seed"]) for result in results), *cells, paper])
+    if has_published:
+        for name, figures in PUBLISHED.items():
+            if data in figures:
+                lines.append([f"{name}, published", "not run", *[""] * (len(heads) - 3), f"{figures[data][2]:.2f}"])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def mean_and_deviation(fractions: list[float]) -> str:
+    """In percent; one figure has no deviation."""
+    mean = f"{100 * statistics.mean(fractions):.2f}"
+    return mean if len(fractions) == 1 else f"{mean} ± {100 * statistics.stdev(fractions):.2f}"
+
+
+def main(command_line: list[str] | None = None) -> None:
+    """Makes the runs of some tables, then writes the page."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tables", nargs="*", help=f"which of {', '.join(TABLES)}")
+    parser.add_argument("--scale", choices=SCALES, default="small")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--on", nargs="+", help="data sets (default: all of the scale)")
+    parser.add_argument("--data", nargs="+", default=[], metavar="NAME=FOLDER", help="where a data set lies")
+    parser.add_argument("--text_model", help="the text encoder, where it is not the config's")
+    parser.add_argument("--workers", type=int, default=1, help="runs at a time")
+    parser.add_argument("--runs_dir", type=Path, default=ROOT / "outputs" / "experiments", help="models and logs")
+    parser.add_argument("--page", action="store_true", help="make no run")
+    options = parser.parse_args(command_line)
+    for name in options.tables:
+        if name not in TABLES:
+            parser.error(f"there is no table {name!r}: choose from {', '.join(TABLES)}")
+    extra = {} if options.text_model is None else {"text_model": options.text_model}
+    runner = Runner(options.runs_dir, dict(place.split("=", 1) for place in options.data), extra)
+    runs = [
+        runs_of(row, options.scale, data, seed)
+        for seed in options.seeds  # one seed of all rows tells more than all seeds of one
+        for table_name in options.tables
+        for data in options.on or SCALES[options.scale]
+        for row in TABLES[table_name][1]
+    ]
+    runs = [] if options.page else list({run.name: run for run in runs}.values())  # tables share rows
+    gpus = torch.cuda.device_count()
+    with ThreadPoolExecutor(options.workers) as pool:
+        made = [pool.submit(runner.make, run, number % gpus if gpus else None) for number, run in enumerate(runs)]
+    failed = [str(future.exception()) for future in made if future.exception() is not None]
+    print(write_page(options.scale, options.seeds))
+    if failed:
+        parser.exit(1, "".join(f"error: {message}\n" for message in failed))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""The runner of the paper's tables: what is made, what is not made again, and what the page says."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import experiments
+from experiments import TABLES, Row, Run, Runner, mean_and_deviation, runs_of, write_page
+
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def project(world, tmp_path, monkeypatch):
+    """A copy of the code with configs of a tiny world; `experiments.ROOT` is it."""
+    for file in ROOT.glob("*.py"):
+        shutil.copy(file, tmp_path)
+    (tmp_path / "configs").mkdir()
+    config = {
+        "data_dir": str(world / "tweets"), "visual_features": str(world / "features.parquet"),
+        "text_model": str(world / "text_encoder"), "do_train": True, "do_eval": True, "do_predict": True,
+        "num_train_epochs": 2, "learning_rate": 3e-3, "use_cpu": True,
+    }  # fmt: skip
+    for configs in experiments.SCALES.values():
+        for name in configs.values():
+            (tmp_path / "configs" / name).write_text(yaml.safe_dump(config))
+    monkeypatch.setattr(experiments, "ROOT", tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def runner(project):
+    return Runner(project / "runs", {}, {})
+
+
+FULL, TEXT = Row("full"), Row("text", {"use_vision": False})
+
+
+def run_of(row, seed=1) -> Run:
+    return runs_of(row, "small", "twitter2017", seed)
+
+
+def made_at(run) -> int:
+    return run.result_path.stat().st_mtime_ns
+
+
+def test_a_run_leaves_one_json_with_scores_counts_and_what_it_is(runner):
+    run = run_of(FULL)
+    runner.make(run)
+    result = json.loads(run.result_path.read_text())
+    assert result["identity"] == runner.identity(run)
+    assert 0 <= result["results"]["test"]["f1"] <= 1
+    right, predicted, gold = map(sum, zip(*result["counts"]["test"], strict=True))
+    assert (
+        gold == result["results"]["test"]["gold_entities"]
+        and predicted == (result["results"]["test"]["predicted_entities"])
+    )
+    assert 2 * right / (predicted + gold) == pytest.approx(result["results"]["test"]["f1"])
+    assert not list(runner.folder(run).glob("checkpoint-*"))
+
+
+def test_what_is_there_is_not_made_again_until_settings_data_or_code_change(runner, project, world, tmp_path):
+    run = run_of(TEXT)
+    runner.make(run)
+    first = made_at(run)
+    code = project / "run_mner.py"
+    code.write_text(code.read_text() + "\n# a comment\n")
+    runner.make(run)
+    assert made_at(run) == first
+    code.write_text(code.read_text() + "\nEVERYTHING = 'changed'\n")
+    assert not runner.is_done(run)
+    runner.make(run)
+    assert made_at(run) > first and runner.is_done(run)
+    shutil.copytree(world / "tweets", tmp_path / "tweets")
+    text = (tmp_path / "tweets" / "train.txt").read_text()
+    (tmp_path / "tweets" / "train.txt").write_text(text.replace("today", "tonight"))
+    assert not Runner(project / "runs", {"twitter2017": str(tmp_path / "tweets")}, {}).is_done(run)
+
+
+def test_the_place_of_the_data_is_no_part_of_a_run(runner, project, world, tmp_path):
+    run = run_of(TEXT)
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(world / "tweets", elsewhere)
+    assert Runner(project / "runs", {"twitter2017": str(elsewhere)}, {}).identity(run) == runner.identity(run)
+
+
+def test_a_run_that_was_killed_goes_on_from_its_checkpoint(runner):
+    run = run_of(TEXT)
+    runner.make(run)
+    whole = json.loads(run.result_path.read_text())["results"]
+    folder = runner.folder(run)
+    shutil.rmtree(folder)
+    command = [sys.executable, "-c", KILLED_AFTER_ONE_EPOCH, str(folder), json.dumps(runner.settings(run))]
+    subprocess.run(command, check=False)
+    assert list(folder.glob("checkpoint-*")) and not (folder / "results.json").exists()
+    (folder / "identity.json").write_text(json.dumps(runner.identity(run)))
+    run.result_path.unlink()
+    runner.make(run)
+    again = json.loads(run.result_path.read_text())["results"]
+    assert again["test"]["types"] == whole["test"]["types"]
+    assert [e["loss"] for e in again["train"]["history"] if "loss" in e] == [
+        e["loss"] for e in whole["train"]["history"] if "loss" in e
+    ]
+
+
+KILLED_AFTER_ONE_EPOCH = """
+import json, os, sys
+import run_mner
+class Killed(run_mner.TrainingWatch):
+    def on_save(self, *args, **kwargs):
+        os._exit(9)
+run_mner.TrainingWatch = Killed
+folder, settings = sys.argv[1], json.loads(sys.argv[2])
+run_mner.main([str(part) for name, value in settings.items() if value is not None for part in (f"--{name}", value)])
+"""
+
+
+def test_an_evaluation_brings_the_training_that_it_needs(runner):
+    row = Row("no pictures", {}, at_test={"hide_pictures": True})
+    run = run_of(row)
+    runner.make(run)
+    assert run.trained == run_of(FULL) and runner.is_done(run.trained)
+    shutil.rmtree(runner.folder(run.trained))
+    run.result_path.unlink()
+    runner.make(run)
+    assert runner.is_done(run)
+
+
+def test_a_run_that_fails_is_named_with_its_last_line(runner):
+    with pytest.raises(RuntimeError, match="num_interaction_layers=-1-seed1 failed: .*must be at least 1"):
+        runner.make(run_of(Row("bad", {"num_interaction_layers": -1})))
+
+
+def test_the_page_says_not_run_of_what_was_not_run(runner, project):
+    runner.make(run_of(TABLES["table1"][1][2]))
+    page = write_page("small", [1, 2]).read_text()
+    rows = {line.split(" | ")[0].strip("| "): line for line in page.splitlines() if line.startswith("| ")}
+    assert "| not run |" in rows["BERT"] and rows["BERT"].endswith("| 82.95 |")
+    assert "| not run |" in rows["UMT, published"] and rows["UMT, published"].endswith("| 85.31 |")
+    assert rows["HamLearning, text alone"].split(" | ")[1] == "1"
+    assert "Rounds of interaction" not in page
+
+
+def test_several_seeds_have_a_mean_and_a_deviation():
+    assert mean_and_deviation([0.5, 0.7]) == "60.00 ± 14.14"
+    assert mean_and_deviation([0.5]) == "50.00"
+
+
+def test_tables_share_the_runs_of_the_rows_that_they_share():
+    names = {runs_of(rows[at], "small", "twitter2017", 1).name for rows, at in (
+        (TABLES["table1"][1], 3), (TABLES["table2"][1], 0), (TABLES["table3"][1], 2), (TABLES["controls"][1], 0)
+    )}  # fmt: skip
+    assert len(names) == 1
+
+
+def test_the_other_data_set_is_trained_on_for_table_4():
+    run = runs_of(TABLES["table4"][1][0], "small", "twitter2015", 1)
+    assert (run.data, run.trained.data) == ("twitter2015", "twitter2017")
+
+
+@pytest.mark.parametrize("scale", experiments.SCALES)
+def test_every_config_is_one_that_the_run_understands(scale):
+    import run_mner
+
+    for name in experiments.SCALES[scale].values():
+        run_mner.parse_arguments([str(ROOT / "configs" / name), "--use_cpu", "True"])
