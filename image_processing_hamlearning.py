@@ -56,7 +56,7 @@ TURNS = {  # EXIF orientation to what undoes it
     8: Image.Transpose.ROTATE_90,
 }
 MAX_DOWNLOAD = 32 * 2**20  # bytes of a picture behind a URL
-DOWNLOAD_SECONDS = 20.0  # for the whole of it
+DOWNLOAD_SECONDS = 20.0
 URL = re.compile(r"\s*[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 SVG = re.compile(rb"(\xef\xbb\xbf)?\s*(<(\?xml|!--|!doctype svg).*)?<svg\b", re.IGNORECASE | re.DOTALL)
 HEAD = 1024  # bytes of a file that show what it is
@@ -138,7 +138,7 @@ def download(url: str, max_bytes: int = MAX_DOWNLOAD, seconds: float = DOWNLOAD_
     Args:
         url: the address.
         max_bytes: most bytes.
-        seconds: most time for the whole of it.
+        seconds: most time without a byte, and for the bytes of the picture in all.
 
     Raises:
         ImageError: it does not come, not in time, or is too large.
@@ -155,7 +155,7 @@ def download(url: str, max_bytes: int = MAX_DOWNLOAD, seconds: float = DOWNLOAD_
                     raise ImageError(f"{name} has more than {max_bytes} bytes: give a smaller picture.")
                 if time.monotonic() > deadline:
                     raise ImageError(f"{name} did not come within {seconds:g} seconds: try again later.")
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:  # UnicodeError: no name of a host
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"{name} cannot be downloaded ({reason}): check the address.") from error
     return bytes(data)

@@ -63,16 +63,22 @@ class HamLearningPipeline(Pipeline):
     ):
         if aggregation_strategy not in (None, "simple", "none"):
             raise ValueError(f"aggregation_strategy={aggregation_strategy!r}: must be 'simple' or 'none'.")
-        if threshold is not None and not 0 <= threshold <= 1:
-            raise ValueError(f"threshold={threshold}: must be a probability, in [0, 1].")
-        if max_pixels is not None and max_pixels < 1:
-            raise ValueError(f"max_pixels={max_pixels}: must be at least 1.")
+        if threshold is not None and (type(threshold) not in (int, float) or not 0 <= threshold <= 1):
+            raise ValueError(f"threshold={threshold!r}: must be a probability, in [0, 1].")
+        if max_pixels is not None and (type(max_pixels) is not int or max_pixels < 1):
+            raise ValueError(f"max_pixels={max_pixels!r}: must be a whole number, at least 1.")
         preprocess = {"max_pixels": max_pixels}
         postprocess = {"aggregation_strategy": aggregation_strategy, "threshold": threshold}
         return tuple(
             {name: value for name, value in given.items() if value is not None}
             for given in (preprocess, {}, postprocess)
         )
+
+    def __call__(self, inputs, **kwargs):
+        """Entities of one tweet or of each of several."""
+        if isinstance(inputs, list) and not inputs:  # transformers looks at the first one
+            return []
+        return super().__call__(inputs, **kwargs)
 
     def get_iterator(self, inputs, num_workers, batch_size, preprocess_params, forward_params, postprocess_params):
         """Entities of several tweets, `batch_size` of them at a time, read as they are asked for."""

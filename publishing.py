@@ -9,8 +9,7 @@
 import argparse
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from fnmatch import fnmatch
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from huggingface_hub import (
@@ -28,8 +27,28 @@ from mner_scores import score_table
 
 
 CARD_FILE, RESULTS_FILE, REQUIREMENTS_FILE = "README.md", "results.json", "requirements.txt"
-# What a run leaves in its folder for its owner: resumable states, the tweets of others, pickles, logs.
-PRIVATE_FILES = ("checkpoint-*", "predictions_*", "training_args.bin", "runs/*", ".*", "_*", "*.log")
+# A card without it is somebody's own, and stays.
+CARD_MARK = "<!-- Written by publishing.py from results.json. Remove this line to keep your changes. -->"
+# What of a run's folder is published, and nothing else: the rest is its owner's.
+PUBLIC_FILES = (
+    "config.json", "*.safetensors", "*.safetensors.index.json", "processor_config.json", "vision/config.json",
+    "vision/*.safetensors", "vision/*.safetensors.index.json",
+    "tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "bpe.codes", "*.model",
+    "configuration_hamlearning.py", "handler.py", "image_processing_hamlearning.py", "modeling_faster_rcnn_vg.py",
+    "modeling_hamlearning.py", "modeling_hamlearning_vision.py", "pipeline_hamlearning.py",
+    "processing_hamlearning.py",
+    CARD_FILE, REQUIREMENTS_FILE, RESULTS_FILE, "scores_*.md", "training.png",
+)  # fmt: skip
+# What a card is made of.
+RESULT_KEYS = (
+    "data", "data_is_on_hub", "data_name", "evaluator", "examples", "model", "parameters", "seed", "shuffle_pictures",
+    "starts_from", "text_encoder", "train", "training", "types", "versions",
+)  # fmt: skip
+# `split_sha256` of the train splits of Twitter-2015 and Twitter-2017. Of other tweets nobody here knows the language.
+ENGLISH_2014_TO_2017 = (
+    "a210814793b78a69ee7d3cb5bf665c032d5cd0b4af83352965405db9dd452a7f",
+    "801e149e8635b19d66b4ec1212c329be340ada501b35c5fa55455fb6f53633be",
+)
 VISION_FOLDER = "vision"
 PAPER = """@article{liu2023hamlearning,
   title   = {A Novel Framework for Multimodal Named Entity Recognition with Multi-level Alignments},
@@ -48,7 +67,6 @@ def publish_model(
     repo_id: str,
     license: str = "apache-2.0",
     private: bool | None = None,
-    revision: str | None = None,
     token: str | None = None,
 ) -> str:
     """Makes a folder that `run_mner.py` trained into a Hub repo, or into the next revision of one.
@@ -58,15 +76,15 @@ def publish_model(
     'https://huggingface.co/ORG/NAME/tree/4f2a...'
     ```
 
-    The model card and `requirements.txt` are written into the folder. All of it goes up in one commit: until that is
-    made, and when it fails, the Hub serves the last revision.
+    The model card and `requirements.txt` are written into the folder; a card of your own, without `CARD_MARK`, stays.
+    All of it goes up in one commit: until that is made, and when it fails, the Hub serves the last revision.
 
     Args:
-        folder: what `--output_dir` was. Checkpoints, predictions (others' tweets) and pickles stay where they are.
+        folder: what `--output_dir` was. Only `PUBLIC_FILES` are published: no checkpoint, no prediction (others'
+            tweets), no pickle.
         repo_id: `ORG/NAME`.
         license: of the weights.
         private: whether a new repo is private; the organisation's default if None.
-        revision: branch that gets the commit; `main` if None.
         token: of the Hub; that of `hf auth login` if None.
 
     Returns:
@@ -74,44 +92,74 @@ def publish_model(
 
     Raises:
         FileNotFoundError: the folder holds no model or no results.
+        ValueError: the results are no such results, or the eyes lie in another folder of this machine.
         PublishError: the Hub cannot be reached or refuses.
     """
     folder = Path(folder)
     for name in ("config.json", RESULTS_FILE):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} has no {name}: give the --output_dir of a training run that has ended.")
-    results = json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))
-    has_eyes = (folder / VISION_FOLDER).is_dir()
-    requirements = ["torch", "transformers", "pytorch-crf", *(("timm", "torchvision", "pillow") if has_eyes else ())]
-    (folder / REQUIREMENTS_FILE).write_text("\n".join(requirements) + "\n", encoding="utf-8")
-    (folder / CARD_FILE).write_text(model_card(results, repo_id, license, has_eyes), encoding="utf-8")
-    paths = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    public = [path for path in paths if not any(fnmatch(path, pattern) for pattern in PRIVATE_FILES)]
-    create_repo(repo_id, private=private, token=token)
-    commit = commit_folder(
-        folder, public, repo_id, "Publish model", own_folders=(VISION_FOLDER,), revision=revision, token=token
-    )
+    results = read_results(folder / RESULTS_FILE)
+    source = json.loads((folder / "processor_config.json").read_text(encoding="utf-8")).get("vision_source") or {}
+    elsewhere = source.get("pretrained_model_name_or_path")
+    if elsewhere is not None and Path(elsewhere).is_absolute():
+        raise ValueError(
+            f"The eyes of {folder} lie in {elsewhere}, where nobody else can reach them: load its processor, touch "
+            "`processor.vision_model`, and save it to the folder again."
+        )
+    eyes = None
+    if (folder / VISION_FOLDER).is_dir():
+        eyes = HamLearningVisionConfig.from_pretrained(folder / VISION_FOLDER)
+    repo_id = create_repo(repo_id, private=private, token=token)
+    card = folder / CARD_FILE
+    if not card.is_file() or CARD_MARK in card.read_text(encoding="utf-8"):
+        card.write_text(model_card(results, repo_id, license, eyes), encoding="utf-8")
+    packages = ["torch", "transformers", "pytorch-crf", *(("timm", "torchvision", "pillow") if eyes else ())]
+    (folder / REQUIREMENTS_FILE).write_text("\n".join(packages) + "\n", encoding="utf-8")
+    paths = {path.relative_to(folder).as_posix() for pattern in PUBLIC_FILES for path in folder.glob(pattern)}
+    commit = commit_folder(folder, paths, repo_id, "Publish model", own_files=PUBLIC_FILES, token=token)
     return f"{commit.repo_url}/tree/{commit.oid}"
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """What `run_mner.py` wrote of a training.
+
+    Raises:
+        ValueError: it is something else, or of a version that wrote less.
+    """
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON ({error}): train again.") from error
+    missing = [key for key in RESULT_KEYS if key not in results]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}: it is not of a training by this version, train again.")
+    return results
 
 
 def create_repo(repo_id: str, repo_type: str = "model", private: bool | None = None, token: str | None = None) -> str:
     """Makes the repo if there is none, makes sure that it can be written to, and returns its full name.
 
     Raises:
-        PublishError: nobody is logged in, the name is not theirs, or the Hub cannot be reached.
+        PublishError: nobody is logged in, the name is not theirs, the Hub cannot be reached, or what is meant to be
+            private is public there already.
     """
     api = HfApi(token=token)
     try:
         repo_id = api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True).repo_id
-        api.auth_check(
-            repo_id, repo_type=repo_type, write=True
-        )  # `exist_ok` forgives a bad token where there is a repo
-        return repo_id
+        # `exist_ok` forgives a bad token where there is a repo, and does not make that repo private.
+        api.auth_check(repo_id, repo_type=repo_type, write=True)
+        is_private = api.repo_info(repo_id, repo_type=repo_type).private
     except (httpx.HTTPError, OSError, ValueError) as error:
         raise PublishError(
             f"The {repo_type} repo {repo_id} cannot be written to ({_reason(error)}): log in with `hf auth login` "
             "and check that the name is ORG/NAME with an ORG that you may write to."
         ) from error
+    if private and not is_private:
+        raise PublishError(
+            f"The {repo_type} repo {repo_id} is public: make it private on the Hub, or take another name."
+        )
+    return repo_id
 
 
 def commit_folder(
@@ -120,8 +168,7 @@ def commit_folder(
     repo_id: str,
     message: str,
     repo_type: str = "model",
-    own_folders: Sequence[str] = (),
-    revision: str | None = None,
+    own_files: Sequence[str] = (),
     token: str | None = None,
 ) -> CommitInfo:
     """Makes `paths` of a folder the content of a repo, in one commit.
@@ -134,8 +181,7 @@ def commit_folder(
         repo_id: a repo that exists.
         message: of the commit.
         repo_type: `model` or `dataset`.
-        own_folders: folders of the repo in which files that are not among `paths` are removed.
-        revision: branch that gets the commit; `main` if None.
+        own_files: patterns of what is ours in the repo: files that match and are not among `paths` are removed.
         token: of the Hub; that of `hf auth login` if None.
 
     Raises:
@@ -144,16 +190,21 @@ def commit_folder(
     api = HfApi(token=token)
     paths = sorted(paths)
     try:
-        there = set(api.list_repo_files(repo_id, repo_type=repo_type, revision=revision))
-        stale = sorted(path for path in there - set(paths) if path.split("/")[0] in own_folders)
+        there = set(api.list_repo_files(repo_id, repo_type=repo_type))
+        stale = sorted(path for path in there - set(paths) if any(_matches(path, pattern) for pattern in own_files))
         operations = [CommitOperationAdd(path, folder / path) for path in paths]
         operations += [CommitOperationDelete(path) for path in stale]
-        return api.create_commit(repo_id, operations, commit_message=message, repo_type=repo_type, revision=revision)
+        return api.create_commit(repo_id, operations, commit_message=message, repo_type=repo_type)
     except (httpx.HTTPError, OSError, ValueError) as error:
         raise PublishError(
             f"{repo_id} was not published ({_reason(error)}). The Hub serves what it served before, and {folder} is "
-            "untouched: publish it again when the cause is gone."
+            "complete: publish it again when the cause is gone."
         ) from error
+
+
+def _matches(path: str, pattern: str) -> bool:
+    """Whether the pattern means the path, folder by folder."""
+    return path.count("/") == pattern.count("/") and PurePosixPath(path).match(pattern)
 
 
 def _reason(error: Exception) -> str:
@@ -188,20 +239,21 @@ def _hub_license(repo_id: str | None) -> str:
     return (card and card.license) or unknown
 
 
-def model_card(results: Mapping[str, Any], repo_id: str, license: str, has_eyes: bool) -> str:
-    """The card of a trained model. Every figure in it is one of `results`, what `results.json` holds."""
+def model_card(results: Mapping[str, Any], repo_id: str, license: str, eyes: HamLearningVisionConfig | None) -> str:
+    """The card of a trained model with these eyes. Every figure in it is one of `results`, of `results.json`."""
     name = repo_id.split("/")[-1]
-    vision, training, model = results["vision"], results["training"], results["model"]
+    training, model = results["training"], results["model"]
     data_name = results["data_name"]
     encoder = results["text_encoder"]
     scored = next((split for split in ("test", "validation") if "f1" in results.get(split, {})), None)
     header = ModelCardData(
-        language="en",
+        language="en" if _is_english(results) else None,
         license=license,
         library_name="transformers",
         pipeline_tag="token-classification",
         tags=["multimodal", "named-entity-recognition", "hamlearning", "custom_code", "arxiv:2305.08372"],
-        base_model=encoder["origin"] if encoder["is_on_hub"] else None,
+        base_model=results["starts_from"]["origin"] if results["starts_from"]["is_on_hub"] else None,
+        datasets=[data_name] if results["data_is_on_hub"] else None,
         widget=[{"text": example["text"]} for example in results["examples"]],
         model_name=name,
         eval_results=None if scored is None else _eval_results(results[scored], scored, data_name),
@@ -211,6 +263,7 @@ def model_card(results: Mapping[str, Any], repo_id: str, license: str, has_eyes:
     types = ", ".join(results["types"])
     parts = [
         f"---\n{header.to_yaml()}\n---",
+        CARD_MARK,
         f"""# {name}
 
 This model {sees} and finds its named entities, of the types {types}. It is HamLearning, a multimodal network with
@@ -218,7 +271,7 @@ multi-level alignments ([paper](https://arxiv.org/abs/2305.08372)), trained on {
         f"""## Use
 
 ```bash
-pip install transformers torch pytorch-crf{" timm torchvision pillow" if has_eyes else ""}
+pip install transformers torch pytorch-crf{" timm torchvision pillow" if eyes else ""}
 ```
 
 ```python
@@ -233,7 +286,7 @@ ner({example["text"]!r})
 
 `score` is the model's probability of exactly this entity. The repo holds the code that `trust_remote_code` runs: pin
 what you have read with `revision="<commit>"`.""",
-        _pictures(vision, model, has_eyes),
+        _pictures(eyes, model),
         _scores(results, scored),
         f"""## Training
 
@@ -242,16 +295,15 @@ what you have read with `revision="<commit>"`.""",
 | | |
 |---|---|
 | data | {data_name} |
-| text encoder | {encoder["model_type"]}, {encoder["num_hidden_layers"]} layers, {encoder["hidden_size"]} wide, \
-initialised from `{encoder["origin"]}` |
+| starts from | {results["starts_from"]["kind"]} {results["starts_from"]["origin"]} |
+| text encoder | {encoder["model_type"]}, {encoder["num_hidden_layers"]} layers, {encoder["hidden_size"]} wide |
 | parameters, without the eyes | {results["parameters"]:,} |
-| epochs | {training["num_train_epochs"]:g}, the best one by dev F1 kept\
-{f" (epoch {results['train']['best_epoch']:g})" if "train" in results else ""} |
-| batch | {training["per_device_train_batch_size"]} tweets x {training["gradient_accumulation_steps"]} steps \
-x {training["world_size"]} processes |
+| epochs | {training["num_train_epochs"]:g}, the best one by dev F1 kept (epoch {results["train"]["best_epoch"]:g}) |
+| batch | {training["per_device_train_batch_size"]} tweets a process; processes: {training["world_size"]}, \
+accumulated steps: {training["gradient_accumulation_steps"]} |
 | learning rates | text encoder {_rate(training, "text_learning_rate")}, new layers {training["learning_rate"]:g}, \
-CRF {_rate(training, "crf_learning_rate")}; {training["lr_scheduler_type"]}, warm-up {training["warmup_steps"]:g}, \
-weight decay {training["weight_decay"]:g} |
+CRF {_rate(training, "crf_learning_rate")}; {training["lr_scheduler_type"]}, warm-up {training["warmup_steps"]:g} \
+(below one: a share of the steps), weight decay {training["weight_decay"]:g} |
 | precision | {"bf16" if training["bf16"] else "fp16" if training["fp16"] else "fp32"} |
 | seed | {results["seed"]} |
 | switches | {", ".join(f"`{key}={value}`" for key, value in model.items())} |
@@ -295,16 +347,20 @@ def _python_output(entities: Sequence[Mapping[str, Any]]) -> str:
     return "[" + ",\n ".join(lines) + "]"
 
 
-def _pictures(vision: Mapping[str, Any] | None, model: Mapping[str, Any], has_eyes: bool) -> str:
+def _is_english(results: Mapping[str, Any]) -> bool:
+    return any(facts["sha256"] in ENGLISH_2014_TO_2017 for facts in results["data"].values())
+
+
+def _pictures(eyes: HamLearningVisionConfig | None, model: Mapping[str, Any]) -> str:
     if not model["use_vision"]:
         return "## Pictures\n\nThis model was trained on text alone: it takes no picture."
-    if not has_eyes:
+    if eyes is None:
         return (
             "## Pictures\n\nThis model learned from a file of visual features and has no eyes of its own: it takes "
             "texts as above, and pictures only as rows of such a file, `processor(text=..., visual_features=...)`."
         )
     lines = ["| part | weights from | licence |", "|---|---|---|"]
-    lines += [f"| {part['part']} | {part['origin']} | {part['license']} |" for part in vision["weights"]]
+    lines += [f"| {part['part']} | {part['origin']} | {part['license']} |" for part in weights_origins(eyes)]
     table = "\n".join(lines)
     return f"""## Pictures
 
@@ -312,10 +368,10 @@ def _pictures(vision: Mapping[str, Any] | None, model: Mapping[str, Any], has_ey
 ner({{"text": "a tweet", "image": "picture.jpg"}})  # or a URL, bytes, a PIL image
 ```
 
-The frozen eyes are in `{VISION_FOLDER}/` and load when the first picture comes: `{vision["global_backbone"]}` for
-the whole picture, the detector `{vision["detector"]}` for its regions. `relevance` is |C| of the paper's Eq 8, one
-figure a view of the picture. It gates what the network takes from the picture; it has not been shown to measure how
-much a picture has to do with its text.
+The frozen eyes are in `{VISION_FOLDER}/` and load when the first picture comes:
+`{eyes.global_backbone_config.architecture}` for the whole picture, the detector `{eyes.detector}` for its regions.
+`relevance` is |C| of the paper's Eq 8, one figure a view of the picture. It gates what the network takes from the
+picture; it has not been shown to measure how much a picture has to do with its text.
 
 {table}"""
 
@@ -345,7 +401,7 @@ def _limits(results: Mapping[str, Any], data_name: str) -> str:
     tweets = (
         " Its tweets were written in English between 2014 and 2017: expect less of it on newer names, other languages "
         "and other kinds of text."
-        if "twitter" in data_name.lower()
+        if _is_english(results)
         else ""
     )
     return f"""## Limits and bias
@@ -365,7 +421,7 @@ def main(command_line: list[str] | None = None) -> None:
     parser.add_argument("--private", action="store_true", default=None, help="make a new repo private")
     try:
         print(publish_model(**vars(parser.parse_args(command_line))))
-    except (FileNotFoundError, PublishError) as error:
+    except (FileNotFoundError, ValueError, PublishError) as error:
         parser.exit(1, f"error: {error}\n")
 
 

@@ -52,7 +52,7 @@ from modeling_hamlearning import HamLearningForTokenClassification
 from modeling_hamlearning_vision import HamLearningVisionModel
 from pipeline_hamlearning import HamLearningPipeline
 from processing_hamlearning import VISION_FOLDER, HamLearningDataCollator, HamLearningProcessor, entity_spans
-from publishing import RESULTS_FILE, create_repo, publish_model, weights_origins
+from publishing import RESULTS_FILE, create_repo, publish_model
 from visual_extraction import REPORT_FILE, TweetImages, extract_visual_features
 
 
@@ -661,6 +661,12 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             "--push_to_hub without --do_train: a run publishes what it trained. Publish what was trained before with "
             "`python publishing.py FOLDER ORG/NAME`."
         )
+    if args.push_to_hub and (args.hub_strategy != "end" or args.hub_revision is not None):
+        raise ValueError(
+            f"--hub_strategy {args.hub_strategy} --hub_revision {args.hub_revision}: a run is published once, at its "
+            "end, to main: leave them out."
+        )
+    data_name = data_set_name(data_args)
     if is_main:
         check_output_dir(args)
         if args.push_to_hub:  # now, not after hours of training
@@ -747,7 +753,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
                 (output_dir / f"scores_{split}.md").write_text(table + "\n", encoding="utf-8")
                 print(f"\n{split}: entity-level, seqeval\n{table}")
             print(f"\n{show_tweet(dataset, predicted)}\n")
-    results |= describe_run(data_facts, model, model_args, data_args, visual_features, eyes, args)
+    results |= describe_run(data_name, data_facts, model, model_args, data_args, visual_features, args)
     if is_main:
         model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # as who loads it will have it
         ner = HamLearningPipeline(model=model, processor=processor, device=args.device)
@@ -755,14 +761,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         (output_dir / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
         logger.info(f"Everything is in {output_dir}")
         if args.push_to_hub:
-            url = publish_model(
-                output_dir,
-                args.hub_model_id,
-                args.hub_license,
-                args.hub_private_repo,
-                args.hub_revision,
-                args.hub_token,
-            )
+            url = publish_model(output_dir, args.hub_model_id, args.hub_license, args.hub_private_repo, args.hub_token)
             logger.info(f"Published: {url}")
     return results
 
@@ -778,8 +777,11 @@ def train(
         if checkpoint is None:
             raise FileNotFoundError(f"--resume_from_checkpoint True, but {output_dir} holds no checkpoint.")
     trainer.train(resume_from_checkpoint=checkpoint)
+    processor = trainer.processing_class
     if eyes is not None:
-        trainer.processing_class.vision_model = eyes  # not before: every checkpoint would carry them
+        processor.vision_model = eyes  # not before: every checkpoint would carry them
+    elif processor.vision_source is not None and trainer.is_world_process_zero():
+        _ = processor.vision_model  # loaded, the eyes of the model to go on with are saved with what became of it
     # Called by its public name it would push a model that has neither card nor scores yet.
     trainer.save_model(str(output_dir), _internal_call=True)
     history = trainer.state.log_history
@@ -801,27 +803,34 @@ def train(
 
 def data_set_name(data_args: DataArguments) -> str:
     """The data set's Hub id, the name in its card, or that of its folder."""
-    if data_args.dataset_name is not None:
-        return data_args.dataset_name
-    card = Path(data_args.data_dir) / "README.md"
-    pretty_name = DatasetCard.load(card).data.pretty_name if card.is_file() else None
-    return pretty_name or Path(data_args.data_dir).resolve().name
+    if data_args.dataset_name is not None or data_args.data_dir is None:
+        return str(data_args.dataset_name)
+    card, name = Path(data_args.data_dir) / "README.md", Path(data_args.data_dir).resolve().name
+    if not card.is_file():
+        return name
+    try:
+        return DatasetCard.load(card).data.pretty_name or name
+    except (ValueError, yaml.YAMLError) as error:
+        logger.warning(f"{card} is no card of a data set ({error}): the data set is called {name}.")
+        return name
 
 
-def text_encoder_origin(model_args: ModelArguments) -> dict[str, Any]:
-    """Where the text encoder's weights came from: `origin` (of a folder its last two names) and `is_on_hub`."""
+def starting_point(model_args: ModelArguments) -> dict[str, Any]:
+    """What the training starts from: `kind` (text encoder or trained model), `origin`, and whether it `is_on_hub`."""
+    kind = "text encoder" if model_args.model_name_or_path is None else "trained model"
     origin = model_args.model_name_or_path or model_args.text_model or "bert-base-uncased"
     is_folder = Path(origin).is_dir()
-    return {"origin": "/".join(Path(origin).resolve().parts[-2:]) if is_folder else origin, "is_on_hub": not is_folder}
+    name = f"in a folder of its maker, {Path(origin).resolve().name}" if is_folder else origin
+    return {"kind": kind, "origin": name, "is_on_hub": not is_folder}
 
 
 def describe_run(
+    data_name: str,
     data_facts: dict[str, Any],
     model,
     model_args: ModelArguments,
     data_args: DataArguments,
     visual_features: VisualFeatures | None,
-    eyes: HamLearningVisionModel | None,
     args: MNERTrainingArguments,
 ) -> dict[str, Any]:
     """What a reader needs to trust the scores: data, eyes, switches, seed and versions."""
@@ -835,21 +844,22 @@ def describe_run(
             "detector": made_by.get("detector"),
             "global_backbone": made_by.get("global_backbone_config", {}).get("architecture"),
             "sha256": visual_features.metadata.get("vision_sha256"),
-            "weights": [] if eyes is None else weights_origins(eyes.config),
         }
     text_config = model.config.text_config
     encoder = {name: getattr(text_config, name) for name in ("model_type", "num_hidden_layers", "hidden_size")}
     return {
         "evaluator": "seqeval, entity level; f1: default mode, strict_f1: strict IOB2",
         "seed": args.seed,
-        "data_name": data_set_name(data_args),
+        "data_name": data_name,
+        "data_is_on_hub": data_args.dataset_name is not None,
         "data": data_facts,
         "vision": vision,
         "shuffle_pictures": data_args.shuffle_pictures,
         "hide_pictures": data_args.hide_pictures,
         "mask_words": data_args.mask_words,
         "types": list(dict.fromkeys(tag[2:] for tag in model.config.label2id if tag != "O")),
-        "text_encoder": encoder | text_encoder_origin(model_args),
+        "starts_from": starting_point(model_args),
+        "text_encoder": encoder,
         "model": {name: getattr(model.config, name) for name in sorted(switches)},
         "parameters": sum(p.numel() for p in model.parameters()),
         "training": {name: getattr(args, name) for name in TRAINING_FACTS},

@@ -38,7 +38,7 @@ from PIL.Image import DecompressionBombError
 
 from data_hamlearning import SPLITS, VisualFeatures, load_tweets, split_sha256
 from mner_scores import MNERScores
-from publishing import PublishError, commit_folder, create_repo
+from publishing import ENGLISH_2014_TO_2017, PublishError, commit_folder, create_repo
 
 
 CONFIGS = ("text", "pictures", "visual_features")  # each a folder of the data set
@@ -51,11 +51,6 @@ SIZE_CATEGORIES = (
     (10**5, "10K<n<100K"),
     (10**6, "100K<n<1M"),
     (10**7, "1M<n<10M"),
-)
-# `split_sha256` of the train splits of Twitter-2015 and Twitter-2017. Of other tweets nobody here knows the language.
-ENGLISH_2014_TO_2017 = (
-    "a210814793b78a69ee7d3cb5bf665c032d5cd0b4af83352965405db9dd452a7f",
-    "801e149e8635b19d66b4ec1212c329be340ada501b35c5fa55455fb6f53633be",
 )
 
 
@@ -172,7 +167,12 @@ def publish(output: Path, repo_id: str, configs: list[str], card: str) -> None:
     (output / "README.md").write_text(card, encoding="utf-8")
     try:
         commit = commit_folder(
-            output, ["README.md", *paths], repo_id, "Publish data set", repo_type="dataset", own_folders=CONFIGS
+            output,
+            ["README.md", *paths],
+            repo_id,
+            "Publish data set",
+            repo_type="dataset",
+            own_files=[f"{config}/*" for config in CONFIGS],
         )
     except PublishError as error:
         raise PublishError(f"{error} The new data set is complete in {output}.") from error

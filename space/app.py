@@ -1,6 +1,6 @@
 """The Space: a tweet and its picture in; out come its names, their types, and what the picture changed.
 
-    $ HAMLEARNING_MODEL=outputs/demo python app.py
+    $ HAMLEARNING_MODEL=../outputs/demo python app.py
     * Running on local URL:  http://127.0.0.1:7860
 
 `HAMLEARNING_MODEL` is a model of HamLearning, a Hub id or a folder; `HAMLEARNING_REVISION`, if set, its branch, tag or

@@ -92,6 +92,7 @@ class Repo:
 
     commits: dict[str, dict[str, File]] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
+    private: bool = False
 
     def commit(self, files: dict[str, File]) -> str:
         content = [len(self.commits), sorted((path, file.etag) for path, file in files.items())]
@@ -196,7 +197,7 @@ class HubServer:
         link = {"url": f"{self.url}/{PREFIXES[kind]}{repo_id}"}
         if (kind, repo_id) in self.repos:
             return Reply(link | {"error": f"You already created this {kind} repo"}, 409)
-        self.repos[kind, repo_id] = Repo()
+        self.repos[kind, repo_id] = Repo(private=request.json().get("visibility") == "private")
         self.repos[kind, repo_id].commit({})
         return Reply(link)
 
@@ -277,13 +278,13 @@ class HubServer:
 
     @route("GET", f"{API}(?:/revision/{REV})?")
     def info(self, request: "Handler", kind: str, repo_id: str, rev: str | None) -> Reply:
-        _, revision, files = self.find(kind, repo_id, rev or "main")
+        repo, revision, files = self.find(kind, repo_id, rev or "main")
         card = files["README.md"].data.decode() if "README.md" in files else ""
         front_matter = re.match(r"---\n(.*?\n)---\n|", card, re.DOTALL)[1] or ""
         facts = dict(re.findall(r"^(\w+): *(\S+)$", front_matter, re.MULTILINE))
         tops = {name: facts[name] for name in ("pipeline_tag", "library_name", "sdk") if name in facts}
         siblings = [{"rfilename": path, "size": len(file.data)} for path, file in sorted(files.items())]
-        state = {"private": False, "gated": False, "disabled": False, "tags": [], "siblings": siblings}
+        state = {"private": repo.private, "gated": False, "disabled": False, "tags": [], "siblings": siblings}
         return Reply(
             {"id": repo_id, "author": repo_id.split("/")[0], "sha": revision, "cardData": facts} | state | tops
         )

@@ -212,6 +212,7 @@ def encoded(picture) -> bytes:
 
 
 def test_no_tweets_give_no_answers(ner):
+    assert ner([]) == []
     assert list(ner(tweet for tweet in ())) == []
 
 
@@ -246,7 +247,10 @@ def test_of_several_tweets_the_message_names_the_one(ner):
         ({"aggregation_strategy": "first"}, "aggregation_strategy='first': must be 'simple' or 'none'"),
         ({"threshold": 1.5}, "threshold=1.5: must be a probability"),
         ({"threshold": float("nan")}, "threshold=nan: must be a probability"),
-        ({"max_pixels": 0}, "max_pixels=0: must be at least 1"),
+        ({"threshold": "0.5"}, "threshold='0.5': must be a probability"),
+        ({"threshold": True}, "threshold=True: must be a probability"),
+        ({"max_pixels": 0}, "max_pixels=0: must be a whole number, at least 1"),
+        ({"max_pixels": "10"}, "max_pixels='10': must be a whole number"),
     ],
 )
 def test_settings_out_of_range_are_refused(ner, setting, message):

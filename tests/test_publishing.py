@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +17,7 @@ from hub_server import HubServer, run_client, stranger
 from modeling_hamlearning import HamLearningForTokenClassification
 from pipeline_hamlearning import HamLearningPipeline
 from processing_hamlearning import HamLearningProcessor
-from publishing import model_card, publish_model, weights_origins
+from publishing import ENGLISH_2014_TO_2017, model_card, publish_model, weights_origins
 from tiny_world import flags
 
 
@@ -87,6 +88,15 @@ def test_a_run_publishes_a_complete_repo(published):
         "tokenizer.json", "tokenizer_config.json", "training.png", "vision/config.json", "vision/model.safetensors",
     }  # fmt: skip
     assert CODE | expected <= files
+
+
+def test_only_what_belongs_to_a_model_is_published(published):
+    notes = published.folder / "notes.txt"
+    notes.write_text("mine")
+    code = f"from publishing import main; main([{str(published.folder)!r}, 'org/notes'])"
+    run_client(published.hub, code, published.home)
+    assert set(published.hub.files("org/notes")) == set(published.hub.files(REPO))
+    notes.unlink()
 
 
 def test_checkpoints_predictions_and_pickles_stay_at_home(published):
@@ -167,30 +177,39 @@ def test_every_figure_in_the_card_is_one_of_the_results(card, results):
     assert shown <= figures(results)
 
 
-def test_the_card_says_where_the_eyes_come_from(card, results):
-    assert results["vision"]["weights"] == [{"part": "global backbone", "origin": "noise", "license": "mit"}]
+def test_the_card_says_where_the_eyes_come_from(card):
     assert "| global backbone | noise | mit |" in card.text
 
 
 def test_the_card_of_a_model_without_eyes_promises_no_pictures(results):
-    blind = results | {"vision": None, "model": results["model"] | {"use_vision": False}}
-    text = model_card(blind, REPO, "mit", has_eyes=False)
+    blind = results | {"model": results["model"] | {"use_vision": False}}
+    text = model_card(blind, REPO, "mit", eyes=None)
     assert "takes no picture" in text and "torchvision" not in text and '"image"' not in text
 
 
 def test_the_card_of_a_model_that_learned_from_a_file_says_so(results):
-    text = model_card(results | {"vision": results["vision"] | {"weights": []}}, REPO, "mit", has_eyes=False)
+    text = model_card(results, REPO, "mit", eyes=None)
     assert "learned from a file of visual features" in text and '"image"' not in text
 
 
 def test_the_card_of_a_control_run_says_so(results):
-    text = model_card(results | {"shuffle_pictures": True}, REPO, "mit", has_eyes=True)
+    text = model_card(results | {"shuffle_pictures": True}, REPO, "mit", eyes=None)
     assert "another tweet's picture" in text
 
 
-def test_the_limits_of_old_tweets_are_told_of_twitter_sets_alone(results):
-    assert "2014 and 2017" not in model_card(results, REPO, "mit", has_eyes=True)
-    assert "2014 and 2017" in model_card(results | {"data_name": "Twitter-2017"}, REPO, "mit", has_eyes=True)
+def test_language_and_age_are_told_of_the_tweets_that_are_known_by_their_hash(results):
+    known = results | {"data": {"train": {"tweets": 3373, "sha256": ENGLISH_2014_TO_2017[1]}}}
+    for facts, is_known in ((results, False), (known, True)):
+        text = model_card(facts, REPO, "mit", eyes=None)
+        assert ("2014 and 2017" in text) == ("language: en" in text) == is_known
+
+
+def test_a_card_of_ones_own_stays(published, tmp_path):
+    folder = tmp_path / "mine"
+    shutil.copytree(published.folder, folder, ignore=shutil.ignore_patterns("checkpoint-*"))
+    (folder / "README.md").write_text("# Mine\n")
+    run_client(published.hub, f"from publishing import main; main([{str(folder)!r}, 'org/mine'])", published.home)
+    assert published.hub.files("org/mine")["README.md"] == b"# Mine\n"
 
 
 # ---------------------------------------------------------------------------------------------- loading it by its id
@@ -366,6 +385,52 @@ def test_a_run_that_does_not_train_publishes_nothing(published, world, tmp_path)
     argv = flags(world, tmp_path, do_train=None, push_to_hub=True, hub_model_id=REPO)
     with pytest.raises(ValueError, match="--push_to_hub without --do_train: a run publishes what it trained"):
         run_mner.main(argv)
+
+
+def test_results_of_another_version_are_refused_with_what_they_lack(published, results, tmp_path):
+    shutil.copytree(published.folder, tmp_path / "old", ignore=shutil.ignore_patterns("checkpoint-*"))
+    old = {key: value for key, value in results.items() if key not in ("examples", "types")}
+    (tmp_path / "old" / "results.json").write_text(json.dumps(old))
+    with pytest.raises(ValueError, match="results.json lacks examples, types: .* train again"):
+        publish_model(tmp_path / "old", REPO)
+
+
+def test_a_name_alone_is_that_of_the_own_account(published):
+    code = f"from publishing import main; main([{str(published.folder)!r}, 'short'])"
+    run_client(published.hub, code, published.home)
+    assert b'pipeline(model="tester/short"' in published.hub.files("tester/short")["README.md"]
+
+
+def test_what_is_meant_to_be_private_is_never_public(published):
+    code = f"from publishing import main; main([{str(published.folder)!r}, 'NAME', '--private'])"
+    run_client(published.hub, code.replace("NAME", "org/secret"), published.home)
+    assert published.hub.repos["model", "org/secret"].private
+    with pytest.raises(AssertionError, match="error: The model repo org/tiny is public"):
+        run_client(published.hub, code.replace("NAME", REPO), published.home)
+
+
+def test_a_model_that_was_trained_on_keeps_its_eyes(published, world, tmp_path):
+    more = {"model_name_or_path": published.folder, "text_model": None, "num_semantic_layers": None}
+    more |= {"image_dir": None, "num_train_epochs": 1, "hub_model_id": "org/more"}
+    run(published.hub, published.home, tmp_path / "more", world, **more)
+    files = published.hub.files("org/more")
+    assert files["vision/model.safetensors"] == published.hub.files(REPO)["vision/model.safetensors"]
+    assert json.loads(files["processor_config.json"])["vision_source"] == {"subfolder": "vision"}
+    assert b"| starts from | trained model in a folder of its maker, published |" in files["README.md"]
+
+
+@pytest.mark.parametrize("strategy", ["every_save", "checkpoint"])
+def test_nothing_half_trained_is_published(world, tmp_path, strategy):
+    argv = flags(world, tmp_path / "out", push_to_hub=True, hub_model_id=REPO, hub_strategy=strategy)
+    with pytest.raises(ValueError, match="a run is published once, at its end"):
+        run_mner.main(argv)
+
+
+def test_a_data_set_whose_card_cannot_be_read_is_called_by_its_folder(tmp_path):
+    (tmp_path / "README.md").write_text("---\npretty_name: [\n---\n")
+    assert run_mner.data_set_name(run_mner.DataArguments(data_dir=str(tmp_path))) == tmp_path.name
+    (tmp_path / "README.md").write_bytes(b"\xff\xfe")
+    assert run_mner.data_set_name(run_mner.DataArguments(data_dir=str(tmp_path))) == tmp_path.name
 
 
 def test_a_folder_that_was_not_trained_is_refused(tmp_path):
