@@ -33,9 +33,9 @@ from typing import Any
 import torch
 import yaml
 from filelock import FileLock, Timeout
-from seqeval.metrics.sequence_labeling import get_entities
 
 from data_hamlearning import load_tweets, split_sha256
+from evaluation import entity_counts
 
 
 logger = logging.getLogger("experiments")
@@ -327,12 +327,9 @@ class Runner:
 
 def tweet_counts(predictions: Path) -> list[list[int]]:
     """Entities of each tweet that are right, predicted and gold: what intervals and tests are computed from."""
-    counts = []
-    for line in predictions.read_text(encoding="utf-8").splitlines():
-        tweet = json.loads(line)
-        gold, predicted = (set(get_entities(tweet[name])) for name in ("ner_tags", "predictions"))
-        counts.append([len(gold & predicted), len(predicted), len(gold)])
-    return counts
+    tweets = list(map(json.loads, predictions.read_text(encoding="utf-8").splitlines()))
+    gold, predicted = ([tweet[name] for tweet in tweets] for name in ("ner_tags", "predictions"))
+    return entity_counts(gold, predicted).tolist()
 
 
 def code_sha256() -> str:
