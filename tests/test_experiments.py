@@ -66,6 +66,7 @@ def test_a_run_leaves_one_json_with_scores_counts_and_what_it_is(runner):
     assert not list(runner.folder(run).glob("checkpoint-*"))
 
 
+@pytest.mark.slow
 def test_what_is_there_is_not_made_again_until_settings_data_or_code_change(runner, project, world, tmp_path):
     run = run_of(TEXT)
     runner.make(run)
@@ -91,6 +92,7 @@ def test_the_place_of_the_data_is_no_part_of_a_run(runner, project, world, tmp_p
     assert Runner(project / "runs", {"twitter2017": str(elsewhere)}, {}).identity(run) == runner.identity(run)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_from_its_checkpoint(runner):
     run = run_of(TEXT)
     runner.make(run)
@@ -122,6 +124,7 @@ run_mner.main([str(part) for name, value in settings.items() if value is not Non
 """
 
 
+@pytest.mark.slow
 def test_an_evaluation_brings_the_training_that_it_needs(runner):
     row = Row("no pictures", {}, at_test={"hide_pictures": True})
     run = run_of(row)
