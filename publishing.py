@@ -24,6 +24,7 @@ from huggingface_hub.utils import httpx
 
 from configuration_hamlearning import HamLearningVisionConfig
 from mner_scores import score_table
+from processing_hamlearning import VISION_FOLDER
 
 
 CARD_FILE, RESULTS_FILE, REQUIREMENTS_FILE = "README.md", "results.json", "requirements.txt"
@@ -49,7 +50,6 @@ ENGLISH_2014_TO_2017 = (
     "a210814793b78a69ee7d3cb5bf665c032d5cd0b4af83352965405db9dd452a7f",
     "801e149e8635b19d66b4ec1212c329be340ada501b35c5fa55455fb6f53633be",
 )
-VISION_FOLDER = "vision"
 PAPER = """@article{liu2023hamlearning,
   title   = {A Novel Framework for Multimodal Named Entity Recognition with Multi-level Alignments},
   author  = {Liu, Peipei and Li, Hong and Ren, Yimo and Liu, Jie and Si, Shuaizong and Zhu, Hongsong and Sun, Limin},

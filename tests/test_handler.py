@@ -28,6 +28,7 @@ from modeling_hamlearning import HamLearningForTokenClassification
 from modeling_hamlearning_vision import HamLearningVisionModel
 from pipeline_hamlearning import HamLearningPipeline
 from processing_hamlearning import HamLearningProcessor
+from tiny_world import rounded
 
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -101,14 +102,6 @@ def post(handler, body):
 
 def ask(handler, inputs, **parameters):
     return post(handler, {"inputs": inputs, "parameters": parameters})
-
-
-def rounded(value):
-    if isinstance(value, float):
-        return round(value, 4)
-    if isinstance(value, dict):
-        return {key: rounded(item) for key, item in value.items()}
-    return [rounded(item) for item in value] if isinstance(value, list) else value
 
 
 # ---------------------------------------------------------------------------------------------------------- the answer

@@ -19,6 +19,7 @@ from modeling_hamlearning import HamLearningForTokenClassification
 from modeling_hamlearning_vision import HamLearningVisionModel
 from pipeline_hamlearning import HamLearningPipeline
 from processing_hamlearning import HamLearningProcessor
+from tiny_world import rounded
 
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -69,14 +70,6 @@ def tweets(count: int) -> list:
 def same(one: list[dict], other: list[dict]) -> bool:
     """Whether the entities are the same but for rounding."""
     return json.dumps(rounded(one)) == json.dumps(rounded(other))
-
-
-def rounded(value):
-    if isinstance(value, float):
-        return round(value, 4)
-    if isinstance(value, dict):
-        return {key: rounded(item) for key, item in value.items()}
-    return [rounded(item) for item in value] if isinstance(value, list) else value
 
 
 # ------------------------------------------------------------------------------------------------------ what comes out

@@ -97,3 +97,12 @@ def flags(world: Path, output_dir: Path, **more) -> list[str]:
 
 def results_of(folder: Path) -> dict:
     return json.loads((folder / "results.json").read_text())
+
+
+def rounded(value):
+    """An answer whose figures have four decimals: what is the same but for rounding is equal."""
+    if isinstance(value, float):
+        return round(value, 4)
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    return [rounded(item) for item in value] if isinstance(value, list) else value
