@@ -152,6 +152,26 @@ TABLES: dict[str, tuple[str, list[Row]]] = {
             Row("C = 1 at test time", {}, at_test={"forced_relevance": 1.0}),
         ],
     ),
+    "search": (
+        "What the paper leaves open, one change at a time",
+        [
+            Row("text alone", {"use_vision": False}),
+            Row("text alone, its encoder's rate 5e-5", {"use_vision": False, "text_learning_rate": 5e-5}),
+            Row("text alone, its encoder's rate 2e-4", {"use_vision": False, "text_learning_rate": 2e-4}),
+            Row("text alone, the CRF's rate 1e-3", {"use_vision": False, "crf_learning_rate": 1e-3}),
+            Row("text alone, the CRF's rate 2e-2", {"use_vision": False, "crf_learning_rate": 2e-2}),
+            Row("text alone, 4 epochs", {"use_vision": False, "num_train_epochs": 4}),
+            Row("text alone, 10 epochs", {"use_vision": False, "num_train_epochs": 10}),
+            Row("text alone, constant rate", {"use_vision": False, "lr_scheduler_type": "constant_with_warmup"}),
+            Row("text alone, cosine", {"use_vision": False, "lr_scheduler_type": "cosine"}),
+            Row("text alone, no warm-up", {"use_vision": False, "warmup_steps": 0}),
+            Row("HamLearning", {}),
+            Row("HamLearning, new layers' rate 1e-4", {"learning_rate": 1e-4}),
+            Row("HamLearning, new layers' rate 1e-3", {"learning_rate": 1e-3}),
+            Row("HamLearning, picture_dropout 0.3", {"picture_dropout": 0.3}),
+            Row("HamLearning, each round its own weights", {"share_interaction_layers": False}),
+        ],
+    ),
 }
 # What others report in Table 1: P, R, F1. Nothing of it was run here.
 PUBLISHED = {
