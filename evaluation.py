@@ -136,24 +136,56 @@ def compare(gold: Tags, one: Tags, other: Tags, samples: int = 1000, seed: int =
     Raises:
         ValueError: There is no tweet, or numbers of tweets or of tags differ.
     """
-    counts, other_counts = entity_counts(gold, one), entity_counts(gold, other)
-    f1, other_f1 = _f1(counts.sum(axis=0)), _f1(other_counts.sum(axis=0))
-    rng = np.random.default_rng(seed)
-    resampled = _bootstrap(np.concatenate([counts, other_counts], axis=1), samples, rng)
+    return compare_counts(entity_counts(gold, one)[None], entity_counts(gold, other)[None], samples, seed)
 
-    gain = other_counts - counts
+
+def compare_counts(counts: np.ndarray, other_counts: np.ndarray, samples: int = 1000, seed: int = 0) -> dict[str, Any]:
+    """Whether one system is better than another, each trained with several seeds, by the mean of their F1.
+
+    What is drawn is the tweet, with all seeds' predictions of it: so the answer is about other tweets of this kind,
+    not about other seeds.
+
+    Args:
+        counts: (seeds, tweets, 3), the `entity_counts` of one system.
+        other_counts: (seeds, tweets, 3), the other's.
+        samples: How often tweets are resampled, and how often predictions are swapped.
+        seed: Of both.
+
+    Returns:
+        What `compare` returns, means over the seeds.
+
+    Raises:
+        ValueError: The shapes differ.
+    """
+    counts, other_counts = np.asarray(counts), np.asarray(other_counts)
+    if counts.shape != other_counts.shape:
+        raise ValueError(
+            f"counts {counts.shape} and {other_counts.shape}: both must be (seeds, tweets, 3), of the same tweets and "
+            "as many seeds"
+        )
+    seeds, tweets = counts.shape[:2]
+
+    def mean_f1(summed):  # (..., seeds, 3)
+        return _f1(summed).mean(axis=-1)
+
+    difference = mean_f1(counts.sum(axis=1)) - mean_f1(other_counts.sum(axis=1))
+    rng = np.random.default_rng(seed)
+    both = np.stack([counts, other_counts], axis=1)  # (seeds, 2, tweets, 3)
+    resampled = _bootstrap(np.moveaxis(both, 2, 0).reshape(tweets, -1), samples, rng).reshape(samples, seeds, 2, 3)
+
+    gain = np.moveaxis(other_counts - counts, 1, 0).reshape(tweets, -1)  # (tweets, seeds * 3)
     gain = gain[gain.any(axis=1)].astype(float)  # to swap what is counted alike changes nothing
     as_large = 0
     for size in _chunks(samples):
-        moved = rng.integers(2, size=(size, len(gain))).astype(float) @ gain
-        differences = _f1(counts.sum(axis=0) + moved) - _f1(other_counts.sum(axis=0) - moved)
+        moved = (rng.integers(2, size=(size, len(gain))).astype(float) @ gain).reshape(size, seeds, 3)
+        differences = mean_f1(counts.sum(axis=1) + moved) - mean_f1(other_counts.sum(axis=1) - moved)
         # The same difference may come out of other counts, rounded otherwise.
-        as_large += int((np.abs(differences) >= abs(f1 - other_f1) - 1e-12).sum())
+        as_large += int((np.abs(differences) >= abs(difference) - 1e-12).sum())
     return {
-        "f1": float(f1),
-        "other_f1": float(other_f1),
-        "difference": float(f1 - other_f1),
-        "interval": _interval(_f1(resampled[:, :3]) - _f1(resampled[:, 3:])),
+        "f1": float(mean_f1(counts.sum(axis=1))),
+        "other_f1": float(mean_f1(other_counts.sum(axis=1))),
+        "difference": float(difference),
+        "interval": _interval(mean_f1(resampled[:, :, 0]) - mean_f1(resampled[:, :, 1])),
         "p_value": (1 + as_large) / (1 + samples),
     }
 

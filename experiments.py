@@ -4,6 +4,7 @@
 ```bash
 python experiments.py table2 --seeds 1 2 3 --scale small          # runs what is missing, then writes the page
 python experiments.py table1 table2 controls --workers 2          # two at a time, one GPU each where there are some
+python experiments.py search --rows "picture_dropout 0.3" --seeds 2 3    # some rows only
 python experiments.py --page                                      # only the page, of the runs that are there
 python experiments.py table1 --data twitter2017=my/twitter2017    # where the tweets lie, if not where the config says
 ```
@@ -11,7 +12,7 @@ python experiments.py table1 --data twitter2017=my/twitter2017    # where the tw
 A run is one training (or one evaluation of a trained model) with one seed. Its result is one JSON file in
 `results/SCALE/`. It is made again only if its settings, the data or the code that computes have changed; a run that
 was killed goes on from its last checkpoint, and several calls at once share the work. `results/SCALE/README.md` is the
-page: what was measured beside what the paper reports, and "not run" where nothing was.
+page (`index.html` the same): what was measured beside what the paper reports, and "not run" where nothing was.
 """
 
 import argparse
@@ -30,12 +31,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import matplotlib
+import matplotlib.pyplot as plt
 import torch
 import yaml
 from filelock import FileLock, Timeout
+from markdown_it import MarkdownIt
 
 from data_hamlearning import load_tweets, split_sha256
-from evaluation import entity_counts
+from evaluation import compare_counts, entity_counts
 
 
 logger = logging.getLogger("experiments")
@@ -55,6 +59,7 @@ PLACES = {
     "data_dir", "visual_features", "image_dir", "extraction_dir", "output_dir", "text_model", "model_name_or_path",
     "disable_tqdm",
 }  # fmt: skip
+SAMPLES = 10_000  # of the paired test
 SCALES = {
     "small": {"twitter2017": "twitter2017_minilm.yaml", "twitter2015": "twitter2015_minilm.yaml"},
     "paper": {"twitter2017": "twitter2017.yaml", "twitter2015": "twitter2015.yaml"},
@@ -81,15 +86,41 @@ class Row:
     trained_on: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Table:
+    """Rows that are read beside each other.
+
+    Args:
+        title: above it.
+        rows: from top to bottom.
+        reference: title of the row that the others are compared with.
+        published: what others report, by system and data set: P, R and F1. Nothing of it was run here.
+        split: what is scored; "validation" where the table is there to choose by.
+    """
+
+    title: str
+    rows: list[Row]
+    reference: str | None = "HamLearning"
+    published: Mapping[str, Mapping[str, tuple[float, float, float]]] = field(default_factory=dict)
+    split: str = "test"
+
+
 def both(twitter2015: tuple[float, float, float], twitter2017: tuple[float, float, float]) -> dict[str, tuple]:
     """P, R and F1 on the two data sets."""
     return {"twitter2015": twitter2015, "twitter2017": twitter2017}
 
 
 FULL = both((77.25, 75.75, 76.49), (86.99, 87.28, 87.13))
+PUBLISHED = {
+    "UMT": both((71.67, 75.23, 73.41), (85.28, 85.34, 85.31)),
+    "UMGF": both((74.49, 75.21, 74.85), (86.54, 84.50, 85.51)),
+    "MAF": both((71.86, 75.10, 73.42), (86.13, 86.38, 86.25)),
+    "MRC-MNER": both((78.10, 71.45, 74.63), (88.78, 85.00, 86.85)),
+    "HVPNeT": both((73.87, 76.82, 75.32), (85.84, 87.93, 86.87)),
+}
 TEXT_ALONE = {"use_vision": False, "num_text_layers": 0, "num_ffnn_layers": 0}
-TABLES: dict[str, tuple[str, list[Row]]] = {
-    "table1": (
+TABLES = {
+    "table1": Table(
         "Text alone and with pictures (Table 1)",
         [
             Row("BERT", TEXT_ALONE | {"use_crf": False}, both((68.30, 74.61, 71.32), (82.19, 83.72, 82.95))),
@@ -97,8 +128,9 @@ TABLES: dict[str, tuple[str, list[Row]]] = {
             Row("HamLearning, text alone", {"use_vision": False}),
             Row("HamLearning", {}, FULL),
         ],
+        published=PUBLISHED,
     ),
-    "table2": (
+    "table2": Table(
         "Without one part (Table 2)",
         [
             Row("HamLearning", {}, FULL),
@@ -107,7 +139,7 @@ TABLES: dict[str, tuple[str, list[Row]]] = {
             Row("w/o RM", {"use_relevance": False}, both((75.35, 73.89, 74.61), (86.02, 85.19, 85.60))),
         ],
     ),
-    "table3": (
+    "table3": Table(
         "Rounds of interaction L (Table 3)",
         [
             Row("L = 1", {"num_interaction_layers": 1}, both((74.97, 75.49, 75.23), (85.30, 86.16, 85.73))),
@@ -116,8 +148,9 @@ TABLES: dict[str, tuple[str, list[Row]]] = {
             Row("L = 4", {"num_interaction_layers": 4}, both((76.33, 75.21, 75.77), (87.01, 85.79, 86.40))),
             Row("L = 5", {"num_interaction_layers": 5}, both((75.25, 76.03, 75.64), (85.43, 86.57, 86.00))),
         ],
+        reference="L = 3",
     ),
-    "table4": (
+    "table4": Table(
         "Trained on the other data set (Table 4)",
         [
             Row(
@@ -128,8 +161,9 @@ TABLES: dict[str, tuple[str, list[Row]]] = {
                 trained_on={"twitter2015": "twitter2017", "twitter2017": "twitter2015"},
             ),
         ],
+        reference=None,
     ),
-    "table5": (
+    "table5": Table(
         "Detectors (Table 5)",
         [
             Row("Faster R-CNN, Visual Genome", {"detector": "faster_rcnn_vg"}, FULL),
@@ -139,8 +173,9 @@ TABLES: dict[str, tuple[str, list[Row]]] = {
                 both((76.93, 75.74, 76.33), (87.03, 86.45, 86.73)),
             ),
         ],
+        reference="Faster R-CNN, Visual Genome",
     ),
-    "controls": (
+    "controls": Table(
         "Controls",
         [
             Row("HamLearning", {}),
@@ -152,34 +187,34 @@ TABLES: dict[str, tuple[str, list[Row]]] = {
             Row("C = 1 at test time", {}, at_test={"forced_relevance": 1.0}),
         ],
     ),
-    "search": (
-        "What the paper leaves open, one change at a time",
+    "search_text": Table(
+        "What the paper leaves open, text alone, one change at a time",
         [
             Row("text alone", {"use_vision": False}),
-            Row("text alone, its encoder's rate 5e-5", {"use_vision": False, "text_learning_rate": 5e-5}),
-            Row("text alone, its encoder's rate 2e-4", {"use_vision": False, "text_learning_rate": 2e-4}),
-            Row("text alone, the CRF's rate 1e-3", {"use_vision": False, "crf_learning_rate": 1e-3}),
-            Row("text alone, the CRF's rate 2e-2", {"use_vision": False, "crf_learning_rate": 2e-2}),
-            Row("text alone, 4 epochs", {"use_vision": False, "num_train_epochs": 4}),
-            Row("text alone, 10 epochs", {"use_vision": False, "num_train_epochs": 10}),
-            Row("text alone, constant rate", {"use_vision": False, "lr_scheduler_type": "constant_with_warmup"}),
-            Row("text alone, cosine", {"use_vision": False, "lr_scheduler_type": "cosine"}),
-            Row("text alone, no warm-up", {"use_vision": False, "warmup_steps": 0}),
-            Row("HamLearning", {}),
-            Row("HamLearning, new layers' rate 1e-4", {"learning_rate": 1e-4}),
-            Row("HamLearning, new layers' rate 1e-3", {"learning_rate": 1e-3}),
-            Row("HamLearning, picture_dropout 0.3", {"picture_dropout": 0.3}),
-            Row("HamLearning, each round its own weights", {"share_interaction_layers": False}),
+            Row("text encoder's rate 5e-5", {"use_vision": False, "text_learning_rate": 5e-5}),
+            Row("text encoder's rate 2e-4", {"use_vision": False, "text_learning_rate": 2e-4}),
+            Row("CRF's rate 1e-3", {"use_vision": False, "crf_learning_rate": 1e-3}),
+            Row("CRF's rate 2e-2", {"use_vision": False, "crf_learning_rate": 2e-2}),
+            Row("4 epochs", {"use_vision": False, "num_train_epochs": 4}),
+            Row("10 epochs", {"use_vision": False, "num_train_epochs": 10}),
+            Row("constant rate", {"use_vision": False, "lr_scheduler_type": "constant_with_warmup"}),
+            Row("cosine", {"use_vision": False, "lr_scheduler_type": "cosine"}),
+            Row("no warm-up", {"use_vision": False, "warmup_steps": 0}),
         ],
+        reference="text alone",
+        split="validation",
     ),
-}
-# What others report in Table 1: P, R, F1. Nothing of it was run here.
-PUBLISHED = {
-    "UMT": both((71.67, 75.23, 73.41), (85.28, 85.34, 85.31)),
-    "UMGF": both((74.49, 75.21, 74.85), (86.54, 84.50, 85.51)),
-    "MAF": both((71.86, 75.10, 73.42), (86.13, 86.38, 86.25)),
-    "MRC-MNER": both((78.10, 71.45, 74.63), (88.78, 85.00, 86.85)),
-    "HVPNeT": both((73.87, 76.82, 75.32), (85.84, 87.93, 86.87)),
+    "search": Table(
+        "What the paper leaves open, with pictures, one change at a time",
+        [
+            Row("HamLearning", {}),
+            Row("new layers' rate 1e-4", {"learning_rate": 1e-4}),
+            Row("new layers' rate 1e-3", {"learning_rate": 1e-3}),
+            Row("picture_dropout 0.3", {"picture_dropout": 0.3}),
+            Row("each round its own weights", {"share_interaction_layers": False}),
+        ],
+        split="validation",
+    ),
 }
 
 
@@ -378,56 +413,141 @@ def _sha256(place: str | None) -> str | None:
 
 
 def write_page(scale: str, seeds: list[int]) -> Path:
-    """Writes what was measured beside what the paper reports, as Markdown; returns where."""
-    parts = [f"# Measured: {scale}\n\n{PREFACE}"]
+    """Writes what was measured beside what the paper reports, as Markdown, HTML and Figure 4; returns the Markdown."""
+    folder = ROOT / "results" / scale
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = [f"# Measured: {scale}", PREFACE]
     for data in SCALES[scale]:
-        for title, rows in TABLES.values():
-            found = {row.title: results_of(row, scale, data, seeds) for row in rows}
+        for table in TABLES.values():
+            found = {row.title: results_of(row, scale, data, seeds) for row in table.rows}
             if any(found.values()):
-                parts.append(f"## {title}: {data}\n\n{table(rows, found, data, title == TABLES['table1'][0])}")
-    page = ROOT / "results" / scale / "README.md"
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    return page
+                parts += [f"## {table.title}: {data}", scores_of(table, found, data), types_of(table, found)]
+        trained = results_of(Row("HamLearning"), scale, data, seeds)
+        if trained:
+            draw_training(trained, folder / f"figure4-{data}.svg")
+            parts += [f"## Training (Figure 4): {data}", f"![Loss and F1 by epoch](figure4-{data}.svg)"]
+    text = "\n\n".join(parts) + "\n"
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    html = MarkdownIt("commonmark").enable("table").render(text)
+    (folder / "index.html").write_text(
+        HTML.format(title=f"HamLearning measured: {scale}", body=html), encoding="utf-8"
+    )
+    return folder / "README.md"
 
 
-PREFACE = """Entity-level scores of seqeval in percent, default mode unless it says strict, on the test file as
-released (on dev where there was none), checkpoint chosen on dev; mean ± standard deviation over the seeds. The paper
-had BERT-base and real pictures: another encoder and other pictures than here, but on the page of its own scale.
-"not run" means not run here."""
+PREFACE = f"""Entity-level scores of seqeval in percent, default mode unless it says strict, on the test file as
+released (on dev where there was none, and in a search), checkpoint chosen on dev; mean ± standard deviation over the
+seeds. The paper had BERT-base and real pictures: another encoder and other pictures than here, but on the page of its
+own scale. "not run" means not run here, "published" that others report it.
+
+"Difference" is that of the F1, of the seeds that both rows have, to the row that has none; p is two-sided, of
+approximate randomisation with {SAMPLES} samples: the predictions of each tweet, of all seeds at once, are swapped by
+the toss of a coin."""
+HTML = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<style>
+:root {{ color-scheme: light dark }}
+body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem }}
+table {{ border-collapse: collapse; display: block; overflow-x: auto; font-variant-numeric: tabular-nums }}
+th, td {{ padding: .3rem .7rem; border-bottom: 1px solid #8884; text-align: right; white-space: nowrap }}
+th:first-child, td:first-child {{ text-align: left }}
+img {{ max-width: 100%; background: #fff }}
+</style>
+{body}
+</html>
+"""
 
 
 def results_of(row: Row, scale: str, data: str, seeds: list[int]) -> list[dict[str, Any]]:
-    """The results of a row that are there, one a seed."""
+    """The committed JSON of a row's runs that are there, one a seed."""
     paths = [runs_of(row, scale, data, seed).result_path for seed in seeds]
-    return [json.loads(path.read_text(encoding="utf-8"))["results"] for path in paths if path.is_file()]
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
 
 
-def table(rows: list[Row], found: Mapping[str, list], data: str, has_published: bool) -> str:
-    """One table of one data set."""
-    scores = {
-        title: [result.get("test", result["validation"]) for result in results] for title, results in found.items()
-    }
-    types = sorted({kind for scored in scores.values() for result in scored for kind in result["types"]})
-    heads = ["", "seeds", "dev F1", *types, "P", "R", "F1", "strict F1", "paper's F1"]
-    lines = [heads, ["---"] * len(heads)]
-    for row in rows:
+def scored_split(table: Table, results: list[dict]) -> str:
+    """The table's split, or dev where that was not scored."""
+    return table.split if all(table.split in result["results"] for result in results) else "validation"
+
+
+def scores_of(table: Table, found: Mapping[str, list[dict]], data: str) -> str:
+    """The F1 of each row, all types together, beside the paper's."""
+    head = ["", "seeds", "dev F1", "P", "R", "F1", "strict F1"]
+    head += ["difference (p)"] * (table.reference is not None) + ["paper's F1"]
+    lines = [head]
+    for row in table.rows:
         paper = f"{row.paper[data][2]:.2f}" if data in row.paper else ""
         results = found[row.title]
         if not results:
-            lines.append([row.title, "not run", *[""] * (len(heads) - 3), paper])
+            lines.append([row.title, "not run", *[""] * (len(head) - 3), paper])
             continue
-        scored = scores[row.title]
-        cells = [mean_and_deviation([result["validation"]["f1"] for result in results])]
-        cells += [mean_and_deviation([result["types"][kind]["f1"] for result in scored]) for kind in types]
-        names = ("precision", "recall", "f1", "strict_f1")
-        cells += [mean_and_deviation([result[name] for result in scored]) for name in names]
-        lines.append([row.title, ", ".join(str(result["seed"]) for result in results), *cells, paper])
-    if has_published:
-        for name, figures in PUBLISHED.items():
-            if data in figures:
-                lines.append([f"{name}, published", "not run", *[""] * (len(heads) - 3), f"{figures[data][2]:.2f}"])
+        scores = [result["results"][scored_split(table, results)] for result in results]
+        cells = [mean_and_deviation([result["results"]["validation"]["f1"] for result in results])]
+        for name in ("precision", "recall", "f1", "strict_f1"):
+            cells.append(mean_and_deviation([score[name] for score in scores]))
+        if table.reference is not None:
+            cells.append("" if row.title == table.reference else difference(table, results, found[table.reference]))
+        seeds = ", ".join(str(result["results"]["seed"]) for result in results)
+        lines.append([row.title, seeds, *cells, paper])
+    for name, figures in table.published.items():
+        if data in figures:
+            lines.append([f"{name}, published", "not run", *[""] * (len(head) - 3), f"{figures[data][2]:.2f}"])
+    return markdown_table(lines)
+
+
+def difference(table: Table, results: list[dict], reference: list[dict]) -> str:
+    """F1 of a row less that of another, in points, and the p-value of the paired test."""
+    split = scored_split(table, results + reference)
+    counts, others = ({r["results"]["seed"]: r["counts"][split] for r in rows} for rows in (results, reference))
+    shared = sorted(counts.keys() & others.keys())
+    if not shared:
+        return ""
+    compared = compare_counts([counts[seed] for seed in shared], [others[seed] for seed in shared], samples=SAMPLES)
+    p_value = compared["p_value"]
+    return f"{100 * compared['difference']:+.2f} ({'< 0.001' if p_value < 0.001 else f'{p_value:.3f}'})"
+
+
+def types_of(table: Table, found: Mapping[str, list[dict]]) -> str:
+    """Precision, recall and F1 of each type, means over the seeds."""
+    types = sorted(
+        {kind for results in found.values() for r in results for kind in r["results"]["validation"]["types"]}
+    )
+    lines = [["P / R / F1", *types]]
+    for title, results in found.items():
+        if results:
+            split = scored_split(table, results)
+            scores = [result["results"][split]["types"] for result in results]
+            means = [
+                [statistics.mean(score[kind][name] for score in scores) for name in ("precision", "recall", "f1")]
+                for kind in types
+            ]
+            lines.append([title, *(" / ".join(f"{100 * mean:.1f}" for mean in of_type) for of_type in means)])
+    return markdown_table(lines)
+
+
+def markdown_table(lines: list[list[str]]) -> str:
+    """The first line is the head."""
+    lines = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def draw_training(results: list[dict], path: Path) -> None:
+    """Figure 4: loss on the training data and F1 on dev by epoch, a line a seed."""
+    figure, (losses, scores) = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
+    for result in results:
+        for axes, name, times in ((losses, "loss", 1), (scores, "eval_f1", 100)):
+            points = [
+                (entry["epoch"], times * entry[name])
+                for entry in result["results"]["train"]["history"]
+                if name in entry
+            ]
+            axes.plot(*zip(*points, strict=True), marker="o", label=f"seed {result['results']['seed']}")
+    losses.set(xlabel="epoch", ylabel="loss, train", ylim=(0, None))
+    scores.set(xlabel="epoch", ylabel="F1, dev (%)")
+    scores.legend()
+    with matplotlib.rc_context({"svg.hashsalt": "figure4"}):  # the same figure, the same file
+        figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
 
 
 def mean_and_deviation(fractions: list[float]) -> str:
@@ -448,11 +568,16 @@ def main(command_line: list[str] | None = None) -> None:
     parser.add_argument("--text_model", help="the text encoder, where it is not the config's")
     parser.add_argument("--workers", type=int, default=1, help="runs at a time")
     parser.add_argument("--runs_dir", type=Path, default=ROOT / "outputs" / "experiments", help="models and logs")
+    parser.add_argument("--rows", nargs="+", metavar="TITLE", help="only these rows of the tables (default: all)")
     parser.add_argument("--page", action="store_true", help="make no run")
     options = parser.parse_args(command_line)
     for name in options.tables:
         if name not in TABLES:
             parser.error(f"there is no table {name!r}: choose from {', '.join(TABLES)}")
+    titles = [row.title for name in options.tables for row in TABLES[name].rows]
+    for title in options.rows or []:
+        if title not in titles:
+            parser.error(f"--rows: the tables have no row {title!r}: choose from {', '.join(map(repr, titles))}")
     extra = {} if options.text_model is None else {"text_model": options.text_model}
     runner = Runner(options.runs_dir, dict(place.split("=", 1) for place in options.data), extra)
     runs = [
@@ -460,7 +585,8 @@ def main(command_line: list[str] | None = None) -> None:
         for seed in options.seeds  # one seed of all rows tells more than all seeds of one
         for table_name in options.tables
         for data in options.on or SCALES[options.scale]
-        for row in TABLES[table_name][1]
+        for row in TABLES[table_name].rows
+        if options.rows is None or row.title in options.rows
     ]
     runs = [] if options.page else list({run.name: run for run in runs}.values())  # tables share rows
     gpus = torch.cuda.device_count()

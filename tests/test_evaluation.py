@@ -14,7 +14,16 @@ from seqeval.metrics import f1_score, precision_score, recall_score
 from seqeval.scheme import IOB2
 
 from data_hamlearning import load_tweets, split_sha256
-from evaluation import compare, entity_counts, evaluate_tags, main, mentions, read_gold, read_predictions
+from evaluation import (
+    compare,
+    compare_counts,
+    entity_counts,
+    evaluate_tags,
+    main,
+    mentions,
+    read_gold,
+    read_predictions,
+)
 
 
 ROOT = Path(__file__).parents[1]
@@ -272,6 +281,25 @@ def test_a_seed_gives_its_samples_again():
     other = [["O"]] * 12 + [["B-PER"]] * 20 + [["O"]] * 18
     first, again, another = (compare(gold, predicted, other, seed=seed) for seed in (1, 1, 2))
     assert first == again != another
+
+
+def test_seeds_are_compared_by_the_mean_of_their_f1():
+    good, fair, bad = ([[right, 4, 4]] * 12 for right in (4, 3, 2))
+    compared = compare_counts([good, bad], [fair, fair])
+    assert (compared["f1"], compared["other_f1"]) == (0.75, 0.75)
+    assert compared["difference"] == 0 and compared["p_value"] == 1
+    compared = compare_counts([good, fair], [fair, bad])
+    assert compared["difference"] == 0.25 and compared["p_value"] < 0.01
+
+
+def test_all_seeds_of_a_tweet_are_swapped_together():
+    # One tweet is no evidence, with however many seeds.
+    assert compare_counts([[[4, 4, 4]]] * 8, [[[0, 4, 4]]] * 8)["p_value"] == 1
+
+
+def test_counts_of_other_seeds_or_tweets_are_refused():
+    with pytest.raises(ValueError, match=r"\(1, 2, 3\) and \(2, 2, 3\)"):
+        compare_counts([[[1, 1, 1]] * 2], [[[1, 1, 1]] * 2] * 2)
 
 
 # ---------------------------------------------------------------------------------------------------- files: readings

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import experiments
-from experiments import TABLES, Row, Run, Runner, mean_and_deviation, runs_of, write_page
+from experiments import TABLES, Row, Run, Runner, difference, mean_and_deviation, runs_of, write_page
 
 
 ROOT = Path(__file__).parents[1]
@@ -142,9 +142,9 @@ def test_a_run_that_fails_is_named_with_its_last_line(runner):
 
 
 def test_the_page_says_not_run_of_what_was_not_run(runner, project):
-    runner.make(run_of(TABLES["table1"][1][2]))
+    runner.make(run_of(TABLES["table1"].rows[2]))
     page = write_page("small", [1, 2]).read_text()
-    rows = {line.split(" | ")[0].strip("| "): line for line in page.splitlines() if line.startswith("| ")}
+    rows = {line.split(" | ")[0].strip("| "): line for line in page.split("| P / R / F1")[0].splitlines()}
     assert "| not run |" in rows["BERT"] and rows["BERT"].endswith("| 82.95 |")
     assert "| not run |" in rows["UMT, published"] and rows["UMT, published"].endswith("| 85.31 |")
     assert rows["HamLearning, text alone"].split(" | ")[1] == "1"
@@ -157,14 +157,45 @@ def test_several_seeds_have_a_mean_and_a_deviation():
 
 
 def test_tables_share_the_runs_of_the_rows_that_they_share():
-    names = {runs_of(rows[at], "small", "twitter2017", 1).name for rows, at in (
-        (TABLES["table1"][1], 3), (TABLES["table2"][1], 0), (TABLES["table3"][1], 2), (TABLES["controls"][1], 0)
-    )}  # fmt: skip
-    assert len(names) == 1
+    rows = [TABLES[name].rows[at] for name, at in (("table1", 3), ("table2", 0), ("table3", 2), ("controls", 0))]
+    assert len({run_of(row).name for row in rows}) == 1
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_row_that_others_are_compared_with_is_in_the_table(name):
+    table = TABLES[name]
+    assert table.reference is None or table.reference in [row.title for row in table.rows]
+
+
+def result(seed, right, split="test"):
+    """A result of one tweet with ten entities."""
+    return {"results": {"seed": seed, split: {}, "validation": {}}, "counts": {split: [[right, 10, 10]] * 20}}
+
+
+def test_rows_are_compared_on_the_seeds_that_both_have():
+    table = TABLES["table1"]
+    row, reference = [result(1, 9), result(2, 9), result(3, 1)], [result(1, 8), result(2, 6)]
+    assert difference(table, row, reference) == "+20.00 (< 0.001)"
+    assert difference(table, [result(3, 1)], reference) == ""
+
+
+def test_a_search_compares_on_dev():
+    row, reference = [result(1, 9, "validation")], [result(1, 8, "validation")]
+    assert difference(TABLES["search"], row, reference) == "+10.00 (< 0.001)"
+
+
+@pytest.mark.slow
+def test_the_page_is_html_and_a_figure_too(runner):
+    runner.make(run_of(FULL))
+    folder = write_page("small", [1]).parent
+    html = (folder / "index.html").read_text()
+    assert "<td>HamLearning</td>" in html and '<img src="figure4-twitter2017.svg"' in html
+    figure = (folder / "figure4-twitter2017.svg").read_bytes()
+    assert write_page("small", [1]) and (folder / "figure4-twitter2017.svg").read_bytes() == figure
 
 
 def test_the_other_data_set_is_trained_on_for_table_4():
-    run = runs_of(TABLES["table4"][1][0], "small", "twitter2015", 1)
+    run = runs_of(TABLES["table4"].rows[0], "small", "twitter2015", 1)
     assert (run.data, run.trained.data) == ("twitter2015", "twitter2017")
 
 
