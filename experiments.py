@@ -63,7 +63,7 @@ SAMPLES = 10_000  # of the paired test
 SCALES = {
     "small": {"twitter2017": "twitter2017_minilm.yaml", "twitter2015": "twitter2015_minilm.yaml"},
     "paper": {"twitter2017": "twitter2017.yaml", "twitter2015": "twitter2015.yaml"},
-    "sample": {"sample": "sample.yaml"},
+    "sample": {"sample": "sample_regions.yaml"},
 }
 
 
@@ -441,7 +441,7 @@ seeds. The paper had BERT-base and real pictures: another encoder and other pict
 own scale. "not run" means not run here, "published" that others report it.
 
 "Difference" is that of the F1, of the seeds that both rows have, to the row that has none; p is two-sided, of
-approximate randomisation with {SAMPLES} samples: the predictions of each tweet, of all seeds at once, are swapped by
+approximate randomisation with {SAMPLES:,} samples: the predictions of each tweet, of all seeds at once, are swapped by
 the toss of a coin."""
 HTML = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -449,7 +449,7 @@ HTML = """<!doctype html>
 <style>
 :root {{ color-scheme: light dark }}
 body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem }}
-table {{ border-collapse: collapse; display: block; overflow-x: auto; font-variant-numeric: tabular-nums }}
+table {{ border-collapse: collapse; display: block; margin: 1rem 0; overflow-x: auto; font-variant-numeric: tabular-nums }}
 th, td {{ padding: .3rem .7rem; border-bottom: 1px solid #8884; text-align: right; white-space: nowrap }}
 th:first-child, td:first-child {{ text-align: left }}
 img {{ max-width: 100%; background: #fff }}
@@ -473,13 +473,15 @@ def scored_split(table: Table, results: list[dict]) -> str:
 def scores_of(table: Table, found: Mapping[str, list[dict]], data: str) -> str:
     """The F1 of each row, all types together, beside the paper's."""
     head = ["", "seeds", "dev F1", "P", "R", "F1", "strict F1"]
-    head += ["difference (p)"] * (table.reference is not None) + ["paper's F1"]
+    head += ["difference (p)"] * (table.reference is not None)
+    has_paper = any(data in row.paper for row in table.rows)
+    head += ["paper's F1"] * has_paper
     lines = [head]
     for row in table.rows:
-        paper = f"{row.paper[data][2]:.2f}" if data in row.paper else ""
+        paper = [f"{row.paper[data][2]:.2f}" if data in row.paper else ""] * has_paper
         results = found[row.title]
         if not results:
-            lines.append([row.title, "not run", *[""] * (len(head) - 3), paper])
+            lines.append([row.title, "not run", *[""] * (len(head) - 2 - len(paper)), *paper])
             continue
         scores = [result["results"][scored_split(table, results)] for result in results]
         cells = [mean_and_deviation([result["results"]["validation"]["f1"] for result in results])]
@@ -488,7 +490,7 @@ def scores_of(table: Table, found: Mapping[str, list[dict]], data: str) -> str:
         if table.reference is not None:
             cells.append("" if row.title == table.reference else difference(table, results, found[table.reference]))
         seeds = ", ".join(str(result["results"]["seed"]) for result in results)
-        lines.append([row.title, seeds, *cells, paper])
+        lines.append([row.title, seeds, *cells, *paper])
     for name, figures in table.published.items():
         if data in figures:
             lines.append([f"{name}, published", "not run", *[""] * (len(head) - 3), f"{figures[data][2]:.2f}"])
