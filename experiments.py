@@ -449,8 +449,9 @@ HTML = """<!doctype html>
 <style>
 :root {{ color-scheme: light dark }}
 body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem }}
-table {{ border-collapse: collapse; display: block; margin: 1rem 0; overflow-x: auto; font-variant-numeric: tabular-nums }}
-th, td {{ padding: .3rem .7rem; border-bottom: 1px solid #8884; text-align: right; white-space: nowrap }}
+table {{ border-collapse: collapse; display: block; margin: 1rem 0; overflow-x: auto }}
+th, td {{ padding: .3rem .7rem; border-bottom: 1px solid #8884; text-align: right; white-space: nowrap;
+          font-variant-numeric: tabular-nums }}
 th:first-child, td:first-child {{ text-align: left }}
 img {{ max-width: 100%; background: #fff }}
 </style>
