@@ -53,6 +53,7 @@ from modeling_hamlearning_vision import HamLearningVisionModel
 from pipeline_hamlearning import HamLearningPipeline
 from processing_hamlearning import VISION_FOLDER, HamLearningDataCollator, HamLearningProcessor, entity_spans
 from publishing import RESULTS_FILE, create_repo, publish_model
+from shard_prediction import find_shards, predict_shards
 from visual_extraction import REPORT_FILE, TweetImages, extract_visual_features
 
 
@@ -145,6 +146,10 @@ class DataArguments:
     image_dir: str | None = field(
         default=None,
         metadata={"help": "Folder of pictures named by tweet id. [the data set's own image column, if it has one]"},
+    )
+    streaming: bool = field(
+        default=False,
+        metadata={"help": "With --do_predict alone: read the test split's Parquet shards as they come, write shards."},
     )
     shuffle_pictures: bool = field(
         default=False, metadata={"help": "Control: every tweet gets the picture of another tweet of its split."}
@@ -591,6 +596,33 @@ def predict(trainer: MNERTrainer, dataset: Dataset) -> dict[str, Any]:
     return {"tags": tags, "scores": tweet_scores, "relevance": relevance, "num_cut": num_cut, "seconds": seconds}
 
 
+def predict_streamed(
+    model_args: ModelArguments, data_args: DataArguments, args: MNERTrainingArguments
+) -> dict[str, Any]:
+    """Writes entities of the test split's shards, see `predict_shards`.
+
+    Raises:
+        ValueError: the arguments ask for more than the predictions of a trained model.
+    """
+    if args.do_train or args.do_eval or args.do_extract or model_args.model_name_or_path is None:
+        raise ValueError("--streaming True predicts: give --do_predict and --model_name_or_path, no other --do_....")
+    shards = find_shards(data_args.data_dir, data_args.dataset_name, data_args.dataset_config_name)
+    visual_features = None if data_args.visual_features is None else VisualFeatures(data_args.visual_features)
+    model, processor = load_model(model_args, None, visual_features)
+    paths = predict_shards(
+        shards,
+        model.to(args.device).eval(),
+        processor,
+        Path(args.output_dir),
+        args.per_device_eval_batch_size,
+        visual_features,
+        args.bf16,
+        show_progress=not args.disable_tqdm,
+    )
+    logger.info(f"Everything is in {args.output_dir}: {len(shards)} shards, {len(paths)} of them of this process.")
+    return {}
+
+
 def gold_tags(dataset: Dataset) -> list[list[str]]:
     """The tags of a split by name."""
     label: ClassLabel = dataset.features["ner_tags"].feature
@@ -677,6 +709,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
     if data_args.visual_features is not None:
         data_args.visual_features = local_file(data_args.visual_features)
+    if data_args.streaming:
+        return predict_streamed(model_args, data_args, args)
     tweets = load_tweets(data_args.data_dir, data_args.dataset_name, data_args.dataset_config_name)
     check_splits(tweets, args)
     tags = next((d.features["ner_tags"].feature.names for d in tweets.values() if "ner_tags" in d.column_names), None)
