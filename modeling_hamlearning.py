@@ -34,7 +34,6 @@ except ImportError:
 SPATIAL_RELATIONS = ("none", "inside", "cover", "overlap", *(f"class{k}" for k in range(1, 9)))
 # Edges and centres of boxes this close are the same: boxes that touch the picture's edge differ by rounding.
 BOX_TOLERANCE = 1e-6
-WHOLE_PICTURE = (0.5, 0.5, 1.0, 1.0)  # x_c, y_c, h, w
 
 
 @dataclass
@@ -163,6 +162,11 @@ def spatial_relations(
     has_edge = node_mask[:, :, None] & node_mask[:, None, :]
     has_edge = has_edge & ~torch.eye(node_mask.shape[1], dtype=torch.bool, device=boxes.device)
     return torch.where(has_edge, relations, SPATIAL_RELATIONS.index("none"))
+
+
+def _whole_picture(like: torch.Tensor) -> torch.Tensor:
+    """Box of the whole picture, (4,). Filled on the device: numbers of the host would have to be copied there."""
+    return torch.cat([like.new_full((2,), 0.5), like.new_ones(2)])  # x_c, y_c, h, w
 
 
 def _first_on(mask: torch.BoolTensor) -> torch.BoolTensor:
@@ -339,7 +343,7 @@ class HamLearningSpatialEncoder(nn.Module):
         region_mask: torch.BoolTensor,  # (B, N)
     ) -> torch.Tensor:
         """Returns (B, N + 1, d)."""
-        picture_box = nodes.new_tensor(WHOLE_PICTURE).expand(len(nodes), 1, 4)
+        picture_box = _whole_picture(nodes).expand(len(nodes), 1, 4)
         boxes = torch.cat([picture_box, region_boxes.to(nodes.dtype)], dim=1)
         nodes = self.box_projection(torch.cat([boxes, nodes], dim=-1))
         relations = spatial_relations(region_boxes, image_sizes, region_mask)  # (B, N+1, N+1)
@@ -470,6 +474,27 @@ class HamLearningCRF(CRF):
             if torch.finfo(tensor.dtype).bits < 32:
                 tensor.data = tensor.data.float()
         return self
+
+    def forward(
+        self, emissions: torch.Tensor, tags: torch.LongTensor, mask: torch.BoolTensor, reduction: str = "sum"
+    ) -> torch.Tensor:
+        """Log-likelihood of tags (Eq 17) as in the library, which asks the device three times whether `mask` is valid.
+
+        (B, W, T), (B, W) and (B, W) -> (B,) with `reduction="none"`, else their sum or mean.
+        """
+        scores = emissions.gather(2, tags[..., None])[..., 0]  # (B, W)
+        scores = scores + nn.functional.pad(self.transitions[tags[:, :-1], tags[:, 1:]], (1, 0))
+        last = tags.gather(1, mask.sum(dim=1, keepdim=True) - 1)[:, 0]
+        path_score = self.start_transitions[tags[:, 0]] + torch.where(mask, scores, 0).sum(dim=1)
+        path_score = path_score + self.end_transitions[last]
+
+        score = self.start_transitions + emissions[:, 0]  # (B, T)
+        for emission, is_on in zip(emissions.unbind(1)[1:], mask.unbind(1)[1:], strict=True):
+            step = torch.logsumexp(score[:, :, None] + self.transitions, dim=1) + emission
+            score = torch.where(is_on[:, None], step, score)
+        log_likelihood = path_score - torch.logsumexp(score + self.end_transitions, dim=1)
+        reduce = {"none": lambda values: values, "sum": torch.sum, "mean": torch.mean}[reduction]
+        return reduce(log_likelihood)
 
     def viterbi(self, emissions: torch.Tensor, mask: torch.BoolTensor) -> torch.LongTensor:
         """Most probable tag sequence (Eq 18), the path that `decode` finds, for the whole batch at once.
@@ -669,7 +694,11 @@ class HamLearningModel(HamLearningPreTrainedModel):
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         token_types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-        states = self.text_model(input_ids=input_ids, attention_mask=attention_mask, **token_types).last_hidden_state
+        mask, text_config = attention_mask, self.text_model.config
+        if text_config._attn_implementation == "sdpa" and not hasattr(text_config, "local_attention"):
+            # A mask of two dimensions is read by the host, which leaves it out where nothing is padded.
+            mask = mask.bool()[:, None, None, :]
+        states = self.text_model(input_ids=input_ids, attention_mask=mask, **token_types).last_hidden_state
         if word_ids is None:  # every position is a word
             return torch.cat([states[:, :1], states], dim=1), attention_mask.bool()
         if num_words is None:
@@ -698,7 +727,7 @@ class HamLearningModel(HamLearningPreTrainedModel):
         image_features = torch.where(has_picture[:, None], image_features, 0).to(dtype)
         image_sizes = torch.where(has_picture[:, None], image_sizes, 1)
         region_features = torch.where(region_mask[..., None], region_features, 0).to(dtype)
-        region_boxes = torch.where(region_mask[..., None], region_boxes, region_boxes.new_tensor(WHOLE_PICTURE))
+        region_boxes = torch.where(region_mask[..., None], region_boxes, _whole_picture(region_boxes))
         region_class_ids = torch.where(region_mask, region_class_ids, self.config.num_classes)
         # A picture without regions has one: the whole of it, of no class.
         is_first = torch.arange(region_mask.shape[1], device=region_mask.device) == 0
@@ -831,7 +860,7 @@ class HamLearningModel(HamLearningPreTrainedModel):
             region_features = torch.zeros(batch_size, 0, self.config.region_feature_size, device=device)
         num_regions = region_features.shape[1]
         if region_boxes is None:
-            region_boxes = torch.tensor(WHOLE_PICTURE, device=device).expand(batch_size, num_regions, 4)
+            region_boxes = _whole_picture(words.float()).expand(batch_size, num_regions, 4)
         if region_class_ids is None:
             region_class_ids = torch.full((batch_size, num_regions), self.config.num_classes, device=device)
         if region_mask is None:
