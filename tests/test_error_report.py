@@ -202,6 +202,7 @@ def open_page(browser):
 
     def open_(path, **settings):
         contexts.append(browser.new_context(**settings))
+        contexts[-1].set_default_timeout(60_000)  # milliseconds, on a machine that is busy
         page = contexts[-1].new_page()
         page.on("pageerror", lambda error: strays.append(str(error)))
         page.on("console", lambda message: strays.append(message.text))
