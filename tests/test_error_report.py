@@ -1,7 +1,6 @@
 """The error report: figures worked out by hand, and the page as a browser shows it, from disk."""
 
 import json
-import os
 import re
 import shutil
 
@@ -180,19 +179,6 @@ def test_a_score_of_what_is_not_predicted_is_an_error_that_names_the_line(tmp_pa
 
 
 # ------------------------------------------------------------------------------------------------------------- page
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e '.[dev]'")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    chromium = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-    if chromium is None:
-        pytest.skip(f"needs a browser: none of {', '.join(names)} is on PATH, and CHROMIUM is not set")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
