@@ -15,6 +15,7 @@ os.environ.update(
 )
 
 import importlib.util  # noqa: E402
+import shutil  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -38,6 +39,10 @@ settings.load_profile("tests")
 ROOT = Path(__file__).parents[1]
 PAD, CLS, SEP = 1, 2, 3
 TINY_SIZES = {"image_feature_size": 12, "region_feature_size": 10, "num_classes": 7, "class_embedding_size": 6}
+CHROMIUM_FLAGS = (
+    "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync "
+    "--no-first-run --disable-quic"
+).split()
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +60,20 @@ def world(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("world")
     make_world(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, driven by playwright."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e '.[dev]'")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    chromium = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if chromium is None:
+        pytest.skip(f"needs a browser: none of {', '.join(names)} is on PATH, and CHROMIUM is not set")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

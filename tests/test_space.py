@@ -40,10 +40,6 @@ ROOT = Path(__file__).parents[1]
 SPACE = ROOT / "space"
 EXAMPLES = SPACE / "examples"
 AUSTIN = "good morning from me and Austin, oh the car!"
-CHROMIUM_FLAGS = (
-    "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync "
-    "--no-first-run --disable-quic"
-).split()
 SECONDS = 60  # for an answer, on a machine that is busy
 
 
@@ -299,19 +295,6 @@ def test_without_a_model_the_app_says_what_to_set(tmp_path, model, sentence):
 
 
 # --------------------------------------------------------------------------------------------------- in a real browser
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e '.[dev]'")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    chromium = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-    if chromium is None:
-        pytest.skip(f"needs a browser: none of {', '.join(names)} is on PATH, and CHROMIUM is not set")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
