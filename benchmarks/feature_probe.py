@@ -24,6 +24,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from data_hamlearning import VisualFeatures
+from processing_hamlearning import entity_spans
 
 
 COMPONENTS = 32
@@ -35,7 +36,8 @@ def read_run(folder: Path, split: str, features: VisualFeatures, types: list[str
     """Presence of each type (tweets, types), the text model's scores (tweets, types), features (tweets, 2 D)."""
     lines = (folder / f"predictions_{split}.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
-    present = np.array([[f"B-{type_}" in row["ner_tags"] for type_ in types] for row in rows])
+    there = [{type_ for type_, _, _ in entity_spans(row["ner_tags"])} for row in rows]
+    present = np.array([[type_ in kinds for type_ in types] for kinds in there])
     scores = np.array(
         [[sum(e["score"] for e in row["entities"] if e["type"] == type_) for type_ in types] for row in rows]
     )
