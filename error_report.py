@@ -113,9 +113,9 @@ def confusion(gold: Tags, predicted: Tags) -> Counter[tuple[str | None, str | No
 # ---------------------------------------------------------------------------------------------------------- reading
 
 
-def _read_run(path: str, name: str, gold: Mapping[str, Any]) -> dict[str, Any]:
+def _read_run(path: str, name: str, gold: Mapping[str, Any], fill_with_o: bool) -> dict[str, Any]:
     """`name`, `tags`, and for each tweet `scores` (score by span; empty where unknown) and `relevance` (or None)."""
-    tags, _ = read_predictions(path, gold)
+    tags, _ = read_predictions(path, gold, fill_with_o)
     scores: list[dict[tuple[str, int, int], float]] = [{} for _ in tags]
     relevance: list[list[float] | None] = [None for _ in tags]
     if path.endswith(".jsonl"):
@@ -314,7 +314,7 @@ def _report(args: argparse.Namespace) -> str:
     gold_path = args.gold or args.predictions[0]
     gold = read_gold(gold_path, args.split)
     tags = gold["ner_tags"]
-    runs = [_read_run(path, name, gold) for path, name in zip(args.predictions, names, strict=True)]
+    runs = [_read_run(path, name, gold, args.fill_with_o) for path, name in zip(args.predictions, names, strict=True)]
     shown = range(len(tags))
     if args.ids is not None:
         unknown = [id_ for id_ in args.ids if id_ not in gold["id"]]
@@ -670,6 +670,7 @@ def main(command_line: list[str] | None = None) -> None:
     pictures.add_argument("--image_dir", type=Path, help="folder of pictures named by the tweets' ids")
     parser.add_argument("--split", default="test", help="of --data_dir and --gold, if a folder (default: %(default)s)")
     parser.add_argument("--visual_features", metavar="FILE", help="what the eyes saw: regions, captions")
+    parser.add_argument("--fill_with_o", action="store_true", help="words that a length limit cut off count as O")
     parser.add_argument("--ids", metavar="ID", nargs="+", help="show these tweets alone, in this order")
     parser.add_argument("--output", type=Path, default="error_report.html", help="(default: %(default)s)")
     args = parser.parse_args(command_line)

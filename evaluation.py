@@ -432,6 +432,11 @@ def read_predictions(
             f"{path}, line {last.line}: the file holds {len(tweets)} tweets and the gold file {len(expected)}, which "
             f"agree up to tweet {len(predicted)}: {_SAME_TWEETS}"
         )
+    if notes["other_gold"] and predicted == gold["ner_tags"]:
+        raise ValueError(
+            f"{path}: the last column is the gold tags, and the column before it, taken for them, differs in "
+            f"{notes['other_gold']} tweets: put the predicted tags last"
+        )
     return predicted, notes
 
 

@@ -10,7 +10,18 @@ import pytest
 import yaml
 
 import experiments
-from experiments import TABLES, Row, Run, Runner, difference, mean_and_deviation, runs_of, write_page
+from experiments import (
+    TABLES,
+    Row,
+    Run,
+    Runner,
+    difference,
+    mean_and_deviation,
+    runs_of,
+    scored_split,
+    scores_of,
+    write_page,
+)
 
 
 ROOT = Path(__file__).parents[1]
@@ -148,7 +159,8 @@ def test_the_page_says_not_run_of_what_was_not_run(runner, project):
     assert "| not run |" in rows["BERT"] and rows["BERT"].endswith("| 82.95 |")
     assert "| not run |" in rows["UMT, published"] and rows["UMT, published"].endswith("| 85.31 |")
     assert rows["HamLearning, text alone"].split(" | ")[1] == "1"
-    assert "Rounds of interaction" not in page
+    assert "| L = 1 | not run |" in page and "| Faster R-CNN, Visual Genome | not run |" in page
+    assert "What the paper leaves open, with pictures" not in page
 
 
 def test_several_seeds_have_a_mean_and_a_deviation():
@@ -169,19 +181,52 @@ def test_the_row_that_others_are_compared_with_is_in_the_table(name):
 
 def result(seed, right, split="test"):
     """A result of one tweet with ten entities."""
-    return {"results": {"seed": seed, split: {}, "validation": {}}, "counts": {split: [[right, 10, 10]] * 20}}
+    return {
+        "identity": {"data": {split: "these tweets"}},
+        "results": {"seed": seed, split: {}, "validation": {}},
+        "counts": {split: [[right, 10, 10]] * 20},
+    }
 
 
 def test_rows_are_compared_on_the_seeds_that_both_have():
-    table = TABLES["table1"]
     row, reference = [result(1, 9), result(2, 9), result(3, 1)], [result(1, 8), result(2, 6)]
-    assert difference(table, row, reference) == "+20.00 (< 0.001)"
-    assert difference(table, [result(3, 1)], reference) == ""
+    assert difference(row, reference, "test") == "+20.00 (< 0.001)"
+    assert difference([result(3, 1)], reference, "test") == ""
 
 
-def test_a_search_compares_on_dev():
-    row, reference = [result(1, 9, "validation")], [result(1, 8, "validation")]
-    assert difference(TABLES["search"], row, reference) == "+10.00 (< 0.001)"
+def test_rows_of_other_tweets_are_not_compared():
+    other = result(1, 9)
+    other["identity"]["data"]["test"] = "other tweets"
+    assert difference([other], [result(1, 8)], "test") == ""
+
+
+def test_a_table_in_which_a_row_has_no_test_scores_is_of_dev_and_says_so():
+    scores = {"precision": 0.5, "recall": 0.5, "f1": 0.5, "strict_f1": 0.5, "types": {}}
+    rows = {"BERT": result(1, 9), "HamLearning": result(1, 8, "validation")}
+    for row in rows.values():
+        row["results"] |= {split: scores for split in row["results"].keys() - {"seed"}}
+    found = {row.title: [] for row in TABLES["table1"].rows} | {title: [row] for title, row in rows.items()}
+    assert scored_split(TABLES["table1"], found) == "validation"
+    found["BERT"][0]["counts"] |= {"validation": [[9, 10, 10]] * 20}
+    found["BERT"][0]["identity"]["data"] |= {"validation": "these tweets"}
+    assert "| F1 (dev) |" in scores_of(TABLES["table1"], found, "twitter2017").splitlines()[0]
+
+
+def test_an_evaluation_is_of_a_model_of_its_own_identity(runner, project):
+    evaluation = run_of(Row("hidden", at_test={"hide_pictures": True}))
+    runner.make(evaluation)
+    trained = runner.folder(evaluation.trained)
+    (trained / "identity.json").write_text(json.dumps({"code": "of another day"}))
+    evaluation.result_path.unlink()
+    runner.make(evaluation)
+    assert json.loads((trained / "identity.json").read_text()) == runner.identity(evaluation.trained)
+
+
+def test_detectors_are_not_compared_on_features_from_a_file(project, capsys):
+    with pytest.raises(SystemExit):
+        experiments.main(["table5", "--on", "twitter2017"])
+    error = capsys.readouterr().err
+    assert "features.parquet" in error and "--scale paper" in error
 
 
 @pytest.mark.slow
