@@ -95,7 +95,7 @@ def main():
     options = parser.parse_args()
 
     tweets, tokenizer = read_tweets(options)
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     setting = {"tweets": len(tweets), "rounds": options.rounds, "device": device.type}
     setting |= {"threads": torch.get_num_threads(), "torch": torch.__version__}
     figures = {"config": options.config, "batch_size": options.batch_size} | setting | {"tweets_per_second": {}}
@@ -104,7 +104,7 @@ def main():
         set_seed(1)
         config = kind_config(options.config, kind)
         collate = make_collator(config, kind, tweets, tokenizer)
-        rows = list(with_lengths(tweets, collate.processor).sort("length").remove_columns("ner_tags"))
+        rows = sorted(with_lengths(tweets, collate.processor), key=lambda row: row["length"])
         batches = batches_by_size(rows, collate, options.batch_sizes)
         batches |= batches_by_length(config, kind, options.batch_size, options.lengths)
         model = HamLearningForTokenClassification(config).eval().to(device)

@@ -1,4 +1,4 @@
-"""What the benchmarks run: tweets of Twitter-2017's lengths, random pictures, networks of random weights; its timing."""
+"""What the benchmarks run: tweets of Twitter-2017's lengths, random pictures, random networks; and how it is timed."""
 
 import argparse
 import json
