@@ -33,7 +33,7 @@ import torch
 from transformers import BertConfig, set_seed
 
 from configuration_hamlearning import HamLearningConfig
-from kernels import counted_kernels
+from kernel_counts import counted_kernels
 from modeling_hamlearning import HamLearningForTokenClassification, spatial_relations
 from operations import PRESETS, Count, count_operations
 from workload import (

@@ -1,5 +1,6 @@
 """The kernels that PyTorch starts for a network: their operations and bytes, by part, on tensors that may be fake."""
 
+import copy
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
-from configuration_hamlearning import HamLearningConfig
+from configuration_hamlearning import HamLearningConfig, HamLearningVisionConfig
 from modeling_hamlearning import HamLearningForTokenClassification
+from modeling_hamlearning_vision import HamLearningVisionModel
 from training_step import watch_parts
 from workload import autocast, random_batch
 
@@ -118,14 +120,18 @@ def step_kernels(
     optimiser is not in it.
     """
     with FakeTensorMode():
-        model = HamLearningForTokenClassification(config).train(training)
-        if precision == "bf16" and not training:
-            model, precision = model.bfloat16(), "weights"
+        in_bf16 = precision == "bf16" and not training  # fake weights can be made in bfloat16, but not changed to it
+        dtype = torch.bfloat16 if in_bf16 else torch.float32
+        model = HamLearningForTokenClassification._from_config(copy.deepcopy(config), dtype=dtype).train(training)
         batch = random_batch(config, **sizes)
         kernels = Kernels()
         kernels.switch("rest, forward")
         with watch_parts(model, kernels.switch), torch.set_grad_enabled(training):
-            with GPUKernels() if on_gpu else nullcontext(), autocast(model.device, precision), kernels:
+            with (
+                GPUKernels() if on_gpu else nullcontext(),
+                autocast(model.device, "fp32" if in_bf16 else precision),
+                kernels,
+            ):
                 loss = model(**batch).loss
             if training:
                 kernels.switch("rest, backward")
@@ -139,4 +145,33 @@ def counted_kernels(run: Callable) -> list[Kernel]:
     """Kernels of `run()` on real tensors."""
     with Kernels() as kernels:
         run()
+    return kernels.found
+
+
+def picture_kernels(detector: str) -> list[Kernel]:
+    """Kernels of the eyes for one picture of 4:3: ResNet-152, and the products and maps of `faster_rcnn_vg` or `grid`.
+
+    What depends on the picture, the choice of regions, is not in it.
+    """
+    config = HamLearningVisionConfig(detector=detector)
+    side = config.crop_size
+    with FakeTensorMode(), torch.no_grad():
+        eyes = HamLearningVisionModel(config)
+        with Kernels() as kernels:
+            kernels.switch("ResNet-152 on the crop")
+            eyes.feature_map(torch.zeros(1, 3, side, side, dtype=torch.uint8))
+            if detector == "grid":
+                kernels.switch("ResNet-152 on the whole picture")
+                eyes.feature_map(torch.zeros(1, 3, side, 4 * side // 3, dtype=torch.uint8))
+                return kernels.found
+            network = eyes.detector
+            settings = network.settings
+            kernels.switch("detector's backbone")
+            maps = network.backbone(torch.zeros(1, 3, settings.min_size, 4 * settings.min_size // 3))
+            kernels.switch("detector's proposals")
+            network.proposal_generator.rpn_head(maps)
+            kernels.switch("detector's regions")
+            size = settings.pooled_size
+            regions = network.roi_heads.res5(torch.zeros(settings.rpn_post_nms, maps.shape[1], size, size))
+            network.roi_heads.box_predictor(regions.mean(dim=(2, 3)))
     return kernels.found
