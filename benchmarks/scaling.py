@@ -32,6 +32,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import transformers
 
 from configuration_hamlearning import HamLearningConfig, HamLearningVisionConfig
 from data_hamlearning import VisualFeatures, write_visual_features
@@ -68,7 +69,7 @@ GPUS_A_NODE = 8
 BUCKET = 25e6  # bytes of gradients that are reduced together, of PyTorch's DistributedDataParallel
 LATENCY = 10e-6  # seconds of an all-reduce each time the number of GPUs doubles
 BILLION = 1e9
-# What one CPU core prepares in a second; `--check` measures it.
+# What one CPU core is taken to prepare in a second; `--check` measures it.
 ROWS = {"captions": 4000, "regions": 1500}
 PICTURES = {"grid": 60, "faster_rcnn_vg": 25}
 
@@ -338,6 +339,9 @@ def counted_tables(sources: list[str], devices: tuple[Device, ...]) -> dict[str,
     batches[split] = training_kernels(config, kind, split)
     pictures = {detector: picture_kernels(detector) for detector in PICTURES}
     return {
+        "versions": [
+            f"Counted with torch {torch.__version__.split('+')[0]} and transformers {transformers.__version__}."
+        ],
         "devices": device_table(devices),
         "parts": part_table(batches[BATCHES[0]], devices),
         "one GPU": one_gpu_table(steps, devices),
