@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from configuration_hamlearning import HamLearningConfig, HamLearningVisionConfig
+from memory import SavedBytes
 from modeling_hamlearning import HamLearningForTokenClassification
 from modeling_hamlearning_vision import HamLearningVisionModel
 from training_step import watch_parts
@@ -139,6 +140,15 @@ def step_kernels(
                     loss.backward()
     # Labels tell the number of words, which fake tensors cannot; tagging has no likelihood.
     return kernels.found if training else [kernel for kernel in kernels.found if not kernel.part.startswith("CRF")]
+
+
+def saved_bytes(config: HamLearningConfig, sizes: dict[str, int]) -> int:
+    """What a training step on a GPU, in bf16, saves for its backward pass."""
+    with FakeTensorMode():
+        model, batch = HamLearningForTokenClassification(config).train(), random_batch(config, **sizes)
+        with SavedBytes(model) as saved, GPUKernels(), autocast(model.device, "bf16"):
+            model(**batch)
+    return saved.encoder + saved.other + saved.copies
 
 
 def counted_kernels(run: Callable) -> list[Kernel]:

@@ -48,9 +48,11 @@ class SavedBytes(TorchDispatchMode):
         super().__init__()
         self.encoder = self.other = self.copies = 0
         self._place = "other"
-        self._parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        self._parameters = {p.untyped_storage()._cdata for p in model.parameters()}
         self._copied: set[int] = set()
-        self._seen: set[int] = set()  # alive until the backward pass, so no address comes twice
+        self._seen: set[int] = (
+            set()
+        )  # alive until the backward pass, so none comes twice; a fake one has no other address
         encoder = model.model.text_model
         self._hooks = [
             encoder.register_forward_pre_hook(lambda *_: setattr(self, "_place", "encoder")),
@@ -60,13 +62,13 @@ class SavedBytes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        if func is torch.ops.aten._to_copy.default and args[0].untyped_storage().data_ptr() in self._parameters:
-            self._copied.add(out.untyped_storage().data_ptr())
+        if func is torch.ops.aten._to_copy.default and args[0].untyped_storage()._cdata in self._parameters:
+            self._copied.add(out.untyped_storage()._cdata)
         return out
 
     def _pack(self, tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        address = storage.data_ptr()
+        address = storage._cdata
         if address not in self._seen | self._parameters:
             self._seen.add(address)
             place = "copies" if address in self._copied else self._place

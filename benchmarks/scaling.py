@@ -39,7 +39,7 @@ from data_hamlearning import VisualFeatures, write_visual_features
 from extraction_speed import write_pictures
 from growth import narrow_network
 from image_processing_hamlearning import read_image
-from kernel_counts import Kernel, counted_kernels, picture_kernels, step_kernels
+from kernel_counts import Kernel, counted_kernels, picture_kernels, saved_bytes, step_kernels
 from modeling_hamlearning_vision import prepare_image
 from operations import PRESETS, Count, count_operations
 from processing_hamlearning import HamLearningDataCollator
@@ -223,6 +223,17 @@ def one_gpu_table(steps: dict[tuple, list[Kernel]], devices: tuple[Device, ...])
     return markdown_table(header, rows)
 
 
+def memory_table(configs: dict[tuple[str, str], HamLearningConfig]) -> list[str]:
+    """What a GPU holds in training."""
+    rows = []
+    for (source, kind), config in configs.items():
+        states = 4 * 4 * num_parameters(config)
+        activations = [saved_bytes(config, sizes(kind, tweets)) for tweets in BATCHES]
+        rows.append([f"{source}, {kind}", *(number(bytes_ / 1e9) for bytes_ in (states, *activations))])
+    header = ["network", "weights, gradients and states, GB"]
+    return markdown_table([*header, *(f"saved for the backward pass at batch {tweets}" for tweets in BATCHES)], rows)
+
+
 def all_reduce(device: Device, bytes_: float, gpus: int) -> float:
     """Seconds, in a ring whose slowest link is NVLink in a node, and the node's share of InfiniBand between nodes."""
     if gpus == 1:
@@ -345,6 +356,7 @@ def counted_tables(sources: list[str], devices: tuple[Device, ...]) -> dict[str,
         "devices": device_table(devices),
         "parts": part_table(batches[BATCHES[0]], devices),
         "one GPU": one_gpu_table(steps, devices),
+        "memory": memory_table(configs),
         "same batch a GPU": many_gpus_table(config, kind, batches, lambda gpus: BATCHES[-1], devices),
         "same batch": many_gpus_table(config, kind, batches, lambda gpus: BATCHES[-1] // gpus, devices),
         "data": data_table({kind: configs[first, kind] for kind in SIZES}),
