@@ -7,7 +7,7 @@ python benchmarks/peers.py --umt UMT --json peers.json
 ```
 
 The peer is UMT (Yu et al., ACL 2020), imported from the clone as it is. Both have a BERT-base of random weights and
-the same made-up tweets, of the lengths of Twitter-2017 (see `training_step.py`).
+the same made-up tweets, of the lengths of Twitter-2017 (see `workload.py`).
 
 - `UMT`: a step of its run script: float32, batches of 32 (16 to predict), every tweet padded to 128 sub-tokens,
   ResNet-152 on the batch's pictures, forward, backward, `loss.item()`, its BertAdam. Its pictures and tweets are
@@ -38,7 +38,7 @@ from transformers import set_seed
 
 from operations import PRESETS
 from run_mner import TrainingWatch, predict
-from training_step import SIZES, made_up_tweets, make_trainer, spread
+from workload import SIZES, made_up_tweets, make_trainer, spread
 
 
 MAX_LENGTH, TRAIN_BATCH, PREDICT_BATCH = 128, 32, 16  # of UMT's run script
