@@ -577,7 +577,8 @@ def predict(trainer: MNERTrainer, dataset: Dataset) -> dict[str, Any]:
 
     Returns:
         `tags`: a list of tag names a tweet, O for words beyond the length limit; `scores`: as long; `relevance`:
-        |C^r| (tweets, views) or None; `num_cut`: words beyond the limit; `seconds`.
+        |C^r| a view for each tweet, None for a tweet without a picture (or None altogether: the model measures none);
+        `num_cut`: words beyond the limit; `seconds`.
     """
     order = np.argsort(dataset["length"], kind="stable")[::-1]
     start = time.perf_counter()
@@ -585,7 +586,13 @@ def predict(trainer: MNERTrainer, dataset: Dataset) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     place = np.argsort(order)
     predictions, scores = output[0][place], output[1][place]
-    relevance = np.abs(output[2][place]) if len(output) == 3 else None
+    relevance = None
+    if len(output) == 3:
+        pictures = trainer.data_collator.visual_features or {}
+        relevance = [
+            np.abs(views).tolist() if id_ in pictures else None
+            for id_, views in zip(dataset["id"], output[2][place], strict=True)
+        ]
     names = np.array(trainer.processing_class.tags)
     tags, tweet_scores, num_cut = [], [], 0
     for row, tokens in enumerate(dataset["tokens"]):
@@ -630,7 +637,7 @@ def gold_tags(dataset: Dataset) -> list[list[str]]:
 
 
 def write_predictions(path: Path, dataset: Dataset, predicted: dict[str, Any]):
-    """One JSON line a tweet: its id, tokens, gold tags where known, predicted tags, entities and |C^r|."""
+    """One JSON line a tweet: its id, tokens, gold tags where known, predicted tags, entities and |C^r| of its picture."""
     gold = gold_tags(dataset) if "ner_tags" in dataset.column_names else None
     with path.open("w", encoding="utf-8") as file:
         for row, (id_, tokens) in enumerate(zip(dataset["id"], dataset["tokens"], strict=True)):
@@ -643,7 +650,8 @@ def write_predictions(path: Path, dataset: Dataset, predicted: dict[str, Any]):
                 for type_, first, end in entity_spans(predicted["tags"][row])
             ]
             if predicted["relevance"] is not None:
-                line["relevance"] = [round(float(value), 4) for value in predicted["relevance"][row]]
+                views = predicted["relevance"][row]
+                line["relevance"] = views and [round(value, 4) for value in views]
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
