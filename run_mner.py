@@ -16,7 +16,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
@@ -31,7 +31,7 @@ import yaml
 from datasets import ClassLabel, Dataset, DatasetDict
 from huggingface_hub import DatasetCard, hf_hub_download
 from huggingface_hub.constants import HF_HOME
-from torch.utils.data import SequentialSampler
+from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import (
     AutoConfig,
     AutoTokenizer,
@@ -72,6 +72,7 @@ TRAINING_FACTS = (
     "warmup_steps",
     "weight_decay",
     "per_device_train_batch_size",
+    "tokens_per_batch",
     "gradient_accumulation_steps",
     "world_size",
     "num_train_epochs",
@@ -202,6 +203,13 @@ class MNERTrainingArguments(TrainingArguments):
         default=None, metadata={"help": "Learning rate of the text encoder. [--learning_rate]"}
     )
     crf_learning_rate: float | None = field(default=None, metadata={"help": "Of the CRF. [--learning_rate]"})
+    tokens_per_batch: int | None = field(
+        default=None,
+        metadata={
+            "help": "A device's training batches are tweets of like length with at most so many sub-tokens, padding "
+            "included, in place of --per_device_train_batch_size tweets."
+        },
+    )
     hub_license: str = field(default="apache-2.0", metadata={"help": "Licence of the published weights."})
     example_texts: list[str] = field(
         default_factory=lambda: ["Just landed in Chicago with Maria Lopez, the NBA finals start tonight"],
@@ -276,6 +284,72 @@ def parse_arguments(
     return parser.parse_args_into_dataclasses(argv)
 
 
+class TokenBudgetBatches(Sampler):
+    """Batches of tweets of like length whose padded sub-tokens, tweets times longest, do not exceed a budget.
+
+    ```python
+    >>> list(TokenBudgetBatches(lengths=[9, 2, 4, 5, 3], budget=10))
+    [[0], [3, 2], [4, 1]]
+    ```
+
+    Every epoch each tweet is in one batch, in other company and at another time than in the epoch before; the number
+    of batches stays. Of several processes each takes one batch in turn. Those of one step are neighbours in length, so
+    that all processes have as much to do.
+
+    The loss is the mean over the tweets of a batch, and processes (or the steps of an accumulation) average their
+    gradients. So each batch has the same weight, and a long tweet, in company of few, weighs more than a short one,
+    with one process as with several. As the batches of a step are of like length, their average is nearly the mean
+    over all its tweets.
+
+    Args:
+        lengths: sub-tokens of each tweet.
+        budget: most padded sub-tokens of a batch.
+        num_processes: that the batches are dealt to. Their number is a multiple of it where there are enough tweets.
+        seed: of the shuffling, with the epoch.
+
+    Raises:
+        ValueError: a tweet is longer than the budget.
+    """
+
+    def __init__(self, lengths: Sequence[int], budget: int, num_processes: int = 1, seed: int = 0):
+        self.lengths = np.asarray(lengths)
+        self.num_processes = num_processes
+        self.seed = seed
+        self.epoch = 0
+        longest = int(self.lengths.max())
+        if longest > budget:
+            raise ValueError(
+                f"--tokens_per_batch {budget}, but tweet {self.lengths.argmax()} of the train split has {longest} "
+                f"sub-tokens: give at least {longest}, or cut the tweets with --max_length {budget}."
+            )
+        # The longest tweet opens a batch: its length says how many go with it, whatever the order among equals.
+        descending = np.sort(self.lengths)[::-1]
+        sizes, first = [], 0
+        while first < len(descending):
+            sizes.append(min(int(budget // descending[first]), len(descending) - first))
+            first += sizes[-1]
+        while len(sizes) % num_processes and max(sizes) > 1:
+            largest = int(np.argmax(sizes))
+            half = sizes[largest] // 2
+            sizes[largest : largest + 1] = [sizes[largest] - half, half]
+        self.ends = np.cumsum(sizes)
+
+    def set_epoch(self, epoch: int):
+        """Trainer says here which epoch comes, also where it goes on from a checkpoint."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rng = np.random.default_rng((self.seed, self.epoch))
+        descending = np.lexsort((rng.random(len(self.lengths)), -self.lengths))
+        batches = np.split(descending, self.ends[:-1])
+        steps = [batches[first : first + self.num_processes] for first in range(0, len(batches), self.num_processes)]
+        for step in rng.permutation(len(steps)):
+            yield from (batch.tolist() for batch in steps[step])
+
+
 class MNERTrainer(Trainer):
     """`Trainer` with learning rates a part of the network, and predictions in the order of the data set."""
 
@@ -305,6 +379,33 @@ class MNERTrainer(Trainer):
             **optimizer_kwargs,
         )
         return self.optimizer
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches of `--per_device_train_batch_size` tweets, or of `--tokens_per_batch` sub-tokens."""
+        args = self.args
+        if args.tokens_per_batch is None:
+            return super().get_train_dataloader()
+        seed = args.seed if args.data_seed is None else args.data_seed
+        batches = TokenBudgetBatches(self.train_dataset["length"], args.tokens_per_batch, args.world_size, seed)
+        loader = self.accelerator.prepare(
+            DataLoader(
+                self.train_dataset,
+                batch_sampler=batches,
+                collate_fn=self.data_collator,
+                num_workers=args.dataloader_num_workers,
+                pin_memory=args.dataloader_pin_memory,
+                persistent_workers=args.dataloader_persistent_workers,
+                prefetch_factor=args.dataloader_prefetch_factor,
+            )
+        )
+        # With several processes this is accelerate's wrapper, and an epoch that goes on from a checkpoint has one more
+        # around it, which Trainer looks through: it looks through one.
+        loader.batch_sampler.set_epoch = batches.set_epoch
+        logger.info(
+            f"{len(loader)} batches an epoch, of at most {args.tokens_per_batch} padded sub-tokens: "
+            f"{len(self.train_dataset) / len(batches):.1f} tweets in the mean."
+        )
+        return loader
 
     def _get_eval_sampler(self, eval_dataset):
         # Trainer would shuffle by length here too, and predictions would not be in the order of the tweets.
@@ -637,7 +738,7 @@ def gold_tags(dataset: Dataset) -> list[list[str]]:
 
 
 def write_predictions(path: Path, dataset: Dataset, predicted: dict[str, Any]):
-    """One JSON line a tweet: its id, tokens, gold tags where known, predicted tags, entities and |C^r| of its picture."""
+    """One JSON line a tweet: its id, tokens, gold tags where known, predicted tags, entities, |C^r| of its picture."""
     gold = gold_tags(dataset) if "ner_tags" in dataset.column_names else None
     with path.open("w", encoding="utf-8") as file:
         for row, (id_, tokens) in enumerate(zip(dataset["id"], dataset["tokens"], strict=True)):

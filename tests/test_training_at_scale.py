@@ -1,0 +1,96 @@
+"""Training on many tweets and many devices: batches by sub-tokens, compiled, streamed, in several processes."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import run_mner
+from tiny_world import flags
+
+
+ROOT = Path(__file__).parents[1]
+LENGTHS = np.random.default_rng(0).integers(3, 40, 200)
+
+
+def padded(batch: list[int]) -> int:
+    return len(batch) * int(LENGTHS[batch].max())
+
+
+def test_a_batch_by_sub_tokens_keeps_to_its_budget_and_fills_it():
+    batches = list(run_mner.TokenBudgetBatches(LENGTHS, budget=128))
+    assert max(map(padded, batches)) <= 128
+    assert sum(map(padded, batches)) < 1.1 * LENGTHS.sum()
+    assert len(batches) < 1.4 * LENGTHS.sum() / 128
+
+
+@pytest.mark.parametrize("num_processes", [1, 3])
+def test_every_tweet_is_in_one_batch_an_epoch(num_processes):
+    batches = run_mner.TokenBudgetBatches(LENGTHS, 128, num_processes)
+    for epoch in range(2):
+        batches.set_epoch(epoch)
+        assert sorted(tweet for batch in batches for tweet in batch) == list(range(len(LENGTHS)))
+
+
+def test_an_epoch_s_batches_are_those_of_the_seed_and_others_than_of_the_epoch_before():
+    def epochs(seed):
+        batches = run_mner.TokenBudgetBatches(LENGTHS, 128, seed=seed)
+        for epoch in range(2):
+            batches.set_epoch(epoch)
+            yield list(batches)
+
+    first, second = epochs(seed=1)
+    assert [first, second] == list(epochs(seed=1)) and first != next(epochs(seed=2))
+    assert len(first) == len(second)
+    assert {frozenset(batch) for batch in first} != {frozenset(batch) for batch in second}  # in other company too
+
+
+def test_processes_have_as_many_batches_and_in_a_step_of_like_length():
+    batches = list(run_mner.TokenBudgetBatches(LENGTHS, 128, num_processes=3))
+    assert len(batches) % 3 == 0 and len(list(run_mner.TokenBudgetBatches(LENGTHS, 128))) % 3 != 0
+    steps = [np.concatenate(batches[first : first + 3]) for first in range(0, len(batches), 3)]
+    ranges = sorted((LENGTHS[step].min(), LENGTHS[step].max()) for step in steps)
+    assert all(longest <= next_shortest for (_, longest), (next_shortest, _) in zip(ranges, ranges[1:], strict=False))
+
+
+def test_a_tweet_longer_than_the_budget_is_named_with_what_to_give():
+    message = "--tokens_per_batch 8, but tweet 1 .* has 12 sub-tokens: give at least 12, or .* --max_length 8"
+    with pytest.raises(ValueError, match=message):
+        run_mner.TokenBudgetBatches([3, 12, 4], budget=8)
+
+
+def launch(num_processes: int, settings: list[str], folder: Path) -> str:
+    """Runs `run_mner.py` in so many processes and returns what it wrote to standard error."""
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(num_processes)] if num_processes > 1 else []
+    command = [sys.executable, *launcher, str(ROOT / "run_mner.py"), *settings]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stderr
+
+
+EVERY_THIRD_STEP = {
+    **{f"{what}_strategy": "steps" for what in ("save", "eval", "logging")},
+    **{f"{what}_steps": 3 for what in ("save", "eval", "logging")},
+    "save_total_limit": 9,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_a_run_by_sub_tokens_goes_on_in_the_middle_of_its_second_epoch(num_processes, world, tmp_path):
+    settings = EVERY_THIRD_STEP | {"tokens_per_batch": 32, "do_predict": None}
+    log = launch(num_processes, flags(world, tmp_path / "whole", **settings), world)
+    checkpoints = {int(path.name.split("-")[1]): path for path in (tmp_path / "whole").glob("checkpoint-*")}
+    steps_an_epoch = int(re.search(r"(\d+) batches an epoch, of at most 32 padded sub-tokens", log)[1])
+    step = next(step for step in sorted(checkpoints) if step > steps_an_epoch + 1)
+    assert step < 2 * steps_an_epoch == max(checkpoints)
+    launch(
+        num_processes, flags(world, tmp_path / "halved", resume_from_checkpoint=checkpoints[step], **settings), world
+    )
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "halved")]
+    assert weights[0] == weights[1]
