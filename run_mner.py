@@ -12,6 +12,7 @@ python run_mner.py --do_extract --data_dir prepared/twitter2017 --output_dir fea
 
 import json
 import logging
+import math
 import os
 import re
 import sys
@@ -28,7 +29,8 @@ import numpy as np
 import torch
 import transformers
 import yaml
-from datasets import ClassLabel, Dataset, DatasetDict
+from accelerate.utils import TorchDynamoPlugin
+from datasets import ClassLabel, Dataset, DatasetDict, IterableDataset
 from huggingface_hub import DatasetCard, hf_hub_download
 from huggingface_hub.constants import HF_HOME
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
@@ -42,12 +44,12 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import IntervalStrategy, get_last_checkpoint
 from transformers.utils import is_torch_bf16_gpu_available
 
 import mner_scores
 from configuration_hamlearning import DETECTORS, HamLearningConfig, HamLearningVisionConfig
-from data_hamlearning import VisualFeatures, load_tweets, read_visual_metadata, split_sha256
+from data_hamlearning import SPLITS, VisualFeatures, load_tweets, read_visual_metadata, split_sha256, stream_tweets
 from modeling_hamlearning import HamLearningForTokenClassification
 from modeling_hamlearning_vision import HamLearningVisionModel
 from pipeline_hamlearning import HamLearningPipeline
@@ -76,6 +78,7 @@ TRAINING_FACTS = (
     "gradient_accumulation_steps",
     "world_size",
     "num_train_epochs",
+    "max_steps",
     "bf16",
     "fp16",
 )
@@ -150,7 +153,15 @@ class DataArguments:
     )
     streaming: bool = field(
         default=False,
-        metadata={"help": "With --do_predict alone: read the test split's Parquet shards as they come, write shards."},
+        metadata={
+            "help": "With --do_train: read the train split's Parquet shards as they come, again and again until "
+            "--max_steps; the other splits are read as ever. With --do_predict alone: read those of the test split, "
+            "write shards."
+        },
+    )
+    shuffle_buffer: int = field(
+        default=10_000,
+        metadata={"help": "Streamed training: tweets in memory of each process, of which the next ones are drawn."},
     )
     shuffle_pictures: bool = field(
         default=False, metadata={"help": "Control: every tweet gets the picture of another tweet of its split."}
@@ -350,8 +361,40 @@ class TokenBudgetBatches(Sampler):
             yield from (batch.tolist() for batch in steps[step])
 
 
+class PictureInEveryBatch(HamLearningDataCollator):
+    """Batches that all have the visual inputs, `max_regions` regions a tweet, masked where there is nothing to see.
+
+    What is compiled has one graph for them all then, and what is sharded has the same layers to gather on every
+    process.
+    """
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """As `HamLearningDataCollator`."""
+        processor, count = self.processor, len(rows)
+        nothing = {
+            "image_features": torch.zeros(count, processor.image_feature_size),
+            "region_features": torch.zeros(count, 0, processor.region_feature_size),
+            "region_boxes": torch.zeros(count, 0, 4),
+            "region_class_ids": torch.zeros(count, 0, dtype=torch.long),
+            "region_mask": torch.zeros(count, 0, dtype=torch.long),
+            "image_mask": torch.zeros(count, dtype=torch.long),
+            "image_sizes": torch.ones(count, 2, dtype=torch.long),
+        }
+        batch = nothing | super().__call__(rows)
+        for name in ("region_features", "region_boxes", "region_class_ids", "region_mask"):
+            tensor = batch[name]
+            missing = processor.max_regions - tensor.shape[1]
+            batch[name] = torch.nn.functional.pad(tensor, (0, 0) * (tensor.dim() - 2) + (0, missing))
+        return batch
+
+
 class MNERTrainer(Trainer):
     """`Trainer` with learning rates a part of the network, and predictions in the order of the data set."""
+
+    def _build_accelerator_args(self, **kwargs) -> dict[str, Any]:
+        # What is to be compiled is so already. Trainer would compile the CRF too, anew for every number of words.
+        given = super()._build_accelerator_args(**kwargs)
+        return given | {"dynamo_plugin": TorchDynamoPlugin(backend="no")} if self.args.torch_compile else given
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         """AdamW over the text encoder, the new layers and the CRF, with and without weight decay."""
@@ -416,18 +459,25 @@ class TrainingWatch(TrainerCallback):
     """Times the epochs without their evaluations, and stops a run whose loss is no number."""
 
     def __init__(self):
-        self.epochs = 0
+        self.epochs = 0.0
         self.seconds = 0.0
-        self._start = 0.0
+        self._start: float | None = None
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         """Starts the clock."""
+        self.epochs -= state.epoch or 0
         self._start = time.perf_counter()
+
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+        """Takes an evaluation in the middle of an epoch out."""
+        if self._start is not None:
+            self._start += metrics["eval_runtime"]
 
     def on_epoch_end(self, args, state, control, **kwargs):
         """Stops the clock."""
-        self.epochs += 1
+        self.epochs += state.epoch
         self.seconds += time.perf_counter() - self._start
+        self._start = None
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         """Raises FloatingPointError at a loss that is not finite."""
@@ -455,15 +505,18 @@ def check_output_dir(args: MNERTrainingArguments):
         )
 
 
-def check_splits(tweets: DatasetDict, args: MNERTrainingArguments):
+def check_splits(tweets: DatasetDict, args: MNERTrainingArguments, is_streamed: bool):
     """Refuses a data set that lacks a split or the tags that the run needs, before anything is computed.
+
+    A train split that is streamed is not among them.
 
     Raises:
         ValueError: names the split and what to leave out.
     """
     needed = {}
     if args.do_train:
-        needed |= {"train": "--do_train", "validation": "--do_train (the checkpoint is chosen on it)"}
+        needed |= {} if is_streamed else {"train": "--do_train"}
+        needed |= {"validation": "--do_train (the checkpoint is chosen on it)"}
     if args.do_eval:
         needed["validation"] = "--do_eval"
     for split, reason in needed.items():
@@ -704,6 +757,33 @@ def predict(trainer: MNERTrainer, dataset: Dataset) -> dict[str, Any]:
     return {"tags": tags, "scores": tweet_scores, "relevance": relevance, "num_cut": num_cut, "seconds": seconds}
 
 
+def prepare_streamed_training(data_args: DataArguments, args: MNERTrainingArguments):
+    """Refuses what a stream cannot do, and has done by steps what would be done at the end of each epoch.
+
+    Raises:
+        ValueError: `--max_steps` is missing, or an argument needs to see the whole train split.
+    """
+    if args.max_steps <= 0:
+        raise ValueError(
+            "--streaming True --do_train without --max_steps: a stream has no end, so say how many steps it takes."
+        )
+    for name, value in (
+        ("tokens_per_batch", args.tokens_per_batch),
+        ("shuffle_pictures", data_args.shuffle_pictures),
+        ("do_extract", args.do_extract),
+    ):
+        if value:
+            raise ValueError(
+                f"--{name} {value} needs the whole train split, and --streaming True reads it bit by bit."
+            )
+    # Trainer would have the first process read for all of them.
+    args.accelerator_config.dispatch_batches = False
+    for what in ("eval", "save", "logging"):
+        if getattr(args, f"{what}_strategy") == "epoch":
+            setattr(args, f"{what}_strategy", IntervalStrategy.STEPS)
+            setattr(args, f"{what}_steps", math.ceil(args.max_steps / 10))
+
+
 def predict_streamed(
     model_args: ModelArguments, data_args: DataArguments, args: MNERTrainingArguments
 ) -> dict[str, Any]:
@@ -712,8 +792,10 @@ def predict_streamed(
     Raises:
         ValueError: the arguments ask for more than the predictions of a trained model.
     """
-    if args.do_train or args.do_eval or args.do_extract or model_args.model_name_or_path is None:
-        raise ValueError("--streaming True predicts: give --do_predict and --model_name_or_path, no other --do_....")
+    if args.do_eval or args.do_extract or model_args.model_name_or_path is None:
+        raise ValueError(
+            "--streaming True predicts without --do_train: give --do_predict, --model_name_or_path, no other --do_...."
+        )
     shards = find_shards(data_args.data_dir, data_args.dataset_name, data_args.dataset_config_name)
     visual_features = None if data_args.visual_features is None else VisualFeatures(data_args.visual_features)
     model, processor = load_model(model_args, None, visual_features)
@@ -818,11 +900,25 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
     if data_args.visual_features is not None:
         data_args.visual_features = local_file(data_args.visual_features)
-    if data_args.streaming:
+    place = (data_args.data_dir, data_args.dataset_name, data_args.dataset_config_name)
+    trains_streamed = data_args.streaming and args.do_train
+    if trains_streamed:
+        prepare_streamed_training(data_args, args)
+    elif data_args.streaming:
         return predict_streamed(model_args, data_args, args)
-    tweets = load_tweets(data_args.data_dir, data_args.dataset_name, data_args.dataset_config_name)
-    check_splits(tweets, args)
+    tweets = load_tweets(*place, splits=("validation", "test") if trains_streamed else tuple(SPLITS))
+    check_splits(tweets, args, trains_streamed)
     tags = next((d.features["ner_tags"].feature.names for d in tweets.values() if "ner_tags" in d.column_names), None)
+    stream, shards = None, []
+    if trains_streamed:
+        shards = find_shards(*place, split="train")
+        stream = stream_tweets(shards, tags, args.seed, data_args.shuffle_buffer)
+        looks = data_args.visual_features is None and model_args.use_vision is not False
+        if looks and TweetImages(tweets, data_args.image_dir).has_pictures:
+            raise ValueError(
+                "--streaming True --do_train with pictures: have them looked at before, --do_extract, and give the "
+                "file as --visual_features; or leave them out, --use_vision False."
+            )
     features_file, eyes = find_visual_features(tweets, model_args, data_args, vision_args, args)
     if not wants_model:
         return {}
@@ -832,6 +928,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     )
     visual_features = None if features_file is None else VisualFeatures(features_file)
     model, processor = load_model(model_args, tags, visual_features)
+    if args.torch_compile:
+        # Else sizes that happen to be equal in the first batch are taken to be so always, which costs another graph.
+        torch.fx.experimental._config.use_duck_shape = False
+        # In place, so that the weights keep their names.
+        model.model.compile(backend=args.torch_compile_backend, mode=args.torch_compile_mode, dynamic=True)
     data_facts = {
         split: {"tweets": len(dataset), "sha256": split_sha256(dataset)}
         for split, dataset in tweets.items()
@@ -839,13 +940,19 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     }
     if data_args.mask_words:
         mask = processor.tokenizer.mask_token or processor.tokenizer.unk_token
-        tweets = tweets.map(lambda tweet: {"tokens": [mask] * len(tweet["tokens"])})
+
+        def mask_words(tweet):
+            return {"tokens": [mask] * len(tweet["tokens"])}
+
+        tweets = tweets.map(mask_words)
+        stream = stream and stream.map(mask_words)
     pictures = None
     if model.config.use_vision:
         if visual_features is None:
             logger.warning("No pictures: the model was trained with pictures and does without them now.")
         elif not data_args.hide_pictures:
             pictures = picture_source(tweets, visual_features, data_args.shuffle_pictures, args.seed)
+            pictures = pictures if stream is None else visual_features  # nobody knows yet whose are needed
     tweets = DatasetDict({split: with_lengths(dataset, processor) for split, dataset in tweets.items()})
 
     metric = evaluate.load(mner_scores.__file__)
@@ -869,7 +976,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         model=model,
         args=args,
         data_collator=HamLearningDataCollator(processor, pictures),
-        train_dataset=tweets["train"] if args.do_train else None,
+        train_dataset=stream or (tweets["train"] if args.do_train else None),
         eval_dataset=tweets["validation"] if args.do_train or args.do_eval else None,
         processing_class=processor,
         compute_metrics=compute_metrics,
@@ -877,6 +984,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         preprocess_logits_for_metrics=lambda outputs, labels: outputs[1:],
         callbacks=callbacks,
     )
+    if pictures is not None and (args.torch_compile or trainer.is_fsdp_enabled):
+        trainer.data_collator = PictureInEveryBatch(processor, pictures)
     output_dir = Path(args.output_dir)
     if args.do_train:
         results["train"] = train(trainer, watch, output_dir, eyes)
@@ -896,6 +1005,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
                 (output_dir / f"scores_{split}.md").write_text(table + "\n", encoding="utf-8")
                 print(f"\n{split}: entity-level, seqeval\n{table}")
             print(f"\n{show_tweet(dataset, predicted)}\n")
+    if stream is not None:
+        results["streamed"] = {"shards": len(shards), "shuffle_buffer": data_args.shuffle_buffer}
     results |= describe_run(data_name, data_facts, model, model_args, data_args, visual_features, args)
     if is_main:
         model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # as who loads it will have it
@@ -930,12 +1041,17 @@ def train(
     history = trainer.state.log_history
     if trainer.is_world_process_zero():
         plot_training(history, output_dir / "training.png")
-    best = max((entry for entry in history if "eval_f1" in entry), key=lambda entry: entry["eval_f1"])
+    evaluations = [entry for entry in history if "eval_f1" in entry]
+    last = {"epoch": trainer.state.epoch}
+    best = max(evaluations, key=lambda entry: entry["eval_f1"], default=last)
+    tweets_an_epoch = args.max_steps * trainer.get_total_train_batch_size(args)
+    if not isinstance(trainer.train_dataset, IterableDataset):
+        tweets_an_epoch = len(trainer.train_dataset)
     return {
         "epochs": trainer.state.epoch,
         "best_epoch": best["epoch"],
         "seconds": watch.seconds,
-        "tweets_per_second": len(trainer.train_dataset) * watch.epochs / max(watch.seconds, 1e-9),
+        "tweets_per_second": tweets_an_epoch * watch.epochs / max(watch.seconds, 1e-9),
         "history": [
             {key: entry[key] for key in ("epoch", "loss", "eval_loss", "eval_f1") if key in entry}
             for entry in history

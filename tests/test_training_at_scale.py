@@ -1,5 +1,6 @@
 """Training on many tweets and many devices: batches by sub-tokens, compiled, streamed, in several processes."""
 
+import json
 import os
 import re
 import subprocess
@@ -7,9 +8,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import run_mner
+from data_hamlearning import load_tweets, stream_tweets
 from tiny_world import flags
 
 
@@ -92,5 +96,89 @@ def test_a_run_by_sub_tokens_goes_on_in_the_middle_of_its_second_epoch(num_proce
     launch(
         num_processes, flags(world, tmp_path / "halved", resume_from_checkpoint=checkpoints[step], **settings), world
     )
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "halved")]
+    assert weights[0] == weights[1]
+
+
+@pytest.fixture(scope="module")
+def shards(world, tmp_path_factory) -> Path:
+    """Folder of the tiny world's tweets as Parquet, its train split in three files of 16 tweets."""
+    folder = tmp_path_factory.mktemp("shards")
+    tweets = load_tweets(world / "tweets")
+    for split, count in (("train", 3), ("validation", 1), ("test", 1)):
+        for index in range(count):
+            path = folder / f"{split}-{index:05d}-of-{count:05d}.parquet"
+            tweets[split].shard(count, index, contiguous=True).to_parquet(path)
+    return folder
+
+
+def train_shards(folder: Path) -> list[str]:
+    return [str(path) for path in sorted(folder.glob("train-*"))]
+
+
+def test_a_stream_gives_every_tweet_of_every_shard_with_its_tags_by_name_and_does_not_end(shards, world):
+    expected = load_tweets(world / "tweets")["train"]
+    stream = stream_tweets(train_shards(shards), run_mner.HamLearningConfig().label2id, seed=1, buffer_size=8)
+    found = {tweet["id"]: tweet for tweet, _ in zip(stream, range(3 * len(expected)), strict=False)}
+    gold = run_mner.gold_tags(expected)
+    for tweet, tags in zip(expected, gold, strict=True):
+        assert found[tweet["id"]] == {"id": tweet["id"], "tokens": tweet["tokens"], "ner_tags": tags}
+
+
+def test_a_stream_s_order_is_that_of_its_seed(shards):
+    def first_ids(seed):
+        stream = stream_tweets(train_shards(shards), run_mner.HamLearningConfig().label2id, seed, buffer_size=8)
+        return [tweet["id"] for tweet, _ in zip(stream, range(40), strict=False)]
+
+    assert first_ids(1) == first_ids(1)
+    assert first_ids(1) != first_ids(2)
+    assert first_ids(1) != sorted(first_ids(1), key=lambda id_: int(id_.removeprefix("train")))
+
+
+def test_a_stream_of_tags_that_the_model_does_not_know_is_refused(shards):
+    with pytest.raises(
+        ValueError, match=r"00000-of-00003.parquet names the tags \['B-LOC', .*not among \['O', 'B-PER'"
+    ):
+        stream_tweets(train_shards(shards), ["O", "B-PER", "I-PER"], seed=1, buffer_size=8)
+
+
+def test_a_stream_whose_tags_are_strings_is_refused(tmp_path):
+    pq.write_table(pa.table({"id": ["1"], "tokens": [["so"]], "ner_tags": [["O"]]}), tmp_path / "train.parquet")
+    with pytest.raises(ValueError, match="train.parquet has ner_tags of type .* a stream needs lists of ClassLabel"):
+        stream_tweets([str(tmp_path / "train.parquet")], ["O"], seed=1, buffer_size=8)
+
+
+def streamed(world: Path, shards: Path, output_dir: Path, **more) -> list[str]:
+    settings = {"streaming": True, "data_dir": shards, "max_steps": 20, "shuffle_buffer": 16}
+    return flags(world, output_dir, **settings | more)
+
+
+def test_a_streamed_run_trains_to_its_step_and_reads_the_other_splits_as_ever(shards, world, tmp_path):
+    results = run_mner.main(streamed(world, shards, tmp_path / "out", max_steps=60))
+    assert results["streamed"] == {"shards": 3, "shuffle_buffer": 16}
+    assert results["data"].keys() == {"validation", "test"}
+    assert results["test"]["f1"] > 0.8
+    evaluations = [entry for entry in results["train"]["history"] if "eval_f1" in entry]
+    assert len(evaluations) == 10
+    predictions = (tmp_path / "out" / "predictions_test.jsonl").read_text().splitlines()
+    assert [json.loads(line)["id"] for line in predictions] == load_tweets(shards)["test"]["id"][:]
+
+
+def test_a_stream_without_a_number_of_steps_is_refused(shards, world, tmp_path):
+    with pytest.raises(ValueError, match="--do_train without --max_steps: a stream has no end"):
+        run_mner.main(streamed(world, shards, tmp_path / "out", max_steps=None))
+
+
+def test_a_stream_cannot_be_batched_by_sub_tokens(shards, world, tmp_path):
+    with pytest.raises(ValueError, match="--tokens_per_batch 64 needs the whole train split"):
+        run_mner.main(streamed(world, shards, tmp_path / "out", tokens_per_batch=64))
+
+
+@pytest.mark.slow
+def test_a_streamed_run_goes_on_from_its_checkpoint(shards, world, tmp_path):
+    settings = EVERY_THIRD_STEP | {"do_predict": None, "max_steps": 12}
+    run_mner.main(streamed(world, shards, tmp_path / "whole", **settings))
+    checkpoint = tmp_path / "whole" / "checkpoint-9"
+    run_mner.main(streamed(world, shards, tmp_path / "halved", resume_from_checkpoint=checkpoint, **settings))
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "halved")]
     assert weights[0] == weights[1]
