@@ -44,6 +44,7 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.trainer_utils import IntervalStrategy, get_last_checkpoint
 from transformers.utils import is_torch_bf16_gpu_available
 
@@ -395,6 +396,24 @@ class MNERTrainer(Trainer):
         # What is to be compiled is so already. Trainer would compile the CRF too, anew for every number of words.
         given = super()._build_accelerator_args(**kwargs)
         return given | {"dynamo_plugin": TorchDynamoPlugin(backend="no")} if self.args.torch_compile else given
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """As in `Trainer`, and says how FSDP treats this model."""
+        super().create_accelerator_and_postprocess()
+        if self.is_fsdp_enabled:
+            plugin = self.accelerator.state.fsdp_plugin
+            # It would cast the CRF too. Autocast decides, as for whole weights, what is computed in less than float32.
+            plugin.mixed_precision_policy = None
+            # The text encoder's own list may name its embeddings, which accelerate shards by themselves already.
+            layers = (module for module in self.model.modules() if isinstance(module, GradientCheckpointingLayer))
+            plugin.transformer_cls_names_to_wrap = sorted({type(layer).__name__ for layer in layers})
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        # FSDP puts a class of its own in the model's place, whose code would be saved with it.
+        sharded_class = type(self.model)
+        self.model.__class__ = HamLearningForTokenClassification
+        super()._save(output_dir, state_dict)
+        self.model.__class__ = sharded_class
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         """AdamW over the text encoder, the new layers and the CRF, with and without weight decay."""
@@ -1010,6 +1029,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     results |= describe_run(data_name, data_facts, model, model_args, data_args, visual_features, args)
     if is_main:
         model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # as who loads it will have it
+        if args.do_train:  # this one may be compiled, or in pieces
+            model = HamLearningForTokenClassification.from_pretrained(output_dir)
         ner = HamLearningPipeline(model=model, processor=processor, device=args.device)
         results["examples"] = [{"text": text, "entities": ner(text)} for text in args.example_texts]
         (output_dir / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

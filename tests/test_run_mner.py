@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import BertModel, BertTokenizer
 
 import run_mner
 from data_hamlearning import load_tweets, split_sha256
 from hub_server import HubServer, run_client
-from tiny_world import flags, results_of, write_features, write_tweets
+from tiny_world import dropout_free, flags, results_of, write_features, write_tweets
 
 
 ROOT = Path(__file__).parents[1]
@@ -384,10 +383,3 @@ def test_two_processes_have_the_gradient_of_one_with_the_whole_batch(pictures, t
         capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, cwd=tmp_path,
     )  # fmt: skip
     assert done.stdout.count("equal gradients") == 2, done.stderr[-4000:]
-
-
-def dropout_free(world: Path, tmp_path: Path) -> Path:
-    model = BertModel.from_pretrained(world / "text_encoder", hidden_dropout_prob=0, attention_probs_dropout_prob=0)
-    model.save_pretrained(tmp_path / "text_encoder")
-    BertTokenizer.from_pretrained(world / "text_encoder").save_pretrained(tmp_path / "text_encoder")
-    return tmp_path / "text_encoder"

@@ -14,7 +14,7 @@ import pytest
 
 import run_mner
 from data_hamlearning import load_tweets, stream_tweets
-from tiny_world import flags
+from tiny_world import dropout_free, flags, results_of
 
 
 ROOT = Path(__file__).parents[1]
@@ -182,3 +182,81 @@ def test_a_streamed_run_goes_on_from_its_checkpoint(shards, world, tmp_path):
     run_mner.main(streamed(world, shards, tmp_path / "halved", resume_from_checkpoint=checkpoint, **settings))
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "halved")]
     assert weights[0] == weights[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_shards", [3, 1])
+def test_two_processes_read_other_tweets_each_its_own_shards_where_there_are_enough(
+    num_shards, shards, make_model, tmp_path
+):
+    make_model().config.save_pretrained(tmp_path)
+    paths = train_shards(shards)[:num_shards]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    command += [str(ROOT / "tests" / "two_process_batches.py"), str(tmp_path), ",".join(paths), "2", str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-4000:]
+    batches = list(zip(*(json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)), strict=True))
+    if num_shards == 1:  # read by both, who take its batches in turn
+        stream = stream_tweets(paths, run_mner.HamLearningConfig().label2id, seed=1, buffer_size=8)
+        assert [id_ for step in batches for batch in step for id_ in batch] == [
+            tweet["id"] for tweet, _ in zip(stream, range(16), strict=False)
+        ]
+    else:
+        shard_of = {id_: path for path in paths for id_ in pq.read_table(path)["id"].to_pylist()}
+        first, second = ({shard_of[id_] for step in batches for id_ in step[rank]} for rank in (0, 1))
+        assert first and second and first.isdisjoint(second)
+
+
+CONFIGS = ROOT / "configs" / "accelerate"
+
+
+@pytest.fixture(scope="module")
+def steady(world, tmp_path_factory) -> dict:
+    """Settings of a run in which nothing is drawn by lot."""
+    return {
+        "dropout": 0,
+        "text_model": dropout_free(world, tmp_path_factory.mktemp("steady")),
+        "train_sampling_strategy": "sequential",
+        "lr_scheduler_type": "constant",
+        "bf16": False,
+    }
+
+
+@pytest.fixture(scope="module")
+def trained_alone(world, steady, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    run_mner.main(flags(world, folder, per_device_train_batch_size=8, **steady))
+    return folder
+
+
+def losses(folder: Path) -> list[float]:
+    return [entry["loss"] for entry in results_of(folder)["train"]["history"] if "loss" in entry]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ddp", "fsdp"])
+def test_two_processes_train_as_one_does_and_leave_a_model_that_one_loads(
+    name, world, steady, trained_alone, tmp_path
+):
+    settings = steady | {"per_device_train_batch_size": 4}
+    if name == "fsdp":
+        settings["accelerator_config"] = '{"use_configured_state": true}'
+    script = {"ddp": ROOT / "run_mner.py", "fsdp": ROOT / "tests" / "fsdp_on_cpu.py"}[name]
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", f"{CONFIGS / name}.yaml"]
+    command += [str(script), *flags(world, tmp_path / "two", **settings)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=world)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert results_of(tmp_path / "two")["training"]["world_size"] == 2
+    assert losses(tmp_path / "two") == pytest.approx(losses(trained_alone), rel=1e-3)
+    checkpoint = max((tmp_path / "two").glob("checkpoint-*"))
+    assert (checkpoint / "pytorch_model_fsdp.bin").is_file() == (name == "fsdp")
+
+    evaluate = {"do_train": None, "do_eval": None, "text_model": None, "num_semantic_layers": None, "bf16": False}
+    for folder in ("two", checkpoint.relative_to(tmp_path)):
+        output = tmp_path / f"of {Path(folder).name}"
+        run_mner.main(flags(world, output, model_name_or_path=tmp_path / folder, **evaluate))
+        assert (output / "predictions_test.jsonl").read_text() == (
+            tmp_path / "two" / "predictions_test.jsonl"
+        ).read_text()
