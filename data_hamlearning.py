@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,12 @@ from datasets import (
     DatasetDict,
     Features,
     Image,
+    IterableDataset,
     List,
     Value,
     get_dataset_config_names,
     load_dataset,
+    load_dataset_builder,
 )
 
 from configuration_hamlearning import TAGS
@@ -145,6 +147,7 @@ def load_tweets(
     dataset_config_name: str | None = None,
     revision: str | None = None,
     cache_dir: str | None = None,
+    splits: Sequence[str] = tuple(SPLITS),
 ) -> DatasetDict:
     """Load the splits of a data set, from a folder or from the Hub.
 
@@ -175,6 +178,7 @@ def load_tweets(
             else the data set's own default.
         revision: Its branch, tag or commit.
         cache_dir: Where `datasets` keeps what it converts; its default if None.
+        splits: Those to load, where they exist. Some alone are loaded from the Hub only if they are Parquet.
 
     Raises:
         FileNotFoundError: The folder or every split file is missing.
@@ -192,14 +196,19 @@ def load_tweets(
                 f"dataset_config_name is {dataset_config_name!r} and revision is {revision!r}, but a folder "
                 f"(data_dir={str(data_dir)!r}) has neither: leave both out, or give dataset_name"
             )
-        loaded = _load_folder(Path(data_dir), cache_dir)
+        loaded = _load_folder(Path(data_dir), cache_dir, splits)
     else:
         if dataset_config_name is None and "pictures" in get_dataset_config_names(
             dataset_name, revision=revision, cache_dir=cache_dir
         ):
             dataset_config_name = "pictures"
-        found = load_dataset(dataset_name, dataset_config_name, revision=revision, cache_dir=cache_dir)
         names = {alias: split for split, aliases in SPLITS.items() for alias in aliases}
+        if set(splits) == set(SPLITS):
+            found = load_dataset(dataset_name, dataset_config_name, revision=revision, cache_dir=cache_dir)
+        else:  # asked for a split, `datasets` downloads all of them
+            files = load_dataset_builder(dataset_name, dataset_config_name, revision=revision).config.data_files
+            files = {split: list(files[split]) for split in files if names.get(split, split) in splits}
+            found = load_dataset("parquet", data_files=files, cache_dir=cache_dir)
         loaded = {names.get(split, split): dataset for split, dataset in found.items()}
 
     tables = {split: _check_split(split, dataset) for split, dataset in loaded.items()}
@@ -211,7 +220,7 @@ def load_tweets(
         types = sorted({tag[2:] for tag in seen - {"O"}})
         labels = ["O", *(f"{prefix}-{type_}" for type_ in types for prefix in "BI")]
 
-    splits = {}
+    tweets = {}
     for split, dataset in loaded.items():
         columns = dataset.column_names
         if "ner_tags" in columns:
@@ -227,17 +236,62 @@ def load_tweets(
             dataset = dataset.cast_column("id", Value("string"))
         if "image" in columns and not isinstance(dataset.features["image"], Image):
             dataset = dataset.cast_column("image", Image())
-        splits[split] = dataset
-    return DatasetDict(splits)
+        tweets[split] = dataset
+    return DatasetDict(tweets)
 
 
-def _load_folder(folder: Path, cache_dir: str | None) -> dict[str, Dataset]:
+def stream_tweets(shards: Sequence[str], tags: Sequence[str], seed: int, buffer_size: int) -> IterableDataset:
+    """Stream tagged tweets from Parquet shards, shuffled and without end: behind the last the first come again.
+
+    ```python
+    >>> next(iter(stream_tweets(["train-00000-of-00001.parquet"], TAGS, seed=1, buffer_size=1000)))
+    {'id': '17', 'tokens': ['Ada', 'sings'], 'ner_tags': ['B-PER', 'O']}
+    ```
+
+    Shards come in random order, their tweets through a buffer of which the next ones are drawn. A tweet may so come
+    again before another has come once, near the end of a pass, or throughout if the buffer holds more than there are.
+
+    Args:
+        shards: Paths or URLs that fsspec opens, `hf://` among them, with the columns `id`, `tokens` and `ner_tags`.
+        tags: All tags that a model of them knows.
+        seed: Of the shuffling.
+        buffer_size: Tweets of the buffer.
+
+    Raises:
+        ValueError: The shards lack a column, their `ner_tags` are no `ClassLabel`, or not among `tags`.
+    """
+    stream = load_dataset("parquet", data_files={"train": list(shards)}, split="train", streaming=True)
+    columns = ["id", "tokens", "ner_tags"]
+    missing = [name for name in columns if name not in stream.column_names]
+    if missing:
+        raise ValueError(f"{shards[0]} has no column {missing[0]!r}, only {stream.column_names}: write it there")
+    label = getattr(stream.features["ner_tags"], "feature", None)
+    if not isinstance(label, ClassLabel):
+        raise ValueError(
+            f"{shards[0]} has ner_tags of type {stream.features['ner_tags']}: a stream needs lists of ClassLabel, "
+            "which say what tags will come, as `datasets/prepare.py` writes them"
+        )
+    names = [_canonical(name) for name in label.names]
+    unknown = sorted(set(names) - set(tags))
+    if unknown:
+        raise ValueError(f"{shards[0]} names the tags {unknown}, which are not among {list(tags)}")
+
+    def read(tweet):
+        return {"id": str(tweet["id"]), "ner_tags": [names[tag] for tag in tweet["ner_tags"]]}
+
+    # Tags by name, as the numbers are those of this file.
+    features = Features(id=Value("string"), tokens=stream.features["tokens"], ner_tags=List(Value("string")))
+    stream = stream.select_columns(columns).map(read, features=features)
+    return stream.repeat(None).shuffle(seed=seed, buffer_size=buffer_size)
+
+
+def _load_folder(folder: Path, cache_dir: str | None, wanted: Sequence[str]) -> dict[str, Dataset]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder: give the folder that holds train.txt or the Parquet files")
     # A prepared folder holds every tweet twice, with its picture and without.
     prepared = folder / ("pictures" if any((folder / "pictures").glob("*.parquet")) else "text")
     splits = {}
-    for split, aliases in SPLITS.items():
+    for split, aliases in ((split, SPLITS[split]) for split in wanted):
         sources = []  # each a list of files; a second source would leave open which one is meant
         for alias in aliases:
             text = folder / f"{alias}.txt"

@@ -12,11 +12,12 @@ python run_mner.py --do_extract --data_dir prepared/twitter2017 --output_dir fea
 
 import json
 import logging
+import math
 import os
 import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
@@ -28,10 +29,11 @@ import numpy as np
 import torch
 import transformers
 import yaml
-from datasets import ClassLabel, Dataset, DatasetDict
+from accelerate.utils import TorchDynamoPlugin
+from datasets import ClassLabel, Dataset, DatasetDict, IterableDataset
 from huggingface_hub import DatasetCard, hf_hub_download
 from huggingface_hub.constants import HF_HOME
-from torch.utils.data import SequentialSampler
+from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import (
     AutoConfig,
     AutoTokenizer,
@@ -42,12 +44,13 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.trainer_utils import IntervalStrategy, get_last_checkpoint
 from transformers.utils import is_torch_bf16_gpu_available
 
 import mner_scores
 from configuration_hamlearning import DETECTORS, HamLearningConfig, HamLearningVisionConfig
-from data_hamlearning import VisualFeatures, load_tweets, read_visual_metadata, split_sha256
+from data_hamlearning import SPLITS, VisualFeatures, load_tweets, read_visual_metadata, split_sha256, stream_tweets
 from modeling_hamlearning import HamLearningForTokenClassification
 from modeling_hamlearning_vision import HamLearningVisionModel
 from pipeline_hamlearning import HamLearningPipeline
@@ -72,9 +75,11 @@ TRAINING_FACTS = (
     "warmup_steps",
     "weight_decay",
     "per_device_train_batch_size",
+    "tokens_per_batch",
     "gradient_accumulation_steps",
     "world_size",
     "num_train_epochs",
+    "max_steps",
     "bf16",
     "fp16",
 )
@@ -149,7 +154,15 @@ class DataArguments:
     )
     streaming: bool = field(
         default=False,
-        metadata={"help": "With --do_predict alone: read the test split's Parquet shards as they come, write shards."},
+        metadata={
+            "help": "With --do_train: read the train split's Parquet shards as they come, again and again until "
+            "--max_steps; the other splits are read as ever. With --do_predict alone: read those of the test split, "
+            "write shards."
+        },
+    )
+    shuffle_buffer: int = field(
+        default=10_000,
+        metadata={"help": "Streamed training: tweets in memory of each process, of which the next ones are drawn."},
     )
     shuffle_pictures: bool = field(
         default=False, metadata={"help": "Control: every tweet gets the picture of another tweet of its split."}
@@ -202,6 +215,13 @@ class MNERTrainingArguments(TrainingArguments):
         default=None, metadata={"help": "Learning rate of the text encoder. [--learning_rate]"}
     )
     crf_learning_rate: float | None = field(default=None, metadata={"help": "Of the CRF. [--learning_rate]"})
+    tokens_per_batch: int | None = field(
+        default=None,
+        metadata={
+            "help": "A device's training batches are tweets of like length with at most so many sub-tokens, padding "
+            "included, in place of --per_device_train_batch_size tweets."
+        },
+    )
     hub_license: str = field(default="apache-2.0", metadata={"help": "Licence of the published weights."})
     example_texts: list[str] = field(
         default_factory=lambda: ["Just landed in Chicago with Maria Lopez, the NBA finals start tonight"],
@@ -276,8 +296,124 @@ def parse_arguments(
     return parser.parse_args_into_dataclasses(argv)
 
 
+class TokenBudgetBatches(Sampler):
+    """Batches of tweets of like length whose padded sub-tokens, tweets times longest, do not exceed a budget.
+
+    ```python
+    >>> list(TokenBudgetBatches(lengths=[9, 2, 4, 5, 3], budget=10))
+    [[0], [3, 2], [4, 1]]
+    ```
+
+    Every epoch each tweet is in one batch, in other company and at another time than in the epoch before; the number
+    of batches stays. Of several processes each takes one batch in turn. Those of one step are neighbours in length, so
+    that all processes have as much to do.
+
+    The loss is the mean over the tweets of a batch, and processes (or the steps of an accumulation) average their
+    gradients. So each batch has the same weight, and a long tweet, in company of few, weighs more than a short one,
+    with one process as with several. As the batches of a step are of like length, their average is nearly the mean
+    over all its tweets.
+
+    Args:
+        lengths: sub-tokens of each tweet.
+        budget: most padded sub-tokens of a batch.
+        num_processes: that the batches are dealt to. Their number is a multiple of it where there are enough tweets.
+        seed: of the shuffling, with the epoch.
+
+    Raises:
+        ValueError: a tweet is longer than the budget.
+    """
+
+    def __init__(self, lengths: Sequence[int], budget: int, num_processes: int = 1, seed: int = 0):
+        self.lengths = np.asarray(lengths)
+        self.num_processes = num_processes
+        self.seed = seed
+        self.epoch = 0
+        longest = int(self.lengths.max())
+        if longest > budget:
+            raise ValueError(
+                f"--tokens_per_batch {budget}, but tweet {self.lengths.argmax()} of the train split has {longest} "
+                f"sub-tokens: give at least {longest}, or cut the tweets with --max_length {budget}."
+            )
+        # The longest tweet opens a batch: its length says how many go with it, whatever the order among equals.
+        descending = np.sort(self.lengths)[::-1]
+        sizes, first = [], 0
+        while first < len(descending):
+            sizes.append(min(int(budget // descending[first]), len(descending) - first))
+            first += sizes[-1]
+        while len(sizes) % num_processes and max(sizes) > 1:
+            largest = int(np.argmax(sizes))
+            half = sizes[largest] // 2
+            sizes[largest : largest + 1] = [sizes[largest] - half, half]
+        self.ends = np.cumsum(sizes)
+
+    def set_epoch(self, epoch: int):
+        """Trainer says here which epoch comes, also where it goes on from a checkpoint."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rng = np.random.default_rng((self.seed, self.epoch))
+        descending = np.lexsort((rng.random(len(self.lengths)), -self.lengths))
+        batches = np.split(descending, self.ends[:-1])
+        steps = [batches[first : first + self.num_processes] for first in range(0, len(batches), self.num_processes)]
+        for step in rng.permutation(len(steps)):
+            yield from (batch.tolist() for batch in steps[step])
+
+
+class PictureInEveryBatch(HamLearningDataCollator):
+    """Batches that all have the visual inputs, `max_regions` regions a tweet, masked where there is nothing to see.
+
+    What is compiled has one graph for them all then, and what is sharded has the same layers to gather on every
+    process.
+    """
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """As `HamLearningDataCollator`."""
+        processor, count = self.processor, len(rows)
+        nothing = {
+            "image_features": torch.zeros(count, processor.image_feature_size),
+            "region_features": torch.zeros(count, 0, processor.region_feature_size),
+            "region_boxes": torch.zeros(count, 0, 4),
+            "region_class_ids": torch.zeros(count, 0, dtype=torch.long),
+            "region_mask": torch.zeros(count, 0, dtype=torch.long),
+            "image_mask": torch.zeros(count, dtype=torch.long),
+            "image_sizes": torch.ones(count, 2, dtype=torch.long),
+        }
+        batch = nothing | super().__call__(rows)
+        for name in ("region_features", "region_boxes", "region_class_ids", "region_mask"):
+            tensor = batch[name]
+            missing = processor.max_regions - tensor.shape[1]
+            batch[name] = torch.nn.functional.pad(tensor, (0, 0) * (tensor.dim() - 2) + (0, missing))
+        return batch
+
+
 class MNERTrainer(Trainer):
     """`Trainer` with learning rates a part of the network, and predictions in the order of the data set."""
+
+    def _build_accelerator_args(self, **kwargs) -> dict[str, Any]:
+        # What is to be compiled is so already. Trainer would compile the CRF too, anew for every number of words.
+        given = super()._build_accelerator_args(**kwargs)
+        return given | {"dynamo_plugin": TorchDynamoPlugin(backend="no")} if self.args.torch_compile else given
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """As in `Trainer`, and says how FSDP treats this model."""
+        super().create_accelerator_and_postprocess()
+        if self.is_fsdp_enabled:
+            plugin = self.accelerator.state.fsdp_plugin
+            # It would cast the CRF too. Autocast decides, as for whole weights, what is computed in less than float32.
+            plugin.mixed_precision_policy = None
+            # The text encoder's own list may name its embeddings, which accelerate shards by themselves already.
+            layers = (module for module in self.model.modules() if isinstance(module, GradientCheckpointingLayer))
+            plugin.transformer_cls_names_to_wrap = sorted({type(layer).__name__ for layer in layers})
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        # FSDP puts a class of its own in the model's place, whose code would be saved with it.
+        sharded_class = type(self.model)
+        self.model.__class__ = HamLearningForTokenClassification
+        super()._save(output_dir, state_dict)
+        self.model.__class__ = sharded_class
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         """AdamW over the text encoder, the new layers and the CRF, with and without weight decay."""
@@ -306,6 +442,33 @@ class MNERTrainer(Trainer):
         )
         return self.optimizer
 
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches of `--per_device_train_batch_size` tweets, or of `--tokens_per_batch` sub-tokens."""
+        args = self.args
+        if args.tokens_per_batch is None:
+            return super().get_train_dataloader()
+        seed = args.seed if args.data_seed is None else args.data_seed
+        batches = TokenBudgetBatches(self.train_dataset["length"], args.tokens_per_batch, args.world_size, seed)
+        loader = self.accelerator.prepare(
+            DataLoader(
+                self.train_dataset,
+                batch_sampler=batches,
+                collate_fn=self.data_collator,
+                num_workers=args.dataloader_num_workers,
+                pin_memory=args.dataloader_pin_memory,
+                persistent_workers=args.dataloader_persistent_workers,
+                prefetch_factor=args.dataloader_prefetch_factor,
+            )
+        )
+        # With several processes this is accelerate's wrapper, and an epoch that goes on from a checkpoint has one more
+        # around it, which Trainer looks through: it looks through one.
+        loader.batch_sampler.set_epoch = batches.set_epoch
+        logger.info(
+            f"{len(loader)} batches an epoch, of at most {args.tokens_per_batch} padded sub-tokens: "
+            f"{len(self.train_dataset) / len(batches):.1f} tweets in the mean."
+        )
+        return loader
+
     def _get_eval_sampler(self, eval_dataset):
         # Trainer would shuffle by length here too, and predictions would not be in the order of the tweets.
         return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
@@ -315,18 +478,25 @@ class TrainingWatch(TrainerCallback):
     """Times the epochs without their evaluations, and stops a run whose loss is no number."""
 
     def __init__(self):
-        self.epochs = 0
+        self.epochs = 0.0
         self.seconds = 0.0
-        self._start = 0.0
+        self._start: float | None = None
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         """Starts the clock."""
+        self.epochs -= state.epoch or 0
         self._start = time.perf_counter()
+
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+        """Takes an evaluation in the middle of an epoch out."""
+        if self._start is not None:
+            self._start += metrics["eval_runtime"]
 
     def on_epoch_end(self, args, state, control, **kwargs):
         """Stops the clock."""
-        self.epochs += 1
+        self.epochs += state.epoch
         self.seconds += time.perf_counter() - self._start
+        self._start = None
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         """Raises FloatingPointError at a loss that is not finite."""
@@ -354,15 +524,18 @@ def check_output_dir(args: MNERTrainingArguments):
         )
 
 
-def check_splits(tweets: DatasetDict, args: MNERTrainingArguments):
+def check_splits(tweets: DatasetDict, args: MNERTrainingArguments, is_streamed: bool):
     """Refuses a data set that lacks a split or the tags that the run needs, before anything is computed.
+
+    A train split that is streamed is not among them.
 
     Raises:
         ValueError: names the split and what to leave out.
     """
     needed = {}
     if args.do_train:
-        needed |= {"train": "--do_train", "validation": "--do_train (the checkpoint is chosen on it)"}
+        needed |= {} if is_streamed else {"train": "--do_train"}
+        needed |= {"validation": "--do_train (the checkpoint is chosen on it)"}
     if args.do_eval:
         needed["validation"] = "--do_eval"
     for split, reason in needed.items():
@@ -577,7 +750,8 @@ def predict(trainer: MNERTrainer, dataset: Dataset) -> dict[str, Any]:
 
     Returns:
         `tags`: a list of tag names a tweet, O for words beyond the length limit; `scores`: as long; `relevance`:
-        |C^r| (tweets, views) or None; `num_cut`: words beyond the limit; `seconds`.
+        |C^r| a view for each tweet, None for a tweet without a picture (or None altogether: the model measures none);
+        `num_cut`: words beyond the limit; `seconds`.
     """
     order = np.argsort(dataset["length"], kind="stable")[::-1]
     start = time.perf_counter()
@@ -585,7 +759,13 @@ def predict(trainer: MNERTrainer, dataset: Dataset) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     place = np.argsort(order)
     predictions, scores = output[0][place], output[1][place]
-    relevance = np.abs(output[2][place]) if len(output) == 3 else None
+    relevance = None
+    if len(output) == 3:
+        pictures = trainer.data_collator.visual_features or {}
+        relevance = [
+            np.abs(views).tolist() if id_ in pictures else None
+            for id_, views in zip(dataset["id"], output[2][place], strict=True)
+        ]
     names = np.array(trainer.processing_class.tags)
     tags, tweet_scores, num_cut = [], [], 0
     for row, tokens in enumerate(dataset["tokens"]):
@@ -596,6 +776,33 @@ def predict(trainer: MNERTrainer, dataset: Dataset) -> dict[str, Any]:
     return {"tags": tags, "scores": tweet_scores, "relevance": relevance, "num_cut": num_cut, "seconds": seconds}
 
 
+def prepare_streamed_training(data_args: DataArguments, args: MNERTrainingArguments):
+    """Refuses what a stream cannot do, and has done by steps what would be done at the end of each epoch.
+
+    Raises:
+        ValueError: `--max_steps` is missing, or an argument needs to see the whole train split.
+    """
+    if args.max_steps <= 0:
+        raise ValueError(
+            "--streaming True --do_train without --max_steps: a stream has no end, so say how many steps it takes."
+        )
+    for name, value in (
+        ("tokens_per_batch", args.tokens_per_batch),
+        ("shuffle_pictures", data_args.shuffle_pictures),
+        ("do_extract", args.do_extract),
+    ):
+        if value:
+            raise ValueError(
+                f"--{name} {value} needs the whole train split, and --streaming True reads it bit by bit."
+            )
+    # Trainer would have the first process read for all of them.
+    args.accelerator_config.dispatch_batches = False
+    for what in ("eval", "save", "logging"):
+        if getattr(args, f"{what}_strategy") == "epoch":
+            setattr(args, f"{what}_strategy", IntervalStrategy.STEPS)
+            setattr(args, f"{what}_steps", math.ceil(args.max_steps / 10))
+
+
 def predict_streamed(
     model_args: ModelArguments, data_args: DataArguments, args: MNERTrainingArguments
 ) -> dict[str, Any]:
@@ -604,8 +811,10 @@ def predict_streamed(
     Raises:
         ValueError: the arguments ask for more than the predictions of a trained model.
     """
-    if args.do_train or args.do_eval or args.do_extract or model_args.model_name_or_path is None:
-        raise ValueError("--streaming True predicts: give --do_predict and --model_name_or_path, no other --do_....")
+    if args.do_eval or args.do_extract or model_args.model_name_or_path is None:
+        raise ValueError(
+            "--streaming True predicts without --do_train: give --do_predict, --model_name_or_path, no other --do_...."
+        )
     shards = find_shards(data_args.data_dir, data_args.dataset_name, data_args.dataset_config_name)
     visual_features = None if data_args.visual_features is None else VisualFeatures(data_args.visual_features)
     model, processor = load_model(model_args, None, visual_features)
@@ -630,7 +839,7 @@ def gold_tags(dataset: Dataset) -> list[list[str]]:
 
 
 def write_predictions(path: Path, dataset: Dataset, predicted: dict[str, Any]):
-    """One JSON line a tweet: its id, tokens, gold tags where known, predicted tags, entities and |C^r|."""
+    """One JSON line a tweet: its id, tokens, gold tags where known, predicted tags, entities, |C^r| of its picture."""
     gold = gold_tags(dataset) if "ner_tags" in dataset.column_names else None
     with path.open("w", encoding="utf-8") as file:
         for row, (id_, tokens) in enumerate(zip(dataset["id"], dataset["tokens"], strict=True)):
@@ -643,7 +852,8 @@ def write_predictions(path: Path, dataset: Dataset, predicted: dict[str, Any]):
                 for type_, first, end in entity_spans(predicted["tags"][row])
             ]
             if predicted["relevance"] is not None:
-                line["relevance"] = [round(float(value), 4) for value in predicted["relevance"][row]]
+                views = predicted["relevance"][row]
+                line["relevance"] = views and [round(value, 4) for value in views]
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
@@ -709,11 +919,25 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
     if data_args.visual_features is not None:
         data_args.visual_features = local_file(data_args.visual_features)
-    if data_args.streaming:
+    place = (data_args.data_dir, data_args.dataset_name, data_args.dataset_config_name)
+    trains_streamed = data_args.streaming and args.do_train
+    if trains_streamed:
+        prepare_streamed_training(data_args, args)
+    elif data_args.streaming:
         return predict_streamed(model_args, data_args, args)
-    tweets = load_tweets(data_args.data_dir, data_args.dataset_name, data_args.dataset_config_name)
-    check_splits(tweets, args)
+    tweets = load_tweets(*place, splits=("validation", "test") if trains_streamed else tuple(SPLITS))
+    check_splits(tweets, args, trains_streamed)
     tags = next((d.features["ner_tags"].feature.names for d in tweets.values() if "ner_tags" in d.column_names), None)
+    stream, shards = None, []
+    if trains_streamed:
+        shards = find_shards(*place, split="train")
+        stream = stream_tweets(shards, tags, args.seed, data_args.shuffle_buffer)
+        looks = data_args.visual_features is None and model_args.use_vision is not False
+        if looks and TweetImages(tweets, data_args.image_dir).has_pictures:
+            raise ValueError(
+                "--streaming True --do_train with pictures: have them looked at before, --do_extract, and give the "
+                "file as --visual_features; or leave them out, --use_vision False."
+            )
     features_file, eyes = find_visual_features(tweets, model_args, data_args, vision_args, args)
     if not wants_model:
         return {}
@@ -723,6 +947,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     )
     visual_features = None if features_file is None else VisualFeatures(features_file)
     model, processor = load_model(model_args, tags, visual_features)
+    if args.torch_compile:
+        # Else sizes that happen to be equal in the first batch are taken to be so always, which costs another graph.
+        torch.fx.experimental._config.use_duck_shape = False
+        # In place, so that the weights keep their names.
+        model.model.compile(backend=args.torch_compile_backend, mode=args.torch_compile_mode, dynamic=True)
     data_facts = {
         split: {"tweets": len(dataset), "sha256": split_sha256(dataset)}
         for split, dataset in tweets.items()
@@ -730,13 +959,19 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     }
     if data_args.mask_words:
         mask = processor.tokenizer.mask_token or processor.tokenizer.unk_token
-        tweets = tweets.map(lambda tweet: {"tokens": [mask] * len(tweet["tokens"])})
+
+        def mask_words(tweet):
+            return {"tokens": [mask] * len(tweet["tokens"])}
+
+        tweets = tweets.map(mask_words)
+        stream = stream and stream.map(mask_words)
     pictures = None
     if model.config.use_vision:
         if visual_features is None:
             logger.warning("No pictures: the model was trained with pictures and does without them now.")
         elif not data_args.hide_pictures:
             pictures = picture_source(tweets, visual_features, data_args.shuffle_pictures, args.seed)
+            pictures = pictures if stream is None else visual_features  # nobody knows yet whose are needed
     tweets = DatasetDict({split: with_lengths(dataset, processor) for split, dataset in tweets.items()})
 
     metric = evaluate.load(mner_scores.__file__)
@@ -760,7 +995,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         model=model,
         args=args,
         data_collator=HamLearningDataCollator(processor, pictures),
-        train_dataset=tweets["train"] if args.do_train else None,
+        train_dataset=stream or (tweets["train"] if args.do_train else None),
         eval_dataset=tweets["validation"] if args.do_train or args.do_eval else None,
         processing_class=processor,
         compute_metrics=compute_metrics,
@@ -768,6 +1003,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         preprocess_logits_for_metrics=lambda outputs, labels: outputs[1:],
         callbacks=callbacks,
     )
+    if pictures is not None and (args.torch_compile or trainer.is_fsdp_enabled):
+        trainer.data_collator = PictureInEveryBatch(processor, pictures)
     output_dir = Path(args.output_dir)
     if args.do_train:
         results["train"] = train(trainer, watch, output_dir, eyes)
@@ -787,9 +1024,13 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
                 (output_dir / f"scores_{split}.md").write_text(table + "\n", encoding="utf-8")
                 print(f"\n{split}: entity-level, seqeval\n{table}")
             print(f"\n{show_tweet(dataset, predicted)}\n")
+    if stream is not None:
+        results["streamed"] = {"shards": len(shards), "shuffle_buffer": data_args.shuffle_buffer}
     results |= describe_run(data_name, data_facts, model, model_args, data_args, visual_features, args)
     if is_main:
         model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # as who loads it will have it
+        if args.do_train:  # this one may be compiled, or in pieces
+            model = HamLearningForTokenClassification.from_pretrained(output_dir)
         ner = HamLearningPipeline(model=model, processor=processor, device=args.device)
         results["examples"] = [{"text": text, "entities": ner(text)} for text in args.example_texts]
         (output_dir / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
@@ -821,12 +1062,17 @@ def train(
     history = trainer.state.log_history
     if trainer.is_world_process_zero():
         plot_training(history, output_dir / "training.png")
-    best = max((entry for entry in history if "eval_f1" in entry), key=lambda entry: entry["eval_f1"])
+    evaluations = [entry for entry in history if "eval_f1" in entry]
+    last = {"epoch": trainer.state.epoch}
+    best = max(evaluations, key=lambda entry: entry["eval_f1"], default=last)
+    tweets_an_epoch = args.max_steps * trainer.get_total_train_batch_size(args)
+    if not isinstance(trainer.train_dataset, IterableDataset):
+        tweets_an_epoch = len(trainer.train_dataset)
     return {
         "epochs": trainer.state.epoch,
         "best_epoch": best["epoch"],
         "seconds": watch.seconds,
-        "tweets_per_second": len(trainer.train_dataset) * watch.epochs / max(watch.seconds, 1e-9),
+        "tweets_per_second": tweets_an_epoch * watch.epochs / max(watch.seconds, 1e-9),
         "history": [
             {key: entry[key] for key in ("epoch", "loss", "eval_loss", "eval_f1") if key in entry}
             for entry in history

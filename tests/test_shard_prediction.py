@@ -131,6 +131,8 @@ def test_a_split_that_is_missing_is_named(tmp_path):
         find_shards(str(tmp_path))
 
 
-def test_streaming_trains_nothing(model_folder, shards, tmp_path):
-    with pytest.raises(ValueError, match="--streaming True predicts: give --do_predict and --model_name_or_path"):
+def test_streaming_evaluates_nothing(model_folder, shards, tmp_path):
+    with pytest.raises(
+        ValueError, match="--streaming True predicts without --do_train: give --do_predict and --model_name_or_path"
+    ):
         run_mner.main([*flags(model_folder, shards, tmp_path), "--do_eval"])

@@ -73,6 +73,14 @@ def make_world(folder: Path):
     TimmWrapperModel(backbone).save_pretrained(folder / "backbone")
 
 
+def dropout_free(world: Path, folder: Path) -> Path:
+    """The tiny text encoder without dropout, in `folder`."""
+    model = BertModel.from_pretrained(world / "text_encoder", hidden_dropout_prob=0, attention_probs_dropout_prob=0)
+    model.save_pretrained(folder / "text_encoder")
+    BertTokenizer.from_pretrained(world / "text_encoder").save_pretrained(folder / "text_encoder")
+    return folder / "text_encoder"
+
+
 def flags(world: Path, output_dir: Path, **more) -> list[str]:
     """Command line of a short training run; `None` leaves a flag out."""
     settings = {
