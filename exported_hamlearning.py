@@ -191,8 +191,8 @@ class HamLearningExportedForTokenClassification(HamLearningForTokenClassificatio
         for name, is_asked in asked.items():
             if is_asked:
                 raise ValueError(
-                    f"{name}: an exported model gives emissions, predictions and scores, and no loss, hidden states or "
-                    "attentions: ask the model that it was exported from."
+                    f"{name}: an exported model gives emissions, predictions and scores, no loss, hidden states or "
+                    "attentions, and knows no token types: ask the model that it was exported from."
                 )
         if word_ids is None:
             raise ValueError("word_ids are missing: an exported model takes what HamLearningProcessor returns.")
@@ -272,6 +272,7 @@ def compile_network(network: openvino.Model, kind: str, precision: str) -> openv
     settings = {
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" and has_bf16 else "f32",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "ENABLE_CPU_PINNING": False,  # two processes of one thread would both be pinned to the first core
     }
     return core.compile_model(part, "CPU", settings)
 
