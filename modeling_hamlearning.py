@@ -318,9 +318,9 @@ class HamLearningSpatialLayer(GradientCheckpointingLayer):
 
     def forward(self, nodes: torch.Tensor, adjacency: torch.Tensor) -> torch.Tensor:
         """Nodes (B, N + 1, d) and adjacency (B, N + 1, R, N + 1) -> (B, N + 1, d)."""
-        num_nodes = nodes.shape[1]
+        batch_size, num_nodes, _ = nodes.shape
         # Eq 5. Neighbours are summed a relation first, then one product does all relations.
-        neighbours = torch.bmm(adjacency.flatten(1, 2), nodes).view(len(nodes), num_nodes, -1)  # (B, N+1, R*d)
+        neighbours = torch.bmm(adjacency.flatten(1, 2), nodes).view(batch_size, num_nodes, -1)  # (B, N+1, R*d)
         messages = torch.relu(neighbours @ self.relation_weight.flatten(0, 1) + self.relation_bias)
         gate = torch.sigmoid(self.gate(torch.cat([messages, nodes], dim=-1)))  # Eq 6
         return nodes + gate * messages  # Eq 7
@@ -343,7 +343,7 @@ class HamLearningSpatialEncoder(nn.Module):
         region_mask: torch.BoolTensor,  # (B, N)
     ) -> torch.Tensor:
         """Returns (B, N + 1, d)."""
-        picture_box = _whole_picture(nodes).expand(len(nodes), 1, 4)
+        picture_box = _whole_picture(nodes).expand(nodes.shape[0], 1, 4)
         boxes = torch.cat([picture_box, region_boxes.to(nodes.dtype)], dim=1)
         nodes = self.box_projection(torch.cat([boxes, nodes], dim=-1))
         relations = spatial_relations(region_boxes, image_sizes, region_mask)  # (B, N+1, N+1)
@@ -899,7 +899,7 @@ class HamLearningModel(HamLearningPreTrainedModel):
         if not self.config.use_relevance:
             return None
         if has_picture is None:
-            return words.new_zeros(len(words), len(self.config.visual_views))
+            return words.new_zeros(words.shape[0], len(self.config.visual_views))
         return torch.where(has_picture[:, None], torch.stack(relevance, dim=1), 0)
 
 
