@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import nn
-from transformers.utils import cached_file, can_return_tuple
+from transformers.utils import cached_file, can_return_tuple, logging
 
 
 try:
@@ -406,6 +406,7 @@ def main(command_line: list[str] | None = None) -> None:
     parser.add_argument("output_folder", help="a new folder")
     parser.add_argument("--precision", choices=PRECISIONS, default="bf16", help="(default: %(default)s)")
     options = parser.parse_args(command_line)
+    logging.set_verbosity_error()  # tracing looks at every attribute, also at those that warn
     try:
         export_model(options.model, options.output_folder, options.precision)
     except (OSError, ValueError) as error:
