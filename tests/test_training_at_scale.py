@@ -5,16 +5,21 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors.torch import load_file
+from torch._dynamo.utils import counters
+from transformers import BertConfig, BertModel, BertTokenizer
 
 import run_mner
 from data_hamlearning import load_tweets, stream_tweets
-from tiny_world import dropout_free, flags, results_of
+from tiny_world import dropout_free, flags, results_of, write_features
 
 
 ROOT = Path(__file__).parents[1]
@@ -208,7 +213,29 @@ def test_two_processes_read_other_tweets_each_its_own_shards_where_there_are_eno
         assert first and second and first.isdisjoint(second)
 
 
-CONFIGS = ROOT / "configs" / "accelerate"
+@pytest.mark.parametrize("regions", [[None, None], [0, None], [1, 0], [3, 2]])
+def test_a_compiled_run_s_batches_all_have_pictures_of_one_shape_masked_where_there_are_none(regions, world):
+    processor = run_mner.HamLearningProcessor(
+        BertTokenizer.from_pretrained(world / "text_encoder"),
+        image_feature_size=6, region_feature_size=5, num_classes=2, max_regions=4,
+    )  # fmt: skip
+    pictures = {}
+    for index, count in enumerate(regions):
+        if count is not None:
+            boxes = np.full((count, 4), 0.5, np.float32)
+            pictures[str(index)] = {
+                "image_size": [64, 48], "image_features": np.ones(6, np.float32), "boxes": boxes,
+                "class_ids": np.ones(count, int), "scores": boxes[:, 0], "features": np.ones((count, 5), np.float32),
+            }  # fmt: skip
+    rows = [{"id": str(index), "tokens": ["so", "tired"]} for index in range(2)]
+    batch = run_mner.PictureInEveryBatch(processor, pictures)(rows)
+    assert batch["region_mask"].tolist() == [[1] * (count or 0) + [0] * (4 - (count or 0)) for count in regions]
+    assert batch["image_mask"].tolist() == [int(count is not None) for count in regions]
+    shapes = {name: tuple(batch[name].shape) for name in ("image_features", "region_features", "region_boxes")}
+    assert shapes == {"image_features": (2, 6), "region_features": (2, 4, 5), "region_boxes": (2, 4, 4)}
+    plain = run_mner.HamLearningDataCollator(processor, pictures)(rows)
+    for name, tensor in plain.items():
+        assert torch.equal(batch[name][tuple(map(slice, tensor.shape))], tensor)
 
 
 @pytest.fixture(scope="module")
@@ -226,12 +253,74 @@ def steady(world, tmp_path_factory) -> dict:
 @pytest.fixture(scope="module")
 def trained_alone(world, steady, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("alone") / "run"
-    run_mner.main(flags(world, folder, per_device_train_batch_size=8, **steady))
+    run_mner.main(flags(world, folder, per_device_train_batch_size=8, save_total_limit=2, **steady))
     return folder
 
 
 def losses(folder: Path) -> list[float]:
     return [entry["loss"] for entry in results_of(folder)["train"]["history"] if "loss" in entry]
+
+
+# What is traced, and so what is guarded and broken, does not depend on what makes code of it; this makes none.
+COMPILED = {"torch_compile": True, "torch_compile_backend": "eager"}
+
+
+@pytest.mark.slow
+def test_compiled_and_plain_runs_go_on_from_each_other_s_checkpoints(world, steady, trained_alone, tmp_path):
+    run_mner.main(flags(world, tmp_path / "compiled", save_total_limit=2, **steady, **COMPILED))
+    for name, began, more in (("plain", tmp_path / "compiled", {}), ("again", trained_alone, COMPILED)):
+        checkpoint = began / "checkpoint-6"
+        run_mner.main(flags(world, tmp_path / name, resume_from_checkpoint=checkpoint, **steady, **more))
+    expected = load_file(trained_alone / "model.safetensors")
+    for name in ("compiled", "plain", "again"):
+        weights = load_file(tmp_path / name / "model.safetensors")
+        assert weights.keys() == expected.keys()
+        assert all(torch.allclose(weights[key], expected[key], atol=1e-4) for key in expected)
+
+
+@pytest.mark.slow
+def test_a_run_over_published_tweets_compiles_few_graphs_and_breaks_none(shared_folder, tmp_path):
+    data = shared_folder / "data" / "twitter2017"
+    tweets = load_tweets(data)
+    counts = Counter(word.lower() for tokens in tweets["train"]["tokens"] for word in tokens)
+    characters = sorted({character for word in counts for character in word})
+    words = [word for word, _ in counts.most_common(3000) if len(word) > 1]
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters, *(f"##{c}" for c in characters), *words]
+    tokenizer = BertTokenizer(vocab={word: index for index, word in enumerate(vocabulary)})
+    tokenizer.save_pretrained(tmp_path / "text_encoder")
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    BertModel(BertConfig(vocab_size=len(vocabulary), **sizes)).save_pretrained(tmp_path / "text_encoder")
+    # Short tweets have no picture, so that there are batches without any.
+    ids = [tweet["id"] for split in tweets.values() for tweet in split if len(tweet["tokens"]) > 12]
+    write_features(tmp_path / "features.parquet", list(dict.fromkeys(ids)))
+
+    torch.compiler.reset()
+    counters.clear()
+    run_mner.main(
+        flags(
+            tmp_path,
+            tmp_path / "out",
+            data_dir=data,
+            tokens_per_batch=1024,
+            max_steps=40,
+            eval_strategy="no",
+            save_strategy="no",
+            load_best_model_at_end=False,
+            num_interaction_layers=2,
+            **COMPILED,
+        )  # fmt: skip
+    )
+    assert 0 < counters["stats"]["unique_graphs"] <= 8
+    assert not counters["graph_break"]
+
+
+@pytest.mark.slow
+def test_two_processes_train_compiled_as_one_does_plain(world, steady, trained_alone, tmp_path):
+    launch(2, flags(world, tmp_path / "two", **steady | COMPILED | {"per_device_train_batch_size": 4}), world)
+    assert losses(tmp_path / "two") == pytest.approx(losses(trained_alone), rel=1e-3)
+
+
+CONFIGS = ROOT / "configs" / "accelerate"
 
 
 @pytest.mark.slow
