@@ -628,8 +628,8 @@ def main(command_line: list[str] | None = None) -> None:
         if options.rows is None or row.title in options.rows
     ]
     runs = [] if options.page else list({run.name: run for run in runs}.values())  # tables share rows
-    devices = list(map(str, range(torch.cuda.device_count()))) or [None]
-    if devices != [None] and os.environ.get("CUDA_VISIBLE_DEVICES"):
+    devices: list[str | None] = list(map(str, range(torch.cuda.device_count()))) or [None]
+    if torch.cuda.is_available() and os.environ.get("CUDA_VISIBLE_DEVICES"):
         devices = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
     free: Queue[str | None] = Queue()  # a device is taken by one run until that ends
     for worker in range(options.workers):

@@ -163,6 +163,16 @@ def test_different_tweets_are_an_error_that_names_the_file(runs, tmp_path, capsy
     assert "other.jsonl, line 1: tweet 1 ('rome' in the gold file)" in capsys.readouterr().err
 
 
+def test_words_that_a_peer_cut_off_count_as_o_where_asked(tmp_path, capsys):
+    (tmp_path / "gold.txt").write_text("IMGID:1\nAda\tB-PER\nsings\tO\n")
+    (tmp_path / "peer.txt").write_text("Ada B-PER\n")
+    arguments = (tmp_path / "peer.txt", "--gold", tmp_path / "gold.txt")
+    with pytest.raises(SystemExit):
+        report(tmp_path, *arguments)
+    assert "--fill_with_o" in capsys.readouterr().err
+    assert report(tmp_path, *arguments, "--fill_with_o").is_file()
+
+
 def test_a_visual_features_file_that_lacks_columns_is_an_error_that_names_them(runs, tmp_path, capsys):
     features = write_regions(tmp_path / "features.parquet", ("rome", [], []))
     pq.write_table(pq.ParquetFile(features).read().drop_columns(["boxes"]), tmp_path / "fewer.parquet")

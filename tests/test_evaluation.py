@@ -389,6 +389,12 @@ def test_tags_cut_off_below_all_words_count_as_o_where_asked(predict):
     assert predict(text, fill_with_o=True)[0] == EXPECTED
 
 
+def test_gold_tags_behind_the_predicted_ones_are_no_perfect_score(predict):
+    text = "Ada O B-PER\nsings O O\n\nin O O\nNew B-LOC B-LOC\nYork O I-LOC\n"
+    with pytest.raises(ValueError, match="predictions.txt: the last column is the gold .*put the predicted tags last"):
+        predict(text)
+
+
 def test_other_gold_tags_than_the_gold_files_are_noticed(predict):
     _, notes = predict("Ada B-LOC B-PER\nsings O O\n\nin O O\nNew B-LOC B-LOC\nYork I-LOC O\n")
     assert notes["other_gold"] == 1

@@ -200,16 +200,20 @@ def test_rows_of_other_tweets_are_not_compared():
     assert difference([other], [result(1, 8)], "test") == ""
 
 
+def test_a_search_compares_on_dev():
+    row, reference = [result(1, 9, "validation")], [result(1, 8, "validation")]
+    split = scored_split(TABLES["search"], {"row": row, "HamLearning": reference})
+    assert difference(row, reference, split) == "+10.00 (< 0.001)"
+
+
 def test_a_table_in_which_a_row_has_no_test_scores_is_of_dev_and_says_so():
-    scores = {"precision": 0.5, "recall": 0.5, "f1": 0.5, "strict_f1": 0.5, "types": {}}
-    rows = {"BERT": result(1, 9), "HamLearning": result(1, 8, "validation")}
-    for row in rows.values():
-        row["results"] |= {split: scores for split in row["results"].keys() - {"seed"}}
-    found = {row.title: [] for row in TABLES["table1"].rows} | {title: [row] for title, row in rows.items()}
-    assert scored_split(TABLES["table1"], found) == "validation"
-    found["BERT"][0]["counts"] |= {"validation": [[9, 10, 10]] * 20}
-    found["BERT"][0]["identity"]["data"] |= {"validation": "these tweets"}
+    scores = {"precision": 0.5, "recall": 0.5, "f1": 0.5, "strict_f1": 0.5}
+    on_dev, on_both = result(1, 8, "validation"), result(1, 9, "validation")
+    on_dev["results"]["validation"] = on_both["results"]["validation"] = on_both["results"]["test"] = scores
+    found = {"BERT": [on_both], "BERT-CRF": [], "HamLearning, text alone": [], "HamLearning": [on_dev]}
     assert "| F1 (dev) |" in scores_of(TABLES["table1"], found, "twitter2017").splitlines()[0]
+    found["HamLearning"] = [on_both]
+    assert "dev)" not in scores_of(TABLES["table1"], found | {"BERT": []}, "twitter2017").splitlines()[0]
 
 
 def test_an_evaluation_is_of_a_model_of_its_own_identity(runner, project):
