@@ -811,10 +811,12 @@ def predict_streamed(
     Raises:
         ValueError: the arguments ask for more than the predictions of a trained model.
     """
-    if args.do_eval or args.do_extract or model_args.model_name_or_path is None:
-        raise ValueError(
-            "--streaming True predicts without --do_train: give --do_predict, --model_name_or_path, no other --do_...."
-        )
+    reason = "--streaming True predicts without --do_train: it writes entities of the test split's shards, so"
+    for name, is_asked in (("do_eval", args.do_eval), ("do_extract", args.do_extract)):
+        if is_asked:
+            raise ValueError(f"{reason} leave out --{name}, or do that in a run of its own without --streaming.")
+    if model_args.model_name_or_path is None:
+        raise ValueError(f"{reason} give --model_name_or_path, a trained model.")
     shards = find_shards(data_args.data_dir, data_args.dataset_name, data_args.dataset_config_name)
     visual_features = None if data_args.visual_features is None else VisualFeatures(data_args.visual_features)
     model, processor = load_model(model_args, None, visual_features)

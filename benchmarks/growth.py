@@ -2,7 +2,7 @@
 """How time grows with words, regions, tags and rounds, beside how it should.
 
 ```bash
-python benchmarks/growth.py minilm --output growth.json
+python benchmarks/growth.py minilm --json growth.json
 ```
 
 The first table has one term of the network a row, in sizes for which that term dominates. Such sizes are beyond any
@@ -207,7 +207,7 @@ def main():
     parser.add_argument("config", help=f"{', '.join(PRESETS)}, or a folder with config.json; its weights are not read")
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS), help="of the steps")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--output", metavar="FILE", help="also write the figures here, as JSON")
+    parser.add_argument("--json", metavar="FILE", help="also write the figures here, as JSON")
     options = parser.parse_args()
 
     set_seed(1)

@@ -2,7 +2,7 @@
 """Tweets a second that the network tags, by batch size and by length.
 
 ```bash
-python benchmarks/inference.py bert-base --output inference.json
+python benchmarks/inference.py bert-base --json inference.json
 python benchmarks/inference.py minilm --data_dir datasets/twitter2017 --tokenizer MODEL --kinds text captions
 ```
 

@@ -2,7 +2,7 @@
 """Peak memory of a training step beside what it must hold, by batch size.
 
 ```bash
-python benchmarks/memory.py bert-base --output memory.json
+python benchmarks/memory.py bert-base --json memory.json
 python benchmarks/memory.py minilm --kinds captions --precisions bf16 --batch_sizes 32 64
 ```
 

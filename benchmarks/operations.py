@@ -4,7 +4,7 @@
 ```bash
 python benchmarks/operations.py bert-base --tweets 32 --subtokens 24 --words 19 --regions 2
 python benchmarks/operations.py minilm --set num_interaction_layers=5 use_semantic_encoder=false
-python benchmarks/operations.py outputs/demo --regions 15 --output operations.json
+python benchmarks/operations.py outputs/demo --regions 15 --json operations.json
 ```
 
 The first argument is a folder with `config.json`, or a preset of the text encoder. Counted are the products of
@@ -219,7 +219,7 @@ def main():
     parser.add_argument("--regions", type=int, default=2, help="N")
     parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE", help="fields of the config")
     parser.add_argument("--bytes", type=int, default=4, help="of an element: 4 for float32, 2 for bfloat16")
-    parser.add_argument("--output", metavar="FILE", help="also write the figures here, as JSON")
+    parser.add_argument("--json", metavar="FILE", help="also write the figures here, as JSON")
     options = parser.parse_args()
 
     switches = dict(field.split("=", 1) for field in options.set)
@@ -258,10 +258,10 @@ def main():
     print(f"| part | {' | '.join(exponents)} |\n|" + "---|" * (1 + len(exponents)))
     for name in shown:
         print(f"| {name} | {' | '.join('{:.2f} ({})'.format(*exponents[size][name]) for size in exponents)} |")
-    if options.output:
+    if options.json:
         counted = {name: asdict(part) for name, part in parts.items()}
         figures = {"sizes": sizes, "parts": counted, "but_encoder_over_encoder": ratios, "growth": exponents}
-        Path(options.output).write_text(json.dumps(figures, indent=2) + "\n")
+        Path(options.json).write_text(json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 python benchmarks/scaling.py                              # prints the tables
 python benchmarks/scaling.py --page                       # and puts them into docs/scaling.md
 python benchmarks/scaling.py --check minilm --page        # also checks the way of deriving on this machine's CPU
-python benchmarks/scaling.py --price 1.2 2.5 --output scaling.json
+python benchmarks/scaling.py --price 1.2 2.5 --json scaling.json
 ```
 
 No GPU is needed, and no figure of one is measured. Every kernel of a step is counted from the config (see
@@ -523,7 +523,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5, help="of --check")
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS), help="of --check")
     parser.add_argument("--page", action="store_true", help="put the tables into docs/scaling.md")
-    parser.add_argument("--output", metavar="FILE", help="also write the tables here, as JSON")
+    parser.add_argument("--json", metavar="FILE", help="also write the tables here, as JSON")
     options = parser.parse_args()
 
     devices = tuple(Device(**asdict(device) | {"price": p}) for device, p in zip(DEVICES, options.price, strict=True))

@@ -2,7 +2,7 @@
 """A training step by part, beside what is counted of each.
 
 ```bash
-python benchmarks/training_step.py bert-base --output step.json
+python benchmarks/training_step.py bert-base --json step.json
 python benchmarks/training_step.py minilm --data_dir datasets/twitter2017 --tokenizer MODEL --trace trace.json
 ```
 

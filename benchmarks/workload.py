@@ -58,7 +58,7 @@ def add_workload_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--tokenizer", help="folder or Hub id, of the tweets in --data_dir")
     parser.add_argument("--tweets", type=int, default=256, help="so many of them")
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
-    parser.add_argument("--output", metavar="FILE", help="also write the figures here, as JSON")
+    parser.add_argument("--json", metavar="FILE", help="also write the figures here, as JSON")
 
 
 def read_tweets(options: argparse.Namespace) -> tuple[Dataset, BertTokenizer]:
@@ -205,5 +205,5 @@ def markdown_table(header: list[str], rows: list[list[str]]) -> list[str]:
 
 def write_figures(figures: dict, options: argparse.Namespace):
     """As JSON, if asked."""
-    if options.output:
-        Path(options.output).write_text(json.dumps(figures, indent=2) + "\n")
+    if options.json:
+        Path(options.json).write_text(json.dumps(figures, indent=2) + "\n")

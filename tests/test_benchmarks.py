@@ -48,7 +48,7 @@ def command(folder, tmp_path, monkeypatch, capsys):
 
     def run(module, *arguments, config=folder):
         file = tmp_path / "figures.json"
-        monkeypatch.setattr(sys, "argv", [module.__name__, config, *map(str, arguments), "--output", str(file)])
+        monkeypatch.setattr(sys, "argv", [module.__name__, config, *map(str, arguments), "--json", str(file)])
         module.main()
         return capsys.readouterr().out, json.loads(file.read_text())
 

@@ -233,7 +233,7 @@ def test_growth_here_compares_with_twice_the_size(operations, make_model):
 def test_command_line_reads_a_saved_config(make_model, tmp_path):
     make_model().config.save_pretrained(tmp_path)
     command = [SCRIPT, tmp_path, "--regions", "3", "--set", "use_spatial_encoder=false"]
-    command += ["--output", tmp_path / "counts"]
+    command += ["--json", tmp_path / "counts"]
     run = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, check=True)
     figures = json.loads((tmp_path / "counts").read_text())
     assert "spatial view" not in figures["parts"]

@@ -131,8 +131,13 @@ def test_a_split_that_is_missing_is_named(tmp_path):
         find_shards(str(tmp_path))
 
 
-def test_streaming_evaluates_nothing(model_folder, shards, tmp_path):
-    with pytest.raises(
-        ValueError, match="--streaming True predicts without --do_train: give --do_predict and --model_name_or_path"
-    ):
+def test_streamed_prediction_evaluates_nothing(model_folder, shards, tmp_path):
+    with pytest.raises(ValueError, match="--streaming True predicts without --do_train: .* leave out --do_eval"):
         run_mner.main([*flags(model_folder, shards, tmp_path), "--do_eval"])
+
+
+def test_streamed_prediction_wants_a_trained_model(shards, tmp_path):
+    with pytest.raises(ValueError, match="--streaming True predicts .* give --model_name_or_path"):
+        run_mner.main(
+            ["--do_predict", "--streaming", "True", "--data_dir", str(shards), "--output_dir", str(tmp_path)]
+        )
