@@ -507,6 +507,14 @@ class TrainingWatch(TrainerCallback):
             )
 
 
+def compile_trunk(model: HamLearningForTokenClassification, args: MNERTrainingArguments):
+    """`--torch_compile`: the network up to the last hidden state, for batches of any size, without the CRF's loop."""
+    # Else sizes that happen to be equal in the first batch are taken to be so always, which costs another graph.
+    torch.fx.experimental._config.use_duck_shape = False
+    # In place, so that the weights keep their names.
+    model.model.compile(backend=args.torch_compile_backend, mode=args.torch_compile_mode, dynamic=True)
+
+
 def check_output_dir(args: MNERTrainingArguments):
     """Refuses a folder that holds another run.
 
@@ -950,10 +958,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     visual_features = None if features_file is None else VisualFeatures(features_file)
     model, processor = load_model(model_args, tags, visual_features)
     if args.torch_compile:
-        # Else sizes that happen to be equal in the first batch are taken to be so always, which costs another graph.
-        torch.fx.experimental._config.use_duck_shape = False
-        # In place, so that the weights keep their names.
-        model.model.compile(backend=args.torch_compile_backend, mode=args.torch_compile_mode, dynamic=True)
+        compile_trunk(model, args)
     data_facts = {
         split: {"tweets": len(dataset), "sha256": split_sha256(dataset)}
         for split, dataset in tweets.items()

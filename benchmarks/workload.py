@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import ClassLabel, Dataset, Features, List, Value
-from transformers import AutoTokenizer, BertTokenizer, set_seed
+from transformers import AutoTokenizer, BertTokenizer, PrinterCallback, set_seed
 
 from configuration_hamlearning import TAGS, HamLearningConfig
 from data_hamlearning import load_tweets
@@ -110,14 +110,16 @@ def make_collator(config: HamLearningConfig, kind: str, tweets: Dataset, tokeniz
     return HamLearningDataCollator(processor, pictures)
 
 
-def make_trainer(source: str, kind: str, tweets: Dataset, tokenizer, batch_size: int, folder: str) -> MNERTrainer:
-    """What `run_mner.py` trains, from random weights, with pictures of a kind."""
+def make_trainer(
+    source: str, kind: str, tweets: Dataset, tokenizer, batch_size: int, folder: str, **arguments
+) -> MNERTrainer:
+    """What `run_mner.py` trains, from random weights, with pictures of a kind and further training arguments."""
     set_seed(1)
     config = kind_config(source, kind)
     collator = make_collator(config, kind, tweets, tokenizer)
     args = MNERTrainingArguments(
         folder, num_train_epochs=1, save_strategy="no", eval_strategy="no", logging_strategy="no", disable_tqdm=True,
-        load_best_model_at_end=False, do_train=True, per_device_train_batch_size=batch_size,
+        load_best_model_at_end=False, do_train=True, per_device_train_batch_size=batch_size, **arguments,
     )  # fmt: skip
     trainer = MNERTrainer(
         model=HamLearningForTokenClassification(config),
@@ -127,6 +129,7 @@ def make_trainer(source: str, kind: str, tweets: Dataset, tokenizer, batch_size:
         processing_class=collator.processor,
         preprocess_logits_for_metrics=lambda outputs, labels: outputs[1:],
     )
+    trainer.remove_callback(PrinterCallback)
     trainer.create_optimizer()
     return trainer
 
