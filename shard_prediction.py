@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 ROWS = 1024  # tweets that are in memory together; among them, those of like length make a batch
 ROWS_WITH_PICTURES = 64
+BUFFER_BYTES = 2**20  # of a column that is being read
 ENTITY = pa.struct(
     [
         ("entity_group", pa.string()),
@@ -142,7 +143,7 @@ def _fingerprint(model: HamLearningForTokenClassification, processor: HamLearnin
 
 def _row_groups(shard: str, file: Any, sees: bool) -> Iterator[list[dict[str, Any]]]:
     """The rows of a shard, some at a time, with the columns that are needed."""
-    parquet = pq.ParquetFile(file)
+    parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=BUFFER_BYTES)  # else a row group is read whole
     there = parquet.schema_arrow.names
     words = next((name for name in ("tokens", "text") if name in there), None)
     if words is None:
