@@ -11,6 +11,7 @@ from transformers import pipeline
 
 import run_mner
 from data_hamlearning import load_tweets
+from hub_server import HubServer, run_client
 from shard_prediction import find_shards
 
 
@@ -101,6 +102,20 @@ def test_two_processes_give_the_rows_of_one_and_each_reads_its_own_shards(model_
     )
     assert done.returncode == 0, done.stderr
     assert rows_of(tmp_path / "two") == rows_of(tmp_path / "one")
+
+
+@pytest.mark.slow
+def test_shards_of_the_hub_give_the_rows_of_a_folder_s_and_are_not_downloaded(model_folder, shards, tmp_path):
+    run_mner.main(flags(model_folder, shards, tmp_path / "folder"))
+    (tmp_path / "home").mkdir()
+    arguments = [argument for argument in flags(model_folder, shards, tmp_path / "hub") if argument != str(shards)]
+    arguments[arguments.index("--data_dir")] = "--dataset_name=org/tweets"
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import run_mner; run_mner.main({arguments!r})"
+    with HubServer() as hub:
+        hub.add_repo("org/tweets", shards, kind="dataset")
+        run_client(hub, code, tmp_path / "home")
+    assert rows_of(tmp_path / "hub") == rows_of(tmp_path / "folder")
+    assert not list((tmp_path / "home").rglob("*.parquet"))
 
 
 def test_raw_text_is_read_too(model_folder, shards, tmp_path):

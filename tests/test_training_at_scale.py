@@ -19,6 +19,7 @@ from transformers import BertConfig, BertModel, BertTokenizer
 
 import run_mner
 from data_hamlearning import load_tweets, stream_tweets
+from hub_server import HubServer, run_client
 from tiny_world import dropout_free, flags, results_of, write_features
 
 
@@ -177,6 +178,19 @@ def test_a_stream_without_a_number_of_steps_is_refused(shards, world, tmp_path):
 def test_a_stream_cannot_be_batched_by_sub_tokens(shards, world, tmp_path):
     with pytest.raises(ValueError, match="--tokens_per_batch 64 needs the whole train split"):
         run_mner.main(streamed(world, shards, tmp_path / "out", tokens_per_batch=64))
+
+
+@pytest.mark.slow
+def test_a_stream_from_the_hub_teaches_what_a_folder_s_does(shards, world, tmp_path):
+    run_mner.main(streamed(world, shards, tmp_path / "folder"))
+    (tmp_path / "home").mkdir()
+    of_hub = {"data_dir": None, "dataset_name": "org/tweets"}
+    arguments = streamed(world, shards, tmp_path / "hub", **of_hub)
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import run_mner; run_mner.main({arguments!r})"
+    with HubServer() as hub:
+        hub.add_repo("org/tweets", shards, kind="dataset")
+        run_client(hub, code, tmp_path / "home")
+    assert losses(tmp_path / "hub") == pytest.approx(losses(tmp_path / "folder"), rel=1e-3)
 
 
 @pytest.mark.slow
