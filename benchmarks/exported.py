@@ -3,14 +3,15 @@
 
 ```bash
 python exported_hamlearning.py outputs/one outputs/one_cpu
-python benchmarks/exported.py outputs/one outputs/one_cpu --data_dir my/twitter2017 \
+OMP_WAIT_POLICY=PASSIVE python benchmarks/exported.py outputs/one outputs/one_cpu --data_dir my/twitter2017 \
     --visual_features my/twitter2017/caption_features.parquet --json figures.json
 ```
 
 Both are loaded by `pipeline`, the trained one in fp32, and read the dev tweets without pictures and, if visual
 features are given, with them. Timed is what the pipeline does with a tweet that is split into words: processor,
 network, CRF and entities, in batches of tweets of like length. Rounds alternate between the two; reported are the
-medians, after a round that is not counted. Threads are PyTorch's, for both: set `OMP_NUM_THREADS`.
+medians, after a round that is not counted. Threads are PyTorch's, for both: set `OMP_NUM_THREADS`. Without
+`OMP_WAIT_POLICY=PASSIVE` PyTorch's threads, when they have nothing to do, keep the cores from OpenVINO's for a while.
 """
 
 import argparse
