@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchcrf import CRF
 
 from conftest import ROOT
 
@@ -17,6 +18,7 @@ import inference
 import memory
 import operations
 import scaling
+import speed_changes
 import training_step
 import workload
 from kernel_counts import Kernel, counted_kernels, step_kernels
@@ -395,3 +397,23 @@ def test_scaling_checks_every_part_on_the_cpu(command, folder):
     checked = {line.split(" | ")[1] for line in tables["check"][2:]}
     assert checked == {*training_step.MODULES, "rest", "optimiser", "all"}
     assert "rows with regions, one core, a second" in printed
+
+
+# ------------------------------------------------------------------------------------------------------- speed changes
+
+
+def test_crf_beside_the_library_s_gives_what_it_gives():
+    contestants = speed_changes.crf_contestants()
+    crf, emissions, tags, mask = speed_changes.crf_batch()
+    assert torch.allclose(crf(emissions, tags, mask), CRF.forward(crf, emissions, tags, mask))
+    assert contestants.keys() == {"loss", "loss, pytorch-crf", "tags", "tags, pytorch-crf"}
+    for contestant in contestants.values():
+        contestant()
+
+
+@pytest.mark.slow
+def test_speed_changes_reports_every_row(command):
+    printed, figures = command(speed_changes, "--tweets", 32, "--rounds", 1)
+    assert figures["over_default"].keys() == set(speed_changes.changes(figures["tokens_per_batch"]))
+    assert figures["over_default"]["default"] == 1
+    assert "| --torch_compile |" in printed
