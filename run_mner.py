@@ -363,10 +363,10 @@ class TokenBudgetBatches(Sampler):
 
 
 class PictureInEveryBatch(HamLearningDataCollator):
-    """Batches that all have the visual inputs, `max_regions` regions a tweet, masked where there is nothing to see.
+    """Batches that all have the visual inputs, two regions a tweet or more, masked where there is nothing to see.
 
-    What is compiled has one graph for them all then, and what is sharded has the same layers to gather on every
-    process.
+    What is compiled has one graph for them all then (a size of 0 or 1 has its own), and what is sharded has the same
+    layers to gather on every process.
     """
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
@@ -384,7 +384,7 @@ class PictureInEveryBatch(HamLearningDataCollator):
         batch = nothing | super().__call__(rows)
         for name in ("region_features", "region_boxes", "region_class_ids", "region_mask"):
             tensor = batch[name]
-            missing = processor.max_regions - tensor.shape[1]
+            missing = max(2 - tensor.shape[1], 0)
             batch[name] = torch.nn.functional.pad(tensor, (0, 0) * (tensor.dim() - 2) + (0, missing))
         return batch
 

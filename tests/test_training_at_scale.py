@@ -228,7 +228,7 @@ def test_two_processes_read_other_tweets_each_its_own_shards_where_there_are_eno
 
 
 @pytest.mark.parametrize("regions", [[None, None], [0, None], [1, 0], [3, 2]])
-def test_a_compiled_run_s_batches_all_have_pictures_of_one_shape_masked_where_there_are_none(regions, world):
+def test_a_compiled_run_s_batches_all_have_two_regions_or_more_masked_where_there_are_none(regions, world):
     processor = run_mner.HamLearningProcessor(
         BertTokenizer.from_pretrained(world / "text_encoder"),
         image_feature_size=6, region_feature_size=5, num_classes=2, max_regions=4,
@@ -243,10 +243,11 @@ def test_a_compiled_run_s_batches_all_have_pictures_of_one_shape_masked_where_th
             }  # fmt: skip
     rows = [{"id": str(index), "tokens": ["so", "tired"]} for index in range(2)]
     batch = run_mner.PictureInEveryBatch(processor, pictures)(rows)
-    assert batch["region_mask"].tolist() == [[1] * (count or 0) + [0] * (4 - (count or 0)) for count in regions]
+    width = max(2, *(count or 0 for count in regions))
+    assert batch["region_mask"].tolist() == [[1] * (count or 0) + [0] * (width - (count or 0)) for count in regions]
     assert batch["image_mask"].tolist() == [int(count is not None) for count in regions]
     shapes = {name: tuple(batch[name].shape) for name in ("image_features", "region_features", "region_boxes")}
-    assert shapes == {"image_features": (2, 6), "region_features": (2, 4, 5), "region_boxes": (2, 4, 4)}
+    assert shapes == {"image_features": (2, 6), "region_features": (2, width, 5), "region_boxes": (2, width, 4)}
     plain = run_mner.HamLearningDataCollator(processor, pictures)(rows)
     for name, tensor in plain.items():
         assert torch.equal(batch[name][tuple(map(slice, tensor.shape))], tensor)
