@@ -49,6 +49,8 @@ except ImportError:
     from processing_hamlearning import HamLearningProcessor
 
 
+# One that stays: each gives signal handlers another stack, and the first of two that goes takes away the second's.
+CORE = openvino.Core()
 PRECISIONS = ("bf16", "fp32")
 NETWORK_FILES = ("openvino_model.xml", "openvino_model.bin")
 TEXT_INPUTS = ("input_ids", "attention_mask", "word_ids")
@@ -245,7 +247,7 @@ def read_network(files: tuple[Path, Path]) -> openvino.Model:
         OSError: a file is cut short.
     """
     try:
-        return openvino.Core().read_model(*files)
+        return CORE.read_model(*files)
     except RuntimeError as error:
         raise OSError(
             f"{files[0]} and {files[1].name} do not hold a whole network ({' '.join(str(error).split())[-200:]}): "
@@ -267,14 +269,13 @@ def compile_network(network: openvino.Model, kind: str, precision: str) -> openv
     names = TEXT_INPUTS if kind == "text" else TEXT_INPUTS + VISUAL_INPUTS
     parameters = [network.input(name).get_node() for name in names]
     part = openvino.Model([output.get_node().input_value(0) for output in outputs], parameters)
-    core = openvino.Core()
-    has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    has_bf16 = "BF16" in CORE.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     settings = {
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" and has_bf16 else "f32",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "ENABLE_CPU_PINNING": False,  # two processes of one thread would both be pinned to the first core
     }
-    return core.compile_model(part, "CPU", settings)
+    return CORE.compile_model(part, "CPU", settings)
 
 
 class TracedNetwork(nn.Module):

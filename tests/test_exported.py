@@ -2,7 +2,9 @@
 
 import importlib.util
 import json
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -289,6 +291,28 @@ def test_the_command_makes_a_folder_that_loads(saved, ner, tmp_path, capsys):
     main([str(saved / "trained"), str(tmp_path / "made"), "--precision", "fp32"])
     assert "pipeline(model=" in capsys.readouterr().out
     assert same(pipeline(model=str(tmp_path / "made"), trust_remote_code=True)(TEXT), ner(TEXT))
+
+
+def test_a_signal_finds_its_handler_when_models_are_gone(saved):
+    code = f"""
+import faulthandler, gc, signal
+faulthandler.enable()
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+from exported_hamlearning import HamLearningExportedForTokenClassification as Model
+from processing_hamlearning import HamLearningProcessor
+inputs = HamLearningProcessor.from_pretrained({str(saved / "exported")!r})(text=["so tired"])
+models = [Model.from_pretrained({str(saved / "exported")!r}) for _ in range(2)]
+for model in models:
+    model(**inputs)
+while models:
+    model = None
+    del models[0]
+    gc.collect()
+signal.raise_signal(signal.SIGUSR1)
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0 and "handled" in done.stdout, done.stderr
 
 
 # ------------------------------------------------------------------------------------------------------------ refusals
