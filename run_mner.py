@@ -29,7 +29,7 @@ import numpy as np
 import torch
 import transformers
 import yaml
-from accelerate.utils import TorchDynamoPlugin
+from accelerate.utils import DistributedType, TorchDynamoPlugin
 from datasets import ClassLabel, Dataset, DatasetDict, IterableDataset
 from huggingface_hub import DatasetCard, hf_hub_download
 from huggingface_hub.constants import HF_HOME
@@ -399,6 +399,11 @@ class MNERTrainer(Trainer):
 
     def create_accelerator_and_postprocess(self) -> None:
         """As in `Trainer`, and says how FSDP treats this model."""
+        state = self.args.distributed_state
+        if state.distributed_type == DistributedType.MULTI_CPU and os.environ.get("ACCELERATE_USE_FSDP") == "true":
+            # `AcceleratorState.__init__` of accelerate 1.15 turns the processes of every device but a CPU's into FSDP's
+            # and leaves these with whole weights, without a word. Torch shards over gloo as over anything.
+            state.distributed_type = DistributedType.MULTI_GPU
         super().create_accelerator_and_postprocess()
         if self.is_fsdp_enabled:
             plugin = self.accelerator.state.fsdp_plugin
