@@ -354,15 +354,17 @@ def _predict_shard(path: Path, shard: str, reader: TweetReader) -> dict[str, int
             f"{path} is being written by another run: wait for it, or give another --output_dir"
         ) from None
     try:
-        with _Shard(shard, reader) as rows, _named(path, "written"):
+        with _Shard(shard, reader) as rows:
             facts = reader.facts | rows.identity | {"eyes": None}
-            facts["content"] = facts["content"] or _sha256(shard)
+            with _named(shard, "read"):
+                facts["content"] = facts["content"] or _sha256(shard)
             if reader.looks:
                 facts["eyes"] = reader.eyes if rows.has_pictures else NO_PICTURES
-            with pq.ParquetWriter(partial, SCHEMA.with_metadata({METADATA_KEY: json.dumps(facts)})) as writer:
+            schema = SCHEMA.with_metadata({METADATA_KEY: json.dumps(facts)})
+            with _named(path, "written"), pq.ParquetWriter(partial, schema) as writer:
                 for some in rows:
                     found = reader.read(some)
-                    writer.write_table(pa.Table.from_pylist(found, writer.schema))
+                    writer.write_table(pa.Table.from_pylist(found, schema))
                     counts["tweets"] += len(found)
                     counts["pictures"] += sum(row.get("has_picture", False) for row in found)
                     counts["image_errors"] += sum(row.get("image_error") is not None for row in found)

@@ -116,9 +116,10 @@ def main():
         row = [name, f"{tweets:,}", f"{found['megabytes']:.0f}", f"{found['ratio']:.3f}", f"{found['seconds']:.0f}"]
         rows.append(row)
     print_table(["", "tweets", "peak, MB", "over few", "s"], rows)
+    is_constant = all(found["ratio"] <= GOOD for found in figures["runs"].values())
     print(
-        f"\nconstant: {all(found['ratio'] <= GOOD for found in figures['runs'].values())}; {figures['processes']} "
-        f"processes ({figures['two_processes_seconds']:.0f} s) give the same rows: {figures['two_processes_same_rows']}"
+        f"\nconstant: {is_constant}; {figures['processes']} processes ({figures['two_processes_seconds']:.0f} s) give "
+        f"the same rows: {figures['two_processes_same_rows']}"
     )
     if options.json:
         Path(options.json).write_text(json.dumps(figures, indent=2) + "\n")
