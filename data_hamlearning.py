@@ -260,8 +260,9 @@ def stream_tweets(shards: Sequence[str], tags: Sequence[str], seed: int, buffer_
     Raises:
         ValueError: The shards lack a column, their `ner_tags` are no `ClassLabel`, or not among `tags`.
     """
-    stream = load_dataset("parquet", data_files={"train": list(shards)}, split="train", streaming=True)
-    columns = ["id", "tokens", "ner_tags"]
+    columns = ["id", "tokens", "ner_tags"]  # no others are read: pictures would be most of the bytes
+    files = {"train": list(shards)}
+    stream = load_dataset("parquet", data_files=files, columns=columns, split="train", streaming=True)
     missing = [name for name in columns if name not in stream.column_names]
     if missing:
         raise ValueError(f"{shards[0]} has no column {missing[0]!r}, only {stream.column_names}: write it there")
@@ -285,33 +286,42 @@ def stream_tweets(shards: Sequence[str], tags: Sequence[str], seed: int, buffer_
     return stream.repeat(None).shuffle(seed=seed, buffer_size=buffer_size)
 
 
+def find_split_files(folder: Path, split: str) -> list[Path]:
+    """The files of a split in a folder, as `load_tweets` takes them: one text file, Parquet files in order, or none.
+
+    Raises:
+        ValueError: The folder holds the split more than once.
+    """
+    # A prepared folder holds every tweet twice, with its picture and without.
+    prepared = folder / ("pictures" if any((folder / "pictures").glob("*.parquet")) else "text")
+    sources = []  # each a list of files; a second source would leave open which one is meant
+    for alias in SPLITS[split]:
+        text = folder / f"{alias}.txt"
+        sources += [[text]] if text.is_file() else []
+        for place in (folder, folder / "data", prepared):
+            parquet = [*place.glob(f"{alias}.parquet"), *sorted(place.glob(f"{alias}[-_][0-9]*.parquet"))]
+            sources += [parquet] if parquet else []
+    if len(sources) > 1:
+        names = ", ".join(str(files[0].relative_to(folder)) for files in sources)
+        raise ValueError(f"{folder} holds the {split} split more than once ({names}): keep one of them")
+    return sources[0] if sources else []
+
+
 def _load_folder(folder: Path, cache_dir: str | None, wanted: Sequence[str]) -> dict[str, Dataset]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder: give the folder that holds train.txt or the Parquet files")
-    # A prepared folder holds every tweet twice, with its picture and without.
-    prepared = folder / ("pictures" if any((folder / "pictures").glob("*.parquet")) else "text")
     splits = {}
-    for split, aliases in ((split, SPLITS[split]) for split in wanted):
-        sources = []  # each a list of files; a second source would leave open which one is meant
-        for alias in aliases:
-            text = folder / f"{alias}.txt"
-            sources += [[text]] if text.is_file() else []
-            for place in (folder, folder / "data", prepared):
-                parquet = [*place.glob(f"{alias}.parquet"), *sorted(place.glob(f"{alias}[-_][0-9]*.parquet"))]
-                sources += [parquet] if parquet else []
-        if len(sources) > 1:
-            names = ", ".join(str(files[0].relative_to(folder)) for files in sources)
-            raise ValueError(f"{folder} holds the {split} split more than once ({names}): keep one of them")
-        if sources and sources[0][0].suffix == ".txt":
-            columns = read_tweets(sources[0][0])
+    for split in wanted:
+        files = find_split_files(folder, split)
+        if files and files[0].suffix == ".txt":
+            columns = read_tweets(files[0])
             features = {name: Value("string") if name == "id" else List(Value("string")) for name in columns}
             splits[split] = Dataset.from_dict(columns, features=Features(features))
-        elif sources:
-            if not any(pq.read_metadata(file).num_rows for file in sources[0]):
-                raise ValueError(f"the {split} split, {sources[0][0]}, is empty: fill the file or remove it")
+        elif files:
+            if not any(pq.read_metadata(file).num_rows for file in files):
+                raise ValueError(f"the {split} split, {files[0]}, is empty: fill the file or remove it")
             # One call a split: files read together share the first one's label names, whatever the others say.
-            files = [str(file) for file in sources[0]]
-            splits[split] = Dataset.from_parquet(files, split=split, cache_dir=cache_dir)
+            splits[split] = Dataset.from_parquet([str(file) for file in files], split=split, cache_dir=cache_dir)
     if not splits:
         raise FileNotFoundError(
             f"{folder} holds no split: expected train.txt, valid.txt and test.txt, or train.parquet or "

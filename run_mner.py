@@ -30,7 +30,7 @@ import numpy as np
 import torch
 import transformers
 import yaml
-from accelerate.utils import TorchDynamoPlugin
+from accelerate.utils import DistributedType, TorchDynamoPlugin
 from datasets import ClassLabel, Dataset, DatasetDict, IterableDataset
 from huggingface_hub import DatasetCard, hf_hub_download
 from huggingface_hub.constants import HF_HOME
@@ -57,7 +57,7 @@ from modeling_hamlearning_vision import HamLearningVisionModel
 from pipeline_hamlearning import HamLearningPipeline
 from processing_hamlearning import VISION_FOLDER, HamLearningDataCollator, HamLearningProcessor, entity_spans
 from publishing import RESULTS_FILE, create_repo, publish_model
-from shard_prediction import find_shards, predict_shards
+from shard_prediction import TweetReader, find_shards, predict_shards
 from visual_extraction import REPORT_FILE, TweetImages, extract_visual_features
 
 
@@ -406,6 +406,11 @@ class MNERTrainer(Trainer):
 
     def create_accelerator_and_postprocess(self) -> None:
         """As in `Trainer`, and says how FSDP treats this model."""
+        state = self.args.distributed_state
+        if state.distributed_type == DistributedType.MULTI_CPU and os.environ.get("ACCELERATE_USE_FSDP") == "true":
+            # accelerate 1.15 (`AcceleratorState.__init__`) makes FSDP's processes of those of every device but a CPU,
+            # and leaves these with whole weights, without a word. Torch shards over gloo as over anything.
+            state.distributed_type = DistributedType.MULTI_GPU
         super().create_accelerator_and_postprocess()
         if self.is_fsdp_enabled:
             plugin = self.accelerator.state.fsdp_plugin
@@ -832,34 +837,108 @@ def prepare_streamed_training(data_args: DataArguments, args: MNERTrainingArgume
 
 
 def predict_streamed(
-    model_args: ModelArguments, data_args: DataArguments, args: MNERTrainingArguments
+    model_args: ModelArguments, data_args: DataArguments, vision_args: VisionArguments, args: MNERTrainingArguments
 ) -> dict[str, Any]:
     """Writes entities of the test split's shards, see `predict_shards`.
 
     Raises:
         ValueError: the arguments ask for more than the predictions of a trained model.
     """
-    reason = "--streaming True predicts without --do_train: it writes entities of the test split's shards, so"
-    for name, is_asked in (("do_eval", args.do_eval), ("do_extract", args.do_extract)):
-        if is_asked:
-            raise ValueError(f"{reason} leave out --{name}, or do that in a run of its own without --streaming.")
-    if model_args.model_name_or_path is None:
-        raise ValueError(f"{reason} give --model_name_or_path, a trained model.")
+    check_streamed_prediction(model_args, data_args, vision_args, args)
     shards = find_shards(data_args.data_dir, data_args.dataset_name, data_args.dataset_config_name)
-    visual_features = None if data_args.visual_features is None else VisualFeatures(data_args.visual_features)
+    logger.info(f"{len(shards)} shards, from {shards[0]} to {shards[-1]}")
+    features_file, eyes = None, None
+    if data_args.visual_features is not None and not data_args.hide_pictures:
+        features_file, eyes = find_visual_features(DatasetDict(), model_args, data_args, vision_args, args)
+    elif vision_args.vision_model is not None:
+        eyes = load_eyes(model_args, vision_args)
+    visual_features = None if features_file is None else VisualFeatures(features_file)
     model, processor = load_model(model_args, None, visual_features)
-    paths = predict_shards(
-        shards,
+    if eyes is not None:
+        processor.vision_model = eyes
+    reader = TweetReader(
         model.to(args.device).eval(),
         processor,
-        Path(args.output_dir),
         args.per_device_eval_batch_size,
         visual_features,
-        args.bf16,
-        show_progress=not args.disable_tqdm,
+        image_dir=data_args.image_dir,
+        hide_pictures=data_args.hide_pictures,
+        mask_words=data_args.mask_words,
+        extraction_batch_size=vision_args.extraction_batch_size,
+        dtype=torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None,
     )
-    logger.info(f"Everything is in {args.output_dir}: {len(shards)} shards, {len(paths)} of them of this process.")
+    if reader.pictures == "none":
+        asked = {
+            "visual_features": data_args.visual_features,
+            "image_dir": data_args.image_dir,
+            "vision_model": vision_args.vision_model,
+        }
+        for name in (name for name, value in asked.items() if value is not None):
+            reason = "has no eyes: give --vision_model too" if model.config.use_vision else "reads text alone"
+            raise ValueError(f"--{name} {asked[name]}, but {model_args.model_name_or_path} {reason}.")
+        if model.config.use_vision:
+            logger.warning(
+                f"{model_args.model_name_or_path} has no eyes: tweets are read without pictures. Give --vision_model "
+                "or --visual_features."
+            )
+    counts = predict_shards(shards, reader, Path(args.output_dir), show_progress=not args.disable_tqdm)
+    if visual_features is not None and counts["tweets"] and not counts["pictures"]:
+        logger.warning(
+            f"{features_file} has no picture of any of {counts['tweets']} tweets: its ids are like "
+            f"{next(iter(visual_features))!r}."
+        )
+    logger.info(f"This process's {counts['shards']} of {len(shards)} shards are in {args.output_dir}: {counts}")
     return {}
+
+
+# Of streamed prediction: what it cannot do, and what to do about it.
+NOT_STREAMED = {
+    "do_eval": "do that in a run of its own without --streaming",
+    "do_extract": "do that in a run of its own without --streaming",
+    "shuffle_pictures": "it needs all pictures of the split, so do that without --streaming",
+    "shuffle_buffer": "nothing is shuffled",
+    "extraction_dir": "nothing of what the eyes see is kept",
+    "extraction_workers": "pictures are decoded as they come: start more processes",
+    "vision_backbone": "the eyes are the model's, or those that --vision_model names",
+    "detector": "the eyes are the model's, or those that --vision_model names",
+    "detector_name_or_path": "the eyes are the model's, or those that --vision_model names",
+    "class_names_file": "the eyes are the model's, or those that --vision_model names",
+    "text_model": "the model has its own",
+    "word_splitting": "the model has its own",
+    "max_length": "the model has its own",
+    "max_regions": "the model has its own",
+    "resume_from_checkpoint": "it goes on by itself with the shards that are missing",
+    "torch_compile": "nothing is compiled",
+    "bf16_full_eval": "--bf16 it is",
+    "fp16_full_eval": "--fp16 it is",
+    "prediction_loss_only": "there is no loss",
+    "full_determinism": "nothing is drawn by lot",
+    "dataloader_num_workers": "start more processes",
+    "report_to": "there is nothing to report",
+    "fsdp": "each process has the whole model",
+    "deepspeed": "each process has the whole model",
+}
+
+
+def check_streamed_prediction(
+    model_args: ModelArguments, data_args: DataArguments, vision_args: VisionArguments, args: MNERTrainingArguments
+):
+    """Refuses every argument that streamed prediction would have to ignore, but for those of training.
+
+    Raises:
+        ValueError: names the argument and what to do.
+    """
+    reason = "--streaming True predicts without --do_train: it writes entities of the test split's shards, so"
+    for name, remedy in NOT_STREAMED.items():
+        of = next(part for part in (model_args, data_args, vision_args, args) if hasattr(part, name))
+        value, usual = getattr(of, name), None if of is args else getattr(type(of)(), name)
+        if value if of is args else value != usual:
+            raise ValueError(f"{reason} leave out --{name} {value}: {remedy}.")
+    if model_args.model_name_or_path is None:
+        raise ValueError(f"{reason} give --model_name_or_path, a trained model.")
+    given = [name for name in ("visual_features", "image_dir") if getattr(data_args, name) is not None]
+    if len(given) == 2:
+        raise ValueError("--visual_features and --image_dir were both given: the features are those of the pictures.")
 
 
 def gold_tags(dataset: Dataset) -> list[list[str]]:
@@ -954,13 +1033,14 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     if trains_streamed:
         prepare_streamed_training(data_args, args)
     elif data_args.streaming:
-        return predict_streamed(model_args, data_args, args)
+        return predict_streamed(model_args, data_args, vision_args, args)
     tweets = load_tweets(*place, splits=("validation", "test") if trains_streamed else tuple(SPLITS))
     check_splits(tweets, args, trains_streamed)
     tags = next((d.features["ner_tags"].feature.names for d in tweets.values() if "ner_tags" in d.column_names), None)
     stream, shards = None, []
     if trains_streamed:
         shards = find_shards(*place, split="train")
+        logger.info(f"{len(shards)} shards, from {shards[0]} to {shards[-1]}")
         stream = stream_tweets(shards, tags, args.seed, data_args.shuffle_buffer)
         looks = data_args.visual_features is None and model_args.use_vision is not False
         if looks and TweetImages(tweets, data_args.image_dir).has_pictures:
