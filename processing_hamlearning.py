@@ -5,12 +5,12 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn, Self
 
 import numpy as np
 import torch
 from tokenizers.pre_tokenizers import BertPreTokenizer
-from transformers import BatchFeature, ProcessorMixin
+from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.dynamic_module_utils import custom_object_save
 
 
@@ -119,7 +119,7 @@ class HamLearningProcessor(ProcessorMixin):
 
     def __init__(
         self,
-        tokenizer,
+        tokenizer: PreTrainedTokenizerBase,
         tags: Sequence[str] = TAGS,
         word_splitting: str = "punctuation",
         max_length: int = 128,
@@ -151,7 +151,7 @@ class HamLearningProcessor(ProcessorMixin):
         self._hub_options: dict[str, Any] = {}
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args, **kwargs):
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Self:
         """A processor that was saved: a folder or Hub id, and what else `ProcessorMixin.from_pretrained` takes."""
         processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         if processor.vision_source is not None and "pretrained_model_name_or_path" not in processor.vision_source:
@@ -160,13 +160,15 @@ class HamLearningProcessor(ProcessorMixin):
             if revision is not None:
                 # `AutoProcessor` has looked up its commit: the eyes are of the same one, also after saving.
                 home["revision"] = getattr(revision, "resolved", revision)
-            processor.vision_source = home | processor.vision_source
+            processor.vision_source = {**home, **processor.vision_source}
         # How this machine reaches the Hub is no part of where the eyes lie: it is never saved.
         options = ("cache_dir", "local_files_only", "token")
         processor._hub_options = {name: kwargs[name] for name in options if kwargs.get(name) is not None}
         return processor
 
-    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs):
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any
+    ) -> list[str]:
         """Saves the processor, the code that serves the model, and the eyes into `vision/` if they are loaded.
 
         Eyes that are not loaded are not copied: the saved processor finds them where this one does. With
@@ -190,7 +192,7 @@ class HamLearningProcessor(ProcessorMixin):
         return files
 
     @staticmethod
-    def _save_serving_code(save_directory: str | os.PathLike):
+    def _save_serving_code(save_directory: str | os.PathLike) -> None:
         """Copies pipeline and endpoint handler, which no other file of a repo imports."""
         try:
             from .handler import EndpointHandler
@@ -212,7 +214,7 @@ class HamLearningProcessor(ProcessorMixin):
         return blind.to_dict()
 
     @property
-    def vision_model(self):
+    def vision_model(self) -> Any:
         """The frozen eyes, a `HamLearningVisionModel`; loaded now if they were not.
 
         Raises:
@@ -235,7 +237,7 @@ class HamLearningProcessor(ProcessorMixin):
         return self._vision_model
 
     @vision_model.setter
-    def vision_model(self, vision_model):
+    def vision_model(self, vision_model: Any) -> None:
         sizes = {
             "image_feature_size": vision_model.image_feature_size,
             "region_feature_size": vision_model.region_feature_size,
@@ -257,7 +259,7 @@ class HamLearningProcessor(ProcessorMixin):
             "region_class_ids", "region_mask", "image_mask", "image_sizes", "labels",
         ]  # fmt: skip
 
-    def __call__(
+    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]  # pictures may lack, videos do not come
         self,
         text: str | Sequence[str] | Sequence[Sequence[str]],
         images: Any = None,
@@ -296,11 +298,11 @@ class HamLearningProcessor(ProcessorMixin):
         if return_tensors != "pt":
             raise ValueError(f"return_tensors={return_tensors!r}: HamLearning takes PyTorch tensors, 'pt'.")
         if isinstance(text, str):
-            text, is_single = [text], True
+            tweets, is_single = [text], True
         else:
             is_single = is_split_into_words and (not text or isinstance(text[0], str))
-            text = [text] if is_single else text
-        texts, words, offsets = zip(*map(self._read_tweet, text), strict=True) if text else ((), (), ())
+            tweets: Sequence[Any] = [text] if is_single else text
+        texts, words, offsets = zip(*map(self._read_tweet, tweets), strict=True) if tweets else ((), (), ())
 
         encoded = self._encode(words)
         num_words = [max(word_ids) for _, word_ids in encoded]
@@ -317,10 +319,10 @@ class HamLearningProcessor(ProcessorMixin):
             self._check_count("visual_features", len(visual_features), len(words))
             data |= self._pad_visual_features(visual_features)
         if word_labels is not None:
-            word_labels = [word_labels] if is_single else word_labels
-            self._check_count("word_labels", len(word_labels), len(words))
-            data["labels"] = self._pad_tags(word_labels, words, num_words)
-        inputs = BatchFeature(data)
+            tags: Any = [word_labels] if is_single else word_labels
+            self._check_count("word_labels", len(tags), len(words))
+            data["labels"] = self._pad_tags(tags, words, num_words)
+        inputs: Any = BatchFeature(data)  # with attributes that are no tensors
         inputs.texts, inputs.words, inputs.offsets = list(texts), list(words), list(offsets)
         inputs.num_words = num_words
         return inputs
@@ -355,7 +357,7 @@ class HamLearningProcessor(ProcessorMixin):
             rows += self.vision_model.extract_images(images[first : first + batch_size], first)
         return rows
 
-    def post_process_entities(self, outputs, inputs: BatchFeature) -> list[list[dict[str, Any]]]:
+    def post_process_entities(self, outputs: Any, inputs: BatchFeature) -> list[list[dict[str, Any]]]:
         """The entities of each tweet.
 
         Args:
@@ -395,7 +397,7 @@ class HamLearningProcessor(ProcessorMixin):
             )
         return entities
 
-    def post_process_relevance(self, outputs, inputs: BatchFeature) -> list[list[float] | None]:
+    def post_process_relevance(self, outputs: Any, inputs: BatchFeature) -> list[list[float] | None]:
         """|C^r| of Eq 8 of each tweet's picture: a figure a view, semantic first; None where there is no picture.
 
         Args:
@@ -458,7 +460,9 @@ class HamLearningProcessor(ProcessorMixin):
         arrays = {"input_ids": ids, "attention_mask": attention_mask, "word_ids": all_word_ids}
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
-    def _pad_tags(self, word_labels, words, num_words: list[int]) -> torch.Tensor:
+    def _pad_tags(
+        self, word_labels: Sequence[Sequence[int | str]], words: Sequence[Sequence[str]], num_words: list[int]
+    ) -> torch.Tensor:
         tag_ids = {tag: index for index, tag in enumerate(self.tags)}
         padded = np.full((len(words), max(max(num_words, default=0), 1)), -100)
         for row, (tags, tweet, kept) in enumerate(zip(word_labels, words, num_words, strict=True)):
@@ -528,7 +532,7 @@ class HamLearningProcessor(ProcessorMixin):
     def _check_visual_features(self, row: Mapping[str, Any], index: int) -> dict[str, np.ndarray]:
         """One row of a visual feature file as arrays, its best regions only; ValueError where it is not such a row."""
 
-        def fail(problem: str):
+        def fail(problem: str) -> NoReturn:
             raise ValueError(f"visual_features: tweet {index}: {problem}")
 
         picture = {}
@@ -577,7 +581,7 @@ class HamLearningProcessor(ProcessorMixin):
         return picture
 
     @staticmethod
-    def _check_count(name: str, count: int, num_tweets: int):
+    def _check_count(name: str, count: int, num_tweets: int) -> None:
         if count != num_tweets:
             raise ValueError(f"{name} are for {count} tweets, text is {num_tweets}: give one entry a tweet.")
 

@@ -128,7 +128,11 @@ def predict_shards(
     return paths
 
 
-def _sees(model, processor, visual_features) -> bool:
+def _sees(
+    model: HamLearningForTokenClassification,
+    processor: HamLearningProcessor,
+    visual_features: Mapping[str, Mapping[str, Any]] | None,
+) -> bool:
     """Whether pictures of the shards are looked at."""
     return model.config.use_vision and visual_features is None and processor.vision_source is not None
 
@@ -155,7 +159,14 @@ def _row_groups(shard: str, file: Any, sees: bool) -> Iterator[list[dict[str, An
 
 
 @torch.inference_mode()
-def _read_rows(rows, model, processor, batch_size, visual_features, bf16) -> list[dict[str, Any]]:
+def _read_rows(
+    rows: list[dict[str, Any]],
+    model: HamLearningForTokenClassification,
+    processor: HamLearningProcessor,
+    batch_size: int,
+    visual_features: Mapping[str, Mapping[str, Any]] | None,
+    bf16: bool,
+) -> list[dict[str, Any]]:
     """The output of some rows, in their order. Tweets of like length go together: padding costs time."""
     by_length = sorted(range(len(rows)), key=lambda place: len(rows[place]["text"]))
     found: list[dict[str, Any]] = [{}] * len(rows)
