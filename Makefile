@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SAMPLE := datasets/sample/generated
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all lint typecheck clean
 
 demo: $(VENV)/installed $(SAMPLE) $(SAMPLE)/backbone  ## look at the sample's pictures, train on them, print scores and a predicted tweet
 	rm -rf outputs/demo
@@ -18,6 +18,9 @@ test-all: $(VENV)/installed-dev
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+typecheck: $(VENV)/installed-dev  ## pyright on the public modules; it fetches its program from the npm registry once
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 clean:  ## all that was installed, generated or cached; trained models in outputs/ stay
 	rm -rf $(VENV) $(SAMPLE) build *.egg-info .pytest_cache .ruff_cache .hypothesis

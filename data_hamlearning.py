@@ -10,11 +10,10 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import (
     ClassLabel,
@@ -29,10 +28,12 @@ from datasets import (
     load_dataset,
     load_dataset_builder,
 )
+from pyarrow import compute
 
 from configuration_hamlearning import TAGS
 
 
+pc: Any = compute  # most of its functions are made when it is imported, so no type checker sees them
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "dev"), "test": ("test",)}
 
 _TAG = re.compile(r"O|[BI]-\S+")
@@ -190,7 +191,8 @@ def load_tweets(
             f"data_dir is {data_dir!r} and dataset_name is {dataset_name!r}: give exactly one of them, a folder or a "
             "data set of the Hub"
         )
-    if data_dir is not None:
+    if dataset_name is None:
+        assert data_dir is not None  # for type checkers: exactly one of them is there
         if dataset_config_name is not None or revision is not None:
             raise ValueError(
                 f"dataset_config_name is {dataset_config_name!r} and revision is {revision!r}, but a folder "
@@ -206,16 +208,16 @@ def load_tweets(
         if set(splits) == set(SPLITS):
             found = load_dataset(dataset_name, dataset_config_name, revision=revision, cache_dir=cache_dir)
         else:  # asked for a split, `datasets` downloads all of them
-            files = load_dataset_builder(dataset_name, dataset_config_name, revision=revision).config.data_files
+            files = load_dataset_builder(dataset_name, dataset_config_name, revision=revision).config.data_files or {}
             files = {split: list(files[split]) for split in files if names.get(split, split) in splits}
             found = load_dataset("parquet", data_files=files, cache_dir=cache_dir)
-        loaded = {names.get(split, split): dataset for split, dataset in found.items()}
+        loaded = {names.get(str(split), str(split)): dataset for split, dataset in found.items()}
 
     tables = {split: _check_split(split, dataset) for split, dataset in loaded.items()}
     tags = {split: _tag_names(split, loaded[split], table) for split, table in tables.items()}
     seen = {_canonical(name) for names, _ in tags.values() for name in names}
     if seen <= set(TAGS):
-        labels = list(TAGS)
+        labels: list[str] = list(TAGS)
     else:
         types = sorted({tag[2:] for tag in seen - {"O"}})
         labels = ["O", *(f"{prefix}-{type_}" for type_ in types for prefix in "BI")]
@@ -265,11 +267,11 @@ def stream_tweets(shards: Sequence[str], tags: Sequence[str], seed: int, buffer_
     stream = load_dataset("parquet", data_files=files, columns=columns, split="train", streaming=True)
     missing = [name for name in columns if name not in stream.column_names]
     if missing:
-        raise ValueError(f"{shards[0]} has no column {missing[0]!r}, only {stream.column_names}: write it there")
-    label = getattr(stream.features["ner_tags"], "feature", None)
+        raise ValueError(f"{shards[0]} has no column {missing[0]!r}, only {names_there}: write it there")
+    label = getattr(types["ner_tags"], "feature", None)
     if not isinstance(label, ClassLabel):
         raise ValueError(
-            f"{shards[0]} has ner_tags of type {stream.features['ner_tags']}: a stream needs lists of ClassLabel, "
+            f"{shards[0]} has ner_tags of type {types['ner_tags']}: a stream needs lists of ClassLabel, "
             "which say what tags will come, as `datasets/prepare.py` writes them"
         )
     names = [_canonical(name) for name in label.names]
@@ -277,11 +279,11 @@ def stream_tweets(shards: Sequence[str], tags: Sequence[str], seed: int, buffer_
     if unknown:
         raise ValueError(f"{shards[0]} names the tags {unknown}, which are not among {list(tags)}")
 
-    def read(tweet):
+    def read(tweet: dict[str, Any]) -> dict[str, Any]:
         return {"id": str(tweet["id"]), "ner_tags": [names[tag] for tag in tweet["ner_tags"]]}
 
     # Tags by name, as the numbers are those of this file.
-    features = Features(id=Value("string"), tokens=stream.features["tokens"], ner_tags=List(Value("string")))
+    features = Features(id=Value("string"), tokens=types["tokens"], ner_tags=List(Value("string")))
     stream = stream.select_columns(columns).map(read, features=features)
     return stream.repeat(None).shuffle(seed=seed, buffer_size=buffer_size)
 
@@ -345,7 +347,8 @@ def _check_split(split: str, dataset: Dataset) -> pa.Table:
             f"the {split} split has tokens of type {dataset.features['tokens']}: store them as lists of strings"
         )
     columns = [name for name in ("id", "tokens", "ner_tags") if name in dataset.column_names]
-    table = dataset.select_columns(columns).with_format("arrow")[:].combine_chunks()
+    table: Any = dataset.select_columns(columns).with_format("arrow")[:]
+    table = table.combine_chunks()
 
     token_counts = pc.fill_null(pc.list_value_length(table["tokens"]), 0).to_numpy()
     if table["id"].null_count:
@@ -431,7 +434,8 @@ def split_sha256(dataset: Dataset) -> str:
     digest = hashlib.sha256()
     columns = [name for name in ("id", "tokens", "ner_tags") if name in dataset.column_names]
     names = dataset.features["ner_tags"].feature.names if "ner_tags" in columns else []
-    for tweet in dataset.select_columns(columns).with_format(None):
+    tweets: Any = dataset.select_columns(columns).with_format(None)
+    for tweet in tweets:
         lines = [f"IMGID:{tweet['id']}", *tweet["tokens"], "", ""]
         for position, tag in enumerate(tweet.get("ner_tags", []), start=1):
             lines[position] += "\t" + names[tag]
@@ -611,7 +615,8 @@ def write_visual_features(
     written = 0
     try:
         # Features hardly repeat: a dictionary of their values would be built in vain.
-        with pq.ParquetWriter(partial, schema, compression="zstd", use_dictionary=["id"]) as writer:
+        settings: dict[str, Any] = {"compression": "zstd", "use_dictionary": ["id"]}
+        with pq.ParquetWriter(partial, schema, **settings) as writer:
 
             def flush() -> None:
                 batch = _record_batch(group, schema)
@@ -753,7 +758,7 @@ def _flat_arrays(path: Path, batch: pa.RecordBatch, metadata: Mapping[str, Any])
     """
     ids = batch.column("id").to_pylist()
 
-    def fail(row: int, problem: str) -> None:
+    def fail(row: Any, problem: str) -> NoReturn:
         raise ValueError(f"{path}, image {ids[row]!r}: {problem}")
 
     def lengths_of(name: str, lists: pa.Array, owners: np.ndarray) -> np.ndarray:

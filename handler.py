@@ -75,7 +75,7 @@ class EndpointHandler:
         self.max_pixels = _limit("max_pixels", max_pixels)
         self.max_tweets = _limit("max_tweets", max_tweets)
         self.batch_size = _limit("batch_size", batch_size)
-        self.ner = pipeline(model=path, trust_remote_code=True)
+        self.ner = pipeline(model=path, trust_remote_code=True)  # pyright: ignore[reportCallIssue]  # transformers names the tasks it knows
         self.sees = self.ner.model.config.use_vision and self.ner.processor.vision_source is not None
         # A first picture now: the eyes load with it, so no client waits for them, no two requests load them at once,
         # and a repo that lacks them fails here.
@@ -165,11 +165,12 @@ class EndpointHandler:
 def _limit(name: str, value: int) -> int:
     """The environment's word on a limit, or else the argument's."""
     variable = f"HAMLEARNING_{name.upper()}"
+    given: int | str = value
     if variable in os.environ:
-        name, value = variable, os.environ[variable]
-    if not (str(value).isdecimal() and int(value) > 0):
-        raise ValueError(f"{name}={value!r}: must be a whole number, at least 1.")
-    return int(value)
+        name, given = variable, os.environ[variable]
+    if not (str(given).isdecimal() and int(given) > 0):
+        raise ValueError(f"{name}={given!r}: must be a whole number, at least 1.")
+    return int(given)
 
 
 def _read_parameters(parameters: Any) -> dict[str, Any]:

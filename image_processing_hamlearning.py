@@ -210,7 +210,7 @@ def _read_file(path: str | bytes, max_pixels: int) -> Image.Image:
 
 def _format(head: bytes) -> str | None:
     """The format whose files begin like this; it takes 16 bytes to know."""
-    return next((name for name in READERS if Image.OPEN[name][1](head)), None)
+    return next((name for name in READERS if (accept := Image.OPEN[name][1]) and accept(head)), None)
 
 
 def _decode(stream: BinaryIO, name: str, max_pixels: int) -> Image.Image:
@@ -273,7 +273,7 @@ def _turn(picture: Image.Image) -> Image.Transpose | None:
     """What makes the picture upright; None where it is, or where its EXIF block is broken."""
     # Not `ImageOps.exif_transpose`: it writes the EXIF block anew, and fails where any tag of it is odd.
     try:
-        return TURNS.get(picture.getexif().get(ExifTags.Base.Orientation))
+        return TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # the pixels are fine all the same
         return None
 

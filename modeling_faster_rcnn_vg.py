@@ -275,11 +275,11 @@ class ConvNorm(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel_size, bias=False, **kwargs)
         self.norm = nn.BatchNorm2d(out_channels)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
         """(B, in, h, w) -> (B, out, h / stride, w / stride)."""
         # Not `self.norm(x)`: after `.train()` on the whole model that would use the picture's own statistics.
         norm = self.norm
-        x = super().forward(x)
+        x = super().forward(input)
         return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
 
 
@@ -426,7 +426,8 @@ class ProposalGenerator(nn.Module):
         boxes = clip_boxes(boxes, resized_size)
         has_area = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
         boxes, logits = boxes[has_area], logits[has_area]
-        kept = nms(boxes, logits, self.settings.rpn_nms_threshold)[: self.settings.rpn_post_nms]
+        kept = nms(boxes, logits, self.settings.rpn_nms_threshold)  # pyright: ignore[reportOptionalCall]  # torchvision's
+        kept = kept[: self.settings.rpn_post_nms]
         return boxes[kept], logits[kept]
 
 
@@ -487,7 +488,8 @@ class ROIHeads(nn.Module):
     def pool(self, feature_map: torch.Tensor, proposals: torch.Tensor) -> torch.Tensor:
         """(1, C, h, w) and proposals (R, 4) -> (R, C, pooled_size, pooled_size)."""
         # roi_pool, which rounds the proposals to whole cells, not the later roi_align: the weights are used to it.
-        return roi_pool(feature_map, [proposals], self.pooled_size, spatial_scale=1 / STRIDE)
+        size = self.pooled_size
+        return roi_pool(feature_map, [proposals], size, 1 / STRIDE)  # pyright: ignore[reportOptionalCall]  # torchvision's
 
     def forward(self, feature_map: torch.Tensor, proposals: torch.Tensor) -> torch.Tensor:
         """(1, C, h, w) and proposals (R, 4) -> features (R, D), neither negative nor normalised."""
@@ -525,8 +527,10 @@ def select_regions(
     boxes = clip_boxes(decode_boxes(proposals, deltas, settings.box_weights), resized_size)
     # No score threshold. A crowded picture is given a higher IoU until enough regions are left; where even the last
     # one leaves too few, that is what the picture has (the published code stops with an error there).
+    kept = class_ids[:0]
     for threshold in settings.nms_thresholds:
-        kept = nms(boxes, scores, threshold)[: settings.max_detections]  # (n,), best first
+        kept = nms(boxes, scores, threshold)  # pyright: ignore[reportOptionalCall]  # torchvision's
+        kept = kept[: settings.max_detections]  # (n,), best first
         if len(kept) >= settings.min_detections:
             break
     # "No attribute" is dropped before the softmax, unlike background: an attribute's score is one among attributes.

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers.pre_tokenizers import BertPreTokenizer
-from transformers import BatchFeature, ProcessorMixin
+from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.dynamic_module_utils import custom_object_save
 
 
@@ -136,7 +136,7 @@ class HamLearningProcessor(ProcessorMixin):
 
     def __init__(
         self,
-        tokenizer,
+        tokenizer: PreTrainedTokenizerBase,
         tags: Sequence[str] = TAGS,
         word_splitting: str = "punctuation",
         max_length: int = 128,
@@ -168,7 +168,7 @@ class HamLearningProcessor(ProcessorMixin):
         self._hub_options: dict[str, Any] = {}
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args, **kwargs):
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Self:
         """A processor that was saved: a folder or Hub id, and what else `ProcessorMixin.from_pretrained` takes."""
         processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         if processor.vision_source is not None and "pretrained_model_name_or_path" not in processor.vision_source:
@@ -177,13 +177,15 @@ class HamLearningProcessor(ProcessorMixin):
             if revision is not None:
                 # `AutoProcessor` has looked up its commit: the eyes are of the same one, also after saving.
                 home["revision"] = getattr(revision, "resolved", revision)
-            processor.vision_source = home | processor.vision_source
+            processor.vision_source = {**home, **processor.vision_source}
         # How this machine reaches the Hub is no part of where the eyes lie: it is never saved.
         options = ("cache_dir", "local_files_only", "token")
         processor._hub_options = {name: kwargs[name] for name in options if kwargs.get(name) is not None}
         return processor
 
-    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs):
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any
+    ) -> list[str]:
         """Saves the processor, the code that serves the model, and the eyes into `vision/` if they are loaded.
 
         Eyes that are not loaded are not copied: the saved processor finds them where this one does. With
@@ -207,7 +209,7 @@ class HamLearningProcessor(ProcessorMixin):
         return files
 
     @staticmethod
-    def _save_serving_code(save_directory: str | os.PathLike):
+    def _save_serving_code(save_directory: str | os.PathLike) -> None:
         """Copies pipeline and endpoint handler, which no other file of a repo imports."""
         try:
             from .handler import EndpointHandler
@@ -229,7 +231,7 @@ class HamLearningProcessor(ProcessorMixin):
         return blind.to_dict()
 
     @property
-    def vision_model(self):
+    def vision_model(self) -> Any:
         """The frozen eyes, a `HamLearningVisionModel`; loaded now if they were not.
 
         Raises:
@@ -252,7 +254,7 @@ class HamLearningProcessor(ProcessorMixin):
         return self._vision_model
 
     @vision_model.setter
-    def vision_model(self, vision_model):
+    def vision_model(self, vision_model: Any) -> None:
         sizes = {
             "image_feature_size": vision_model.image_feature_size,
             "region_feature_size": vision_model.region_feature_size,
@@ -274,7 +276,7 @@ class HamLearningProcessor(ProcessorMixin):
             "region_class_ids", "region_mask", "image_mask", "image_sizes", "labels",
         ]  # fmt: skip
 
-    def __call__(
+    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]  # pictures may lack, videos do not come
         self,
         text: str | Sequence[str] | Sequence[Sequence[str]],
         images: Any = None,
@@ -313,11 +315,11 @@ class HamLearningProcessor(ProcessorMixin):
         if return_tensors != "pt":
             raise ValueError(f"return_tensors={return_tensors!r}: HamLearning takes PyTorch tensors, 'pt'.")
         if isinstance(text, str):
-            text, is_single = [text], True
+            tweets, is_single = [text], True
         else:
             is_single = is_split_into_words and (not text or isinstance(text[0], str))
-            text = [text] if is_single else text
-        texts, words, offsets = zip(*map(self._read_tweet, text), strict=True) if text else ((), (), ())
+            tweets: Sequence[Any] = [text] if is_single else text
+        texts, words, offsets = zip(*map(self._read_tweet, tweets), strict=True) if tweets else ((), (), ())
 
         if images is not None:
             if visual_features is not None:
@@ -393,7 +395,7 @@ class HamLearningProcessor(ProcessorMixin):
             rows += self.vision_model.extract_images(images[first : first + batch_size], first)
         return rows
 
-    def post_process_entities(self, outputs, inputs: BatchFeature) -> list[list[dict[str, Any]]]:
+    def post_process_entities(self, outputs: Any, inputs: BatchFeature) -> list[list[dict[str, Any]]]:
         """The entities of each tweet.
 
         Args:
@@ -433,7 +435,7 @@ class HamLearningProcessor(ProcessorMixin):
             )
         return entities
 
-    def post_process_relevance(self, outputs, inputs: BatchFeature) -> list[list[float] | None]:
+    def post_process_relevance(self, outputs: Any, inputs: BatchFeature) -> list[list[float] | None]:
         """|C^r| of Eq 8 of each tweet's picture: a figure a view, semantic first; None where there is no picture.
 
         Args:
@@ -663,7 +665,7 @@ class HamLearningProcessor(ProcessorMixin):
             )
 
     @staticmethod
-    def _check_count(name: str, count: int, num_tweets: int):
+    def _check_count(name: str, count: int, num_tweets: int) -> None:
         if count != num_tweets:
             raise ValueError(f"{name} are for {count} tweets, text is {num_tweets}: give one entry a tweet.")
 

@@ -216,7 +216,7 @@ def weights_origins(config: HamLearningVisionConfig) -> list[dict[str, str]]:
 
     What timm's files do not say of a licence, the card of the Hub repo says, where it can be asked.
     """
-    backbone = config.global_backbone_config
+    backbone: Any = config.global_backbone_config
     facts = getattr(backbone, "pretrained_cfg", None) or {}
     origin = backbone.name_or_path or facts.get("origin_url")
     parts = [("global backbone", origin, facts.get("license"))]
@@ -233,7 +233,7 @@ def _hub_license(repo_id: str | None) -> str:
     if repo_id is None:
         return unknown
     try:
-        card = HfApi().model_info(repo_id).card_data
+        card: Any = HfApi().model_info(repo_id).card_data
     except (httpx.HTTPError, OSError, ValueError):  # offline, or no repo of the Hub
         return unknown
     return (card and card.license) or unknown
@@ -359,6 +359,7 @@ def _pictures(eyes: HamLearningVisionConfig | None, model: Mapping[str, Any]) ->
             "## Pictures\n\nThis model learned from a file of visual features and has no eyes of its own: it takes "
             "texts as above, and pictures only as rows of such a file, `processor(text=..., visual_features=...)`."
         )
+    backbone: Any = eyes.global_backbone_config
     lines = ["| part | weights from | licence |", "|---|---|---|"]
     lines += [f"| {part['part']} | {part['origin']} | {part['license']} |" for part in weights_origins(eyes)]
     table = "\n".join(lines)
@@ -369,7 +370,7 @@ ner({{"text": "a tweet", "image": "picture.jpg"}})  # or a URL, bytes, a PIL ima
 ```
 
 The frozen eyes are in `{VISION_FOLDER}/` and load when the first picture comes:
-`{eyes.global_backbone_config.architecture}` for the whole picture, the detector `{eyes.detector}` for its regions.
+`{backbone.architecture}` for the whole picture, the detector `{eyes.detector}` for its regions.
 `relevance` is |C| of the paper's Eq 8, one figure a view of the picture. It gates what the network takes from the
 picture; it has not been shown to measure how much a picture has to do with its text.
 

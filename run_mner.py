@@ -39,9 +39,12 @@ from transformers import (
     AutoConfig,
     AutoTokenizer,
     EarlyStoppingCallback,
+    EvalPrediction,
     HfArgumentParser,
     Trainer,
     TrainerCallback,
+    TrainerControl,
+    TrainerState,
     TrainingArguments,
     set_seed,
 )
@@ -208,7 +211,7 @@ class VisionArguments:
 class MNERTrainingArguments(TrainingArguments):
     """`TrainingArguments` with this project's defaults and a learning rate a part of the network."""
 
-    output_dir: str | None = field(default="runs/hamlearning", metadata={"help": "Where model and results go."})
+    output_dir: str = field(default="runs/hamlearning", metadata={"help": "Where model and results go."})  # pyright: ignore[reportIncompatibleVariableOverride]  # never None here
     do_extract: bool = field(
         default=False, metadata={"help": "Write what the eyes see of all pictures to the output folder."}
     )
@@ -240,7 +243,7 @@ class MNERTrainingArguments(TrainingArguments):
     metric_for_best_model: str | None = "f1"
     train_sampling_strategy: str = "group_by_length"
     warmup_steps: float = 0.1
-    remove_unused_columns: bool | None = False
+    remove_unused_columns: bool = False
     # A filtered log would hide a loss that is not a number.
     logging_nan_inf_filter: bool = False
     # Every parameter gets a gradient in every step, so nobody has to look for those that do not.
@@ -254,7 +257,7 @@ class MNERTrainingArguments(TrainingArguments):
         if not torch.accelerator.is_available():
             self.use_cpu = True  # without it TrainingArguments refuses bf16 on a CPU
         if self.bf16 is None:
-            self.bf16 = not self.fp16 and self._hardware_has_bf16()
+            self.bf16 = not self.fp16 and self._hardware_has_bf16()  # pyright: ignore[reportIncompatibleVariableOverride]  # from here on a bool, as in the base class
             logger.info(f"bf16 is {'on' if self.bf16 else 'off'}: chosen by the hardware, --bf16 overrides it.")
         self.label_names = ["labels"]
         wants_eval = self.do_eval
@@ -293,8 +296,9 @@ def parse_arguments(
             elif value is not None:
                 flags += [f"--{name}", json.dumps(value) if isinstance(value, dict) else str(value)]
         argv = flags + argv[1:]
-    parser = HfArgumentParser((ModelArguments, DataArguments, VisionArguments, MNERTrainingArguments))
-    return parser.parse_args_into_dataclasses(argv)
+    parts: Any = (ModelArguments, DataArguments, VisionArguments, MNERTrainingArguments)
+    arguments: Any = HfArgumentParser(parts).parse_args_into_dataclasses(argv)
+    return arguments
 
 
 class TokenBudgetBatches(Sampler):
@@ -347,7 +351,7 @@ class TokenBudgetBatches(Sampler):
             sizes[largest : largest + 1] = [sizes[largest] - half, half]
         self.ends = np.cumsum(sizes)
 
-    def set_epoch(self, epoch: int):
+    def set_epoch(self, epoch: int) -> None:
         """Trainer says here which epoch comes, also where it goes on from a checkpoint."""
         self.epoch = epoch
 
@@ -374,8 +378,8 @@ class PictureInEveryBatch(HamLearningDataCollator):
         """As `HamLearningDataCollator`."""
         processor, count = self.processor, len(rows)
         nothing = {
-            "image_features": torch.zeros(count, processor.image_feature_size),
-            "region_features": torch.zeros(count, 0, processor.region_feature_size),
+            "image_features": torch.zeros(count, processor.image_feature_size or 0),
+            "region_features": torch.zeros(count, 0, processor.region_feature_size or 0),
             "region_boxes": torch.zeros(count, 0, 4),
             "region_class_ids": torch.zeros(count, 0, dtype=torch.long),
             "region_mask": torch.zeros(count, 0, dtype=torch.long),
@@ -402,7 +406,11 @@ class MNERTrainer(Trainer):
     def _build_accelerator_args(self, **kwargs) -> dict[str, Any]:
         # What is to be compiled is so already. Trainer would compile the CRF too, anew for every number of words.
         given = super()._build_accelerator_args(**kwargs)
-        return given | {"dynamo_plugin": TorchDynamoPlugin(backend="no")} if self.args.torch_compile else given
+        return (
+            given | {"dynamo_plugin": TorchDynamoPlugin(backend=DynamoBackend.NO)}
+            if self.args.torch_compile
+            else given
+        )
 
     def create_accelerator_and_postprocess(self) -> None:
         """As in `Trainer`, and says how FSDP treats this model."""
@@ -413,7 +421,7 @@ class MNERTrainer(Trainer):
             state.distributed_type = DistributedType.MULTI_GPU
         super().create_accelerator_and_postprocess()
         if self.is_fsdp_enabled:
-            plugin = self.accelerator.state.fsdp_plugin
+            plugin: Any = self.accelerator.state.fsdp_plugin
             # It would cast the CRF too. Autocast decides, as for whole weights, what is computed in less than float32.
             plugin.mixed_precision_policy = None
             # The text encoder's own list may name its embeddings, which accelerate shards by themselves already.
@@ -427,20 +435,20 @@ class MNERTrainer(Trainer):
         super()._save(output_dir, state_dict)
         self.model.__class__ = sharded_class
 
-    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW over the text encoder, the new layers and the CRF, with and without weight decay."""
         if self.optimizer is not None:
             return self.optimizer
-        model = self.model if model is None else model
+        network: Any = self.model if model is None else model
         args = self.args
         rates = {"text": args.text_learning_rate, "new": None, "crf": args.crf_learning_rate}
-        decayed = self.get_decay_parameter_names(model)
+        decayed = self.get_decay_parameter_names(network)
         groups: dict[tuple[str, bool], list[torch.nn.Parameter]] = {}
-        for name, parameter in model.named_parameters():
+        for name, parameter in network.named_parameters():
             if parameter.requires_grad:
                 part = "text" if "text_model." in name else "crf" if "crf." in name else "new"
                 groups.setdefault((part, name in decayed), []).append(parameter)
-        optimizer_class, optimizer_kwargs = self.get_optimizer_cls_and_kwargs(args, model)
+        optimizer_class, optimizer_kwargs = self.get_optimizer_cls_and_kwargs(args, network)
         self.optimizer = optimizer_class(
             [
                 {
@@ -481,7 +489,7 @@ class MNERTrainer(Trainer):
         )
         return loader
 
-    def _get_eval_sampler(self, eval_dataset):
+    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler | None:
         # Trainer would shuffle by length here too, and predictions would not be in the order of the tweets.
         return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
 
@@ -494,23 +502,42 @@ class TrainingWatch(TrainerCallback):
         self.seconds = 0.0
         self._start: float | None = None
 
-    def on_epoch_begin(self, args, state, control, **kwargs):
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Starts the clock."""
         self.epochs -= state.epoch or 0
         self._start = time.perf_counter()
 
-    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Takes an evaluation in the middle of an epoch out."""
         if self._start is not None:
-            self._start += metrics["eval_runtime"]
+            self._start += (metrics or {})["eval_runtime"]
 
-    def on_epoch_end(self, args, state, control, **kwargs):
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Stops the clock."""
         self.epochs += state.epoch
-        self.seconds += time.perf_counter() - self._start
+        if self._start is not None:
+            self.seconds += time.perf_counter() - self._start
         self._start = None
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Raises FloatingPointError at a loss that is not finite."""
         if logs and "loss" in logs and not np.isfinite(float(logs["loss"])):
             raise FloatingPointError(
@@ -535,12 +562,12 @@ def keep_freed_memory():
 def compile_trunk(model: HamLearningForTokenClassification, args: MNERTrainingArguments):
     """`--torch_compile`: the network up to the last hidden state, for batches of any size, without the CRF's loop."""
     # Else sizes that happen to be equal in the first batch are taken to be so always, which costs another graph.
-    torch.fx.experimental._config.use_duck_shape = False
+    torch.fx.experimental._config.use_duck_shape = False  # pyright: ignore[reportAttributeAccessIssue]  # no public name
     # In place, so that the weights keep their names.
     model.model.compile(backend=args.torch_compile_backend, mode=args.torch_compile_mode, dynamic=True)
 
 
-def check_output_dir(args: MNERTrainingArguments):
+def check_output_dir(args: MNERTrainingArguments) -> None:
     """Refuses a folder that holds another run.
 
     Raises:
@@ -557,7 +584,7 @@ def check_output_dir(args: MNERTrainingArguments):
         )
 
 
-def check_splits(tweets: DatasetDict, args: MNERTrainingArguments, is_streamed: bool):
+def check_splits(tweets: DatasetDict, args: MNERTrainingArguments, is_streamed: bool) -> None:
     """Refuses a data set that lacks a split or the tags that the run needs, before anything is computed.
 
     A train split that is streamed is not among them.
@@ -579,8 +606,8 @@ def check_splits(tweets: DatasetDict, args: MNERTrainingArguments, is_streamed: 
     for split, reason in needed.items():
         if split not in tweets:
             raise ValueError(
-                f"The data set has no {split} split, which {reason} needs; it has {', '.join(tweets)}: add it, or "
-                "leave that flag out."
+                f"The data set has no {split} split, which {reason} needs; it has {', '.join(map(str, tweets))}: "
+                "add it, or leave that flag out."
             )
 
 
@@ -623,14 +650,14 @@ def look_at_pictures(
         workers = min(max((os.cpu_count() or 1) // args.world_size - 1, 1), 8)
     path = extract_visual_features(
         images,
-        eyes.to(args.device),
+        eyes.to(args.device),  # pyright: ignore[reportArgumentType]  # `to` is wrapped without its self
         args.output_dir if args.do_extract else vision_args.extraction_dir,
         vision_args.extraction_batch_size,
         workers,
         show_progress=not args.disable_tqdm,
         is_cache=not args.do_extract,
     )
-    eyes.to("cpu")
+    eyes.to("cpu")  # pyright: ignore[reportArgumentType]  # `to` is wrapped without its self
     report = json.loads(path.with_name(REPORT_FILE).read_text(encoding="utf-8"))
     logger.info(
         f"{path}: {report['pictures']} pictures; {report['without_picture']} tweets have none, {report['unusable']} "
@@ -788,7 +815,8 @@ def predict(trainer: MNERTrainer, dataset: Dataset) -> dict[str, Any]:
     """
     order = np.argsort(dataset["length"], kind="stable")[::-1]
     start = time.perf_counter()
-    output = trainer.predict(dataset.select(order)).predictions
+    rows: Any = dataset.select(order)
+    output: Any = trainer.predict(rows).predictions
     seconds = time.perf_counter() - start
     place = np.argsort(order)
     predictions, scores = output[0][place], output[1][place]
@@ -809,7 +837,7 @@ def predict(trainer: MNERTrainer, dataset: Dataset) -> dict[str, Any]:
     return {"tags": tags, "scores": tweet_scores, "relevance": relevance, "num_cut": num_cut, "seconds": seconds}
 
 
-def prepare_streamed_training(data_args: DataArguments, args: MNERTrainingArguments):
+def prepare_streamed_training(data_args: DataArguments, args: MNERTrainingArguments) -> None:
     """Refuses what a stream cannot do, and has done by steps what would be done at the end of each epoch.
 
     Raises:
@@ -829,7 +857,8 @@ def prepare_streamed_training(data_args: DataArguments, args: MNERTrainingArgume
                 f"--{name} {value} needs the whole train split, and --streaming True reads it bit by bit."
             )
     # Trainer would have the first process read for all of them.
-    args.accelerator_config.dispatch_batches = False
+    accelerator_config: Any = args.accelerator_config
+    accelerator_config.dispatch_batches = False
     for what in ("eval", "save", "logging"):
         if getattr(args, f"{what}_strategy") == "epoch":
             setattr(args, f"{what}_strategy", IntervalStrategy.STEPS)
@@ -943,11 +972,11 @@ def check_streamed_prediction(
 
 def gold_tags(dataset: Dataset) -> list[list[str]]:
     """The tags of a split by name."""
-    label: ClassLabel = dataset.features["ner_tags"].feature
-    return [[label.int2str(tag) for tag in tags] for tags in dataset["ner_tags"]]
+    names = dataset.features["ner_tags"].feature.names
+    return [[names[tag] for tag in tags] for tags in dataset["ner_tags"]]
 
 
-def write_predictions(path: Path, dataset: Dataset, predicted: dict[str, Any]):
+def write_predictions(path: Path, dataset: Dataset, predicted: dict[str, Any]) -> None:
     """One JSON line a tweet: its id, tokens, gold tags where known, predicted tags, entities, |C^r| of its picture."""
     gold = gold_tags(dataset) if "ner_tags" in dataset.column_names else None
     with path.open("w", encoding="utf-8") as file:
@@ -966,7 +995,7 @@ def write_predictions(path: Path, dataset: Dataset, predicted: dict[str, Any]):
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def plot_training(history: list[dict[str, float]], path: Path):
+def plot_training(history: list[dict[str, float]], path: Path) -> None:
     """Training loss and dev F1 over the epochs (the paper's Figure 4)."""
     figure, loss_axis = plt.subplots(figsize=(7, 4))
     f1_axis = loss_axis.twinx()
@@ -1036,7 +1065,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         return predict_streamed(model_args, data_args, vision_args, args)
     tweets = load_tweets(*place, splits=("validation", "test") if trains_streamed else tuple(SPLITS))
     check_splits(tweets, args, trains_streamed)
-    tags = next((d.features["ner_tags"].feature.names for d in tweets.values() if "ner_tags" in d.column_names), None)
+    tags: Any = next(
+        (d.features["ner_tags"].feature.names for d in tweets.values() if "ner_tags" in d.column_names), None
+    )
     stream, shards = None, []
     if trains_streamed:
         shards = find_shards(*place, split="train")
@@ -1053,7 +1084,10 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         return {}
     set_seed(args.seed)  # behind the eyes, which draw random numbers too where they are new
     tweets = DatasetDict(
-        {split: dataset.remove_columns({"image"} & set(dataset.column_names)) for split, dataset in tweets.items()}
+        {
+            split: dataset.remove_columns([*({"image"} & set(dataset.column_names))])
+            for split, dataset in tweets.items()
+        }
     )
     visual_features = None if features_file is None else VisualFeatures(features_file)
     model, processor = load_model(model_args, tags, visual_features)
@@ -1065,14 +1099,14 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             )
         compile_trunk(model, args)
     data_facts = {
-        split: {"tweets": len(dataset), "sha256": split_sha256(dataset)}
+        str(split): {"tweets": len(dataset), "sha256": split_sha256(dataset)}
         for split, dataset in tweets.items()
         if "ner_tags" in dataset.column_names
     }
     if data_args.mask_words:
         mask = processor.tokenizer.mask_token or processor.tokenizer.unk_token
 
-        def mask_words(tweet):
+        def mask_words(tweet: dict[str, Any]) -> dict[str, Any]:
             return {"tokens": [mask] * len(tweet["tokens"])}
 
         tweets = tweets.map(mask_words)
@@ -1090,13 +1124,13 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     splits = {"validation": args.do_eval, "test": args.do_predict}
     results: dict[str, Any] = {}
 
-    def compute_metrics(evaluation) -> dict[str, float]:
+    def compute_metrics(evaluation: EvalPrediction) -> dict[str, float]:
         gold = gold_tags(tweets["validation"])
         names = np.array(processor.tags)
         predictions = [
             whole_tags(row, len(tags), names) for row, tags in zip(evaluation.predictions[0], gold, strict=True)
         ]
-        scores = metric.compute(predictions=predictions, references=gold)
+        scores: Any = metric.compute(predictions=predictions, references=gold)
         return {name: scores[name] for name in ("precision", "recall", "f1", "strict_f1")}
 
     watch = TrainingWatch()
@@ -1107,7 +1141,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         model=model,
         args=args,
         data_collator=HamLearningDataCollator(processor, pictures),
-        train_dataset=stream or (tweets["train"] if args.do_train else None),
+        train_dataset=stream or (tweets["train"] if args.do_train else None),  # pyright: ignore[reportArgumentType]  # streamed too
         eval_dataset=tweets["validation"] if args.do_train or args.do_eval else None,
         processing_class=processor,
         compute_metrics=compute_metrics,
@@ -1126,7 +1160,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         predicted = predict(trainer, dataset)
         results[split] = {"words_cut": predicted["num_cut"], "tweets_per_second": len(dataset) / predicted["seconds"]}
         if "ner_tags" in dataset.column_names:
-            scores = metric.compute(predictions=predicted["tags"], references=gold_tags(dataset))
+            scores: Any = metric.compute(predictions=predicted["tags"], references=gold_tags(dataset))
             results[split] = scores | results[split]
         if is_main:
             output_dir.mkdir(parents=True, exist_ok=True)
@@ -1148,7 +1182,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         (output_dir / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
         logger.info(f"Everything is in {output_dir}")
         if args.push_to_hub:
-            url = publish_model(output_dir, args.hub_model_id, args.hub_license, args.hub_private_repo, args.hub_token)
+            url = publish_model(
+                output_dir, str(args.hub_model_id), args.hub_license, args.hub_private_repo, args.hub_token
+            )
             logger.info(f"Published: {url}")
     return results
 
@@ -1201,7 +1237,7 @@ def data_set_name(data_args: DataArguments) -> str:
     if not card.is_file():
         return name
     try:
-        return DatasetCard.load(card).data.pretty_name or name
+        return getattr(DatasetCard.load(card).data, "pretty_name", None) or name
     except (ValueError, yaml.YAMLError) as error:
         logger.warning(f"{card} is no card of a data set ({error}): the data set is called {name}.")
         return name
@@ -1219,7 +1255,7 @@ def starting_point(model_args: ModelArguments) -> dict[str, Any]:
 def describe_run(
     data_name: str,
     data_facts: dict[str, Any],
-    model,
+    model: HamLearningForTokenClassification,
     model_args: ModelArguments,
     data_args: DataArguments,
     visual_features: VisualFeatures | None,
@@ -1249,7 +1285,7 @@ def describe_run(
         "shuffle_pictures": data_args.shuffle_pictures,
         "hide_pictures": data_args.hide_pictures,
         "mask_words": data_args.mask_words,
-        "types": list(dict.fromkeys(tag[2:] for tag in model.config.label2id if tag != "O")),
+        "types": list(dict.fromkeys(tag[2:] for tag in model.config.label2id or () if tag != "O")),
         "starts_from": starting_point(model_args),
         "text_encoder": encoder,
         "model": {name: getattr(model.config, name) for name in sorted(switches)},

@@ -26,6 +26,7 @@ from filelock import FileLock
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
+from configuration_hamlearning import HamLearningVisionConfig
 from data_hamlearning import VisualFeatures, read_visual_metadata, write_visual_features
 from image_processing_hamlearning import ImageError, read_image
 from modeling_hamlearning_vision import HamLearningVisionModel, PreparedImage, lasting_settings, prepare_image
@@ -73,7 +74,7 @@ class TweetImages:
                 if id_ not in seen:
                     seen.add(id_)
                     self.ids.append(id_)
-                    self._places.append((split, row))
+                    self._places.append((str(split), row))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -131,7 +132,7 @@ def find_images(folder: Path) -> dict[str, Path]:
 class _PreparedImages(Dataset):
     """In worker processes: the place of a picture to the picture as the eyes take it, or why there is none."""
 
-    def __init__(self, images: TweetImages, config):
+    def __init__(self, images: TweetImages, config: HamLearningVisionConfig):
         self.images, self.config = images, config
 
     def __getitem__(self, index: int) -> PreparedImage | str | None:
@@ -262,7 +263,9 @@ def _batches(shard: int, images: TweetImages, batch_size: int) -> list[range]:
     return [places[first : first + batch_size] for first in range(0, len(places), batch_size)]
 
 
-def _loader(images, config, todo: list[int], batch_size: int, num_workers: int) -> Iterator[list]:
+def _loader(
+    images: TweetImages, config: HamLearningVisionConfig, todo: list[int], batch_size: int, num_workers: int
+) -> Iterator[list]:
     return iter(
         DataLoader(
             _PreparedImages(images, config),

@@ -28,6 +28,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -126,7 +127,7 @@ def prepare(
             print(f"  {images / picture} cannot be read: its tweet is left without a picture")
     if pictures is not None and not any(count["pictures"] for count in counts.values()):
         raise ValueError(f"{images} has no picture that can be read: get it anew, or leave out --images")
-    if features is not None:
+    if features is not None and visual_features is not None:
         (output / "visual_features").mkdir(exist_ok=True)
         shutil.copyfile(visual_features, output / FEATURES_FILE)
         print(f"visual features: {len(features)} rows, {len(set(features) - ids)} of them of no tweet here")
@@ -151,7 +152,7 @@ def read_source(source: Path) -> tuple[DatasetDict, dict[str, Path]]:
         for alias in aliases
         if (source / f"{alias}.txt").is_file()
     }
-    for split, dataset in splits.items():
+    for split, dataset in ((str(split), dataset) for split, dataset in splits.items()):
         if split not in files:
             raise ValueError(f"{source} holds the {split} split as Parquet: give a folder of text files")
         if "ner_tags" not in dataset.column_names:
@@ -248,7 +249,7 @@ def count_entities(dataset: Dataset) -> dict:
     """Count tweets, tokens and gold entities of one split."""
     names = dataset.features["ner_tags"].feature.names
     gold = [[names[tag] for tag in tags] for tags in dataset["ner_tags"]]
-    scores = MNERScores().compute(predictions=gold, references=gold)
+    scores: Any = MNERScores().compute(predictions=gold, references=gold)
     return {
         "tweets": len(gold),
         "tokens": sum(map(len, gold)),
@@ -315,7 +316,7 @@ def data_set_card(
             ("Tweets whose picture is missing", [count["missing"] for count in counts.values()]),
             ("Tweets whose picture is unreadable", [len(count["unreadable"]) for count in counts.values()]),
         ]
-    if "visual_features" in configs:
+    if features is not None and "visual_features" in configs:
         seen = [sum(image_id in features for image_id in dataset["id"]) for dataset in splits.values()]
         contents.append(("Tweets with visual features", seen))
     shared = []
@@ -344,11 +345,11 @@ you no such right. A tweet that its author has deleted should go from every copy
 
 ## Contents
 
-{markdown_table(["", *splits], contents)}
+{markdown_table(["", *map(str, splits)], contents)}
 
 In seqeval's default mode an I- tag that no B- opens begins an entity; in strict IOB2 it does not. The entities of each
 type are counted in default mode.""",
-        features_table(features) if "visual_features" in configs else "",
+        features_table(features) if features is not None and "visual_features" in configs else "",
         f"""## Duplicates
 
 How many tweets have the tokens, and how many the image id, of another one.
@@ -387,7 +388,7 @@ def load_examples(
             'print(tweet["id"], tweet["image"].size)',
         ]
         output.append(f"{splits[split]['id'][row]} {size}")
-    if "visual_features" in configs:
+    if features is not None and "visual_features" in configs:
         code += [
             f'\nseen = load_dataset("{address}", "visual_features", split="features")',
             'print(seen.num_rows, len(seen[0]["image_features"]))',

@@ -11,7 +11,7 @@ import html
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import gradio as gr
 import gradio.processing_utils
@@ -77,7 +77,7 @@ class Reader:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.processor = AutoProcessor.from_pretrained(**source)
         self.model = AutoModelForTokenClassification.from_pretrained(**source).to(self.device)
-        self.eyes = None
+        self.eyes: Any = None  # the configuration of the eyes
         if self.model.config.use_vision and self.processor.vision_source is not None:
             self.eyes = self.processor.vision_model.config
             # The reader that the eyes themselves use: so the page shows what they saw.
@@ -115,7 +115,7 @@ class Reader:
         with torch.inference_mode():
             outputs = self.model(**inputs.to(self.device))
         entities, entities_without = self.processor.post_process_entities(outputs, inputs)
-        has_relevance = row is not None and outputs.relevance is not None
+        relevance = None if row is None else outputs.relevance
         return Reading(
             text=text,
             words=inputs.words[0],
@@ -123,7 +123,7 @@ class Reader:
             num_read=inputs.num_words[0],
             entities=entities,
             entities_without=None if row is None else entities_without,
-            relevance=outputs.relevance[0].abs().tolist() if has_relevance else None,
+            relevance=None if relevance is None else relevance[0].abs().tolist(),
             picture=picture,
             row=row,
         )
@@ -136,14 +136,18 @@ def type_name(entity: dict[str, Any] | None) -> str:
     """The type of an entity in plain words."""
     if entity is None:
         return "no name"
-    return TYPE_NAMES.get(entity["entity_group"], entity["entity_group"].lower())
+    group: str = entity["entity_group"]
+    return TYPE_NAMES.get(group, group.lower())
 
 
 def pair_entities(reading: Reading) -> list[tuple[str, dict[str, Any] | None, dict[str, Any] | None]]:
     """Each name with its entity as read with the picture, and without; None where it is none there."""
     sides = [{(e["start"], e["end"]): e for e in side} for side in (reading.entities, reading.entities_without or [])]
     spans = sorted(sides[0].keys() | sides[1].keys())
-    return [(reading.text[start:end], *(side.get((start, end)) for side in sides)) for start, end in spans]
+    with_picture, without = sides
+    return [
+        (reading.text[start:end], with_picture.get((start, end)), without.get((start, end))) for start, end in spans
+    ]
 
 
 def find_changes(reading: Reading) -> list[str]:
@@ -202,8 +206,9 @@ def outline(box: np.ndarray, size: tuple[int, int], line: int) -> np.ndarray:
     return mask
 
 
-def show_regions(reading: Reading, eyes) -> tuple[Image.Image, list[tuple[np.ndarray, str]]]:
+def show_regions(reading: Reading, eyes: Any) -> tuple[Image.Image, list[tuple[np.ndarray, str]]]:
     """The picture with its regions, for `gr.AnnotatedImage`: outlines, so that what is in them stays to be seen."""
+    assert reading.picture is not None and reading.row is not None  # nobody asks for the regions of no picture
     scale = SHOWN_SIDE / max(reading.picture.size)
     picture = reading.picture.resize([max(round(side * scale), 1) for side in reading.picture.size])
     row = reading.row
@@ -216,7 +221,7 @@ def show_regions(reading: Reading, eyes) -> tuple[Image.Image, list[tuple[np.nda
     ]
 
 
-def say_regions(eyes) -> str:
+def say_regions(eyes: Any) -> str:
     """What the regions are."""
     if eyes.detector == "grid":
         rows, columns = eyes.detector_settings["rows"], eyes.detector_settings["columns"]
@@ -232,7 +237,7 @@ def say_score(score: float) -> str:
 def table_html(reading: Reading) -> str:
     """Names, types and scores as a table."""
 
-    def cell(entity):
+    def cell(entity: dict[str, Any] | None) -> str:
         name = type_name(entity)
         score = "" if entity is None else f" <b>{say_score(entity['score'])}</b>"
         return f'<td><i style="background:{COLOURS.get(name, "#9ca3af")}"></i>{html.escape(name)}{score}</td>'
@@ -264,7 +269,7 @@ def relevance_html(relevance: list[float], views: tuple[str, ...]) -> str:
 # ------------------------------------------------------------------------------------------------------------ the page
 
 
-async def refuse_address(url: str, **_):
+async def refuse_address(url: str, **_: Any) -> NoReturn:
     """What gradio does here with an address that comes by hand in place of an upload: by itself it would fetch it."""
     raise gr.Error(
         f"This page opens no address ({html.escape(url[:100])}): upload the picture.", print_exception=False
@@ -334,7 +339,7 @@ def build_page(reader: Reader) -> gr.Blocks:
     # A model without eyes has each tweet once.
     examples = EXAMPLES if has_eyes else [[tweet] for tweet in dict(EXAMPLES)]
 
-    def answer(text, upload=None, progress=gr.Progress()):  # noqa: B008 (gradio finds it by its default)
+    def answer(text: str, upload: dict[str, Any] | None = None, progress: gr.Progress = gr.Progress()):  # noqa: B008 (gradio finds it by its default)
         hidden = gr.update(visible=False)
         try:
             # Half a character, as a browser can send it, would break the answer.
@@ -353,7 +358,7 @@ def build_page(reader: Reader) -> gr.Blocks:
                 label="With the picture" if saw else "The tweet",
                 visible=True,
             ),
-            gr.update(value=highlight(reading, reading.entities_without), visible=True) if saw else hidden,
+            gr.update(value=highlight(reading, reading.entities_without or []), visible=True) if saw else hidden,
             gr.update(value=table_html(reading), visible=True) if pair_entities(reading) else hidden,
             gr.update(value=show_regions(reading, reader.eyes), visible=True) if saw else hidden,
             gr.update(value=relevance_html(reading.relevance, views), visible=True) if reading.relevance else hidden,
@@ -379,7 +384,7 @@ def build_page(reader: Reader) -> gr.Blocks:
                     without = gr.HighlightedText(color_map=COLOURS, label="Without it", visible=False)
                 table = gr.HTML(visible=False)
                 regions = gr.AnnotatedImage(
-                    label=has_eyes and say_regions(reader.eyes),
+                    label=say_regions(reader.eyes) if has_eyes else None,
                     show_legend=has_eyes and reader.eyes.detector != "grid",
                     color_map={LATTICE: "#ffffff"},
                     visible=False,
