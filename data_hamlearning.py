@@ -265,7 +265,8 @@ def stream_tweets(shards: Sequence[str], tags: Sequence[str], seed: int, buffer_
     columns = ["id", "tokens", "ner_tags"]  # no others are read: pictures would be most of the bytes
     files = {"train": list(shards)}
     stream = load_dataset("parquet", data_files=files, columns=columns, split="train", streaming=True)
-    missing = [name for name in columns if name not in stream.column_names]
+    names_there, types = stream.column_names or [], stream.features or {}
+    missing = [name for name in columns if name not in names_there]
     if missing:
         raise ValueError(f"{shards[0]} has no column {missing[0]!r}, only {names_there}: write it there")
     label = getattr(types["ner_tags"], "feature", None)

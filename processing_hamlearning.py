@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, count, repeat
-from typing import Any
+from typing import Any, NoReturn, Self
 
 import numpy as np
 import torch
@@ -506,7 +506,9 @@ class HamLearningProcessor(ProcessorMixin):
         arrays = {"input_ids": input_ids, "attention_mask": attention_mask, "word_ids": word_ids}
         return arrays, np.bincount(tweet, minlength=len(tweets))
 
-    def _pad_tags(self, word_labels, words, num_words: np.ndarray) -> np.ndarray:
+    def _pad_tags(
+        self, word_labels: Sequence[Sequence[int | str]], words: Sequence[Sequence[str]], num_words: np.ndarray
+    ) -> np.ndarray:
         """Tag ids of the words that fit, (B, W), -100 on padding."""
         counts = np.fromiter(map(len, word_labels), np.int64, len(word_labels))
         for row in np.flatnonzero(counts != np.fromiter(map(len, words), np.int64, len(words)))[:1]:
@@ -598,7 +600,7 @@ class HamLearningProcessor(ProcessorMixin):
         regular = []
         for tweet, picture in zip(tweets, pictures, strict=True):
 
-            def fail(problem: str, tweet=tweet):
+            def fail(problem: str, tweet: int = tweet) -> NoReturn:
                 raise ValueError(f"visual_features: tweet {tweet}: {problem}")
 
             arrays = {}
@@ -633,14 +635,14 @@ class HamLearningProcessor(ProcessorMixin):
         }
         return [arrays if len(arrays["boxes"]) else arrays | no_region for arrays in regular]
 
-    def _check_visual_values(self, flat: dict[str, np.ndarray], tweets: np.ndarray):
+    def _check_visual_values(self, flat: dict[str, np.ndarray], tweets: np.ndarray) -> None:
         """ValueError, with the tweet, where a number of `_flat_visual_features` cannot be."""
         tweet_of_region = np.repeat(tweets, flat["counts"])
 
         def first(bad: np.ndarray) -> np.ndarray:
             return np.flatnonzero(bad)[:1]
 
-        def fail(tweet: int, problem: str):
+        def fail(tweet: int, problem: str) -> NoReturn:
             raise ValueError(f"visual_features: tweet {tweet}: {problem}")
 
         for i in first((flat["image_size"] < 1).any(1)):

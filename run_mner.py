@@ -30,8 +30,8 @@ import numpy as np
 import torch
 import transformers
 import yaml
-from accelerate.utils import DistributedType, TorchDynamoPlugin
-from datasets import ClassLabel, Dataset, DatasetDict, IterableDataset
+from accelerate.utils import DistributedType, DynamoBackend, TorchDynamoPlugin
+from datasets import Dataset, DatasetDict, IterableDataset
 from huggingface_hub import DatasetCard, hf_hub_download
 from huggingface_hub.constants import HF_HOME
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
@@ -49,7 +49,7 @@ from transformers import (
     set_seed,
 )
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.trainer_utils import IntervalStrategy, get_last_checkpoint
+from transformers.trainer_utils import IntervalStrategy, TrainOutput, get_last_checkpoint
 from transformers.utils import is_torch_bf16_gpu_available
 
 import mner_scores
@@ -397,7 +397,14 @@ class PictureInEveryBatch(HamLearningDataCollator):
 class MNERTrainer(Trainer):
     """`Trainer` with learning rates a part of the network, and predictions in the order of the data set."""
 
-    def train(self, *args, **kwargs):
+    # What `main` gives it.
+    args: MNERTrainingArguments
+    model: Any
+    processing_class: HamLearningProcessor
+    data_collator: HamLearningDataCollator
+    train_dataset: Any
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """As in `Trainer`."""
         if self.args.device.type == "cpu":
             keep_freed_memory()
@@ -546,7 +553,7 @@ class TrainingWatch(TrainerCallback):
             )
 
 
-def keep_freed_memory():
+def keep_freed_memory() -> None:
     """Has glibc keep the memory that tensors free for those of the next step.
 
     Else it goes back to the system, and comes again page by page: a sixth of the time of a step on a CPU.
@@ -559,7 +566,7 @@ def keep_freed_memory():
     libc.mallopt(mmap_threshold, 2**25)  # the most that it takes
 
 
-def compile_trunk(model: HamLearningForTokenClassification, args: MNERTrainingArguments):
+def compile_trunk(model: HamLearningForTokenClassification, args: MNERTrainingArguments) -> None:
     """`--torch_compile`: the network up to the last hidden state, for batches of any size, without the CRF's loop."""
     # Else sizes that happen to be equal in the first batch are taken to be so always, which costs another graph.
     torch.fx.experimental._config.use_duck_shape = False  # pyright: ignore[reportAttributeAccessIssue]  # no public name
