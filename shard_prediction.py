@@ -25,6 +25,7 @@ from accelerate import PartialState
 from datasets import load_dataset_builder
 from tqdm import tqdm
 
+from data_hamlearning import wanted_of_hub
 from modeling_hamlearning import HamLearningForTokenClassification
 from processing_hamlearning import HamLearningProcessor
 
@@ -56,9 +57,11 @@ def find_shards(
 
     Raises:
         ValueError: there is no such split, or it is not Parquet.
+        ConnectionError: the Hub is down, silent or busy, or refuses.
     """
     place = data_dir if dataset_name is None else dataset_name
-    files = load_dataset_builder(str(place), config_name).config.data_files or {}
+    with wanted_of_hub(str(place)):
+        files = load_dataset_builder(str(place), config_name).config.data_files or {}
     if split not in files:
         raise ValueError(
             f"{place} has no split {split!r}, only {', '.join(map(str, files)) or 'none'}: name its files "
