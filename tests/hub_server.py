@@ -27,7 +27,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -190,18 +191,20 @@ class HubServer:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self.down()
-
-    def down(self) -> None:
-        """Closes the port and every connection; `up` opens the port again."""
         self.http.shutdown()
         self.http.server_close()
         for connection in list(self.connections):
             _close(connection)
 
-    def up(self) -> None:
-        self.http = Server(self.http.server_address, self.http.RequestHandlerClass)
-        self.__enter__()
+    @contextmanager
+    def down(self) -> Iterator[None]:
+        """Without a port and connections; afterwards with the same port."""
+        self.__exit__()
+        try:
+            yield
+        finally:
+            self.http = Server(self.http.server_address, self.http.RequestHandlerClass)
+            self.__enter__()
 
     def fail(self, pattern: str, kind: str, **settings: Any) -> Fault:
         """From now on such requests fail, see `Fault`; of several faults that match, the first one that is left."""

@@ -287,19 +287,18 @@ def test_what_stays_ends_in_a_sentence_and_its_command_publishes_later(hub, clie
 
 
 def test_a_hub_that_is_down_is_said_to_be(hub, clients, model, repo):
-    hub.down()
-    done = clients.run(publish(model, repo))
-    hub.up()
+    with hub.down():
+        done = clients.run(publish(model, repo))
     assert (done.status, done.waits) == (1, [1, 2, 4, 8, 8])
     assert "refused" in done.sentence and "try again later" in done.sentence and repo in done.sentence
 
 
 def test_a_hub_that_comes_up_again_meanwhile_is_published_to(hub, clients, model, repo):
-    hub.down()
     sits_out = "import threading, time; time.sleep = lambda seconds: threading.Event().wait(min(seconds, 1))\n"
-    _, folder = clients.start(sits_out + publish(model, repo))
-    wait_for(lambda: "Trying again in 1 s" in (folder / "stderr").read_text())
-    hub.up()
+    with hub.down():
+        _, folder = clients.start(sits_out + publish(model, repo))
+        wait_for(folder / "stderr")
+        wait_for(lambda: "Trying again in 1 s" in (folder / "stderr").read_text())
     wait_for(folder / "end")
     assert is_whole(hub, repo)
 
@@ -652,9 +651,8 @@ def test_what_was_loaded_once_loads_without_the_hub(hub, loading, repo, what):
     offline = "import huggingface_hub.constants as constants; constants.HF_HUB_OFFLINE = True\n"
     assert loads.clients.run(f"{offline}REPO = {repo!r}\n{loads.code}").out == right
     assert hub.requests == []
-    hub.down()
-    down = loads.run(repo)
-    hub.up()
+    with hub.down():
+        down = loads.run(repo)
     assert (down.status, down.out, down.waits) == (0, right, []), down.err
 
 
@@ -663,9 +661,8 @@ def test_what_was_loaded_once_loads_without_the_hub(hub, loading, repo, what):
 def test_a_hub_that_is_down_ends_in_a_sentence_that_names_what_was_wanted(hub, loading, repo, what):
     loads, _ = loading(what)
     hub.add_repo(repo, loads.folder, loads.kind)
-    hub.down()
-    done = loads.run(repo)
-    hub.up()
+    with hub.down():
+        done = loads.run(repo)
     assert done.status == 1 and repo in done.err.split("Traceback")[-1]
 
 
