@@ -667,6 +667,16 @@ def test_a_hub_that_is_down_ends_in_a_sentence_that_names_what_was_wanted(hub, l
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("what", ["tweets", "shards"])
+def test_a_hub_that_falls_silent_when_it_lists_files_is_asked_again(hub, loading, repo, what):
+    loads, right = loading(what)
+    hub.add_repo(repo, loads.folder, loads.kind)
+    fault = hub.fail(f"GET /api/datasets/{repo}/tree/", "stall", times=1)
+    done = loads.clients.run(f"import data_hamlearning; data_hamlearning.SILENCE = 1\nREPO = {repo!r}\n{loads.code}")
+    assert (done.status, done.out, fault.hits) == (0, right, 1), done.err
+
+
+@pytest.mark.slow
 def test_a_file_that_drips_more_slowly_than_the_timeout_is_given_up(hub, loading, repo):
     loads, right = loading("features")
     fault = hub.fail(f"GET {loads.path(repo, OF_FEATURES[1])}", "drip", seconds=3 * TIMEOUT)
