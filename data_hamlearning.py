@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,12 +29,15 @@ from datasets import (
     load_dataset,
     load_dataset_builder,
 )
+from huggingface_hub import get_session
+from huggingface_hub.utils import httpx
 from pyarrow import compute
 
 from configuration_hamlearning import TAGS
 
 
 pc: Any = compute  # most of its functions are made when it is imported, so no type checker sees them
+SILENCE = 100  # seconds that a silent Hub is waited for
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "dev"), "test": ("test",)}
 
 _TAG = re.compile(r"O|[BI]-\S+")
@@ -182,7 +186,8 @@ def load_tweets(
         splits: Those to load, where they exist. Some alone are loaded from the Hub only if they are Parquet.
 
     Raises:
-        FileNotFoundError: The folder or every split file is missing.
+        FileNotFoundError: The folder or every split file is missing, or the Hub has no such data set.
+        ConnectionError: The Hub is down, silent or busy, or refuses.
         ValueError: Not exactly one source was given, or a split is empty or malformed; the message names split, row
             and id, or file and line.
     """
@@ -200,17 +205,20 @@ def load_tweets(
             )
         loaded = _load_folder(Path(data_dir), cache_dir, splits)
     else:
-        if dataset_config_name is None and "pictures" in get_dataset_config_names(
-            dataset_name, revision=revision, cache_dir=cache_dir
-        ):
-            dataset_config_name = "pictures"
         names = {alias: split for split, aliases in SPLITS.items() for alias in aliases}
-        if set(splits) == set(SPLITS):
-            found = load_dataset(dataset_name, dataset_config_name, revision=revision, cache_dir=cache_dir)
-        else:  # asked for a split, `datasets` downloads all of them
-            files = load_dataset_builder(dataset_name, dataset_config_name, revision=revision).config.data_files or {}
-            files = {split: list(files[split]) for split in files if names.get(split, split) in splits}
-            found = load_dataset("parquet", data_files=files, cache_dir=cache_dir)
+        with wanted_of_hub(dataset_name):
+            if dataset_config_name is None and "pictures" in get_dataset_config_names(
+                dataset_name, revision=revision, cache_dir=cache_dir
+            ):
+                dataset_config_name = "pictures"
+            if set(splits) == set(SPLITS):
+                found = load_dataset(dataset_name, dataset_config_name, revision=revision, cache_dir=cache_dir)
+            else:  # asked for a split, `datasets` downloads all of them
+                files = (
+                    load_dataset_builder(dataset_name, dataset_config_name, revision=revision).config.data_files or {}
+                )
+                files = {split: list(files[split]) for split in files if names.get(split, split) in splits}
+                found = load_dataset("parquet", data_files=files, cache_dir=cache_dir)
         loaded = {names.get(str(split), str(split)): dataset for split, dataset in found.items()}
 
     tables = {split: _check_split(split, dataset) for split, dataset in loaded.items()}
@@ -240,6 +248,44 @@ def load_tweets(
             dataset = dataset.cast_column("image", Image())
         tweets[split] = dataset
     return DatasetDict(tweets)
+
+
+def limit_silence() -> None:
+    """Has a silent Hub end in a timeout; for some requests (commits, lists of files) its client would wait for ever.
+
+    It holds for this process and all requests without a limit of their own: those obey the `HF_HUB_*_TIMEOUT`.
+    """
+    session = get_session()
+    hooks = session.event_hooks
+    if _limit_silence not in hooks["request"]:
+        session.event_hooks = hooks | {"request": [*hooks["request"], _limit_silence]}
+
+
+def _limit_silence(request: httpx.Request) -> None:
+    limits = request.extensions.get("timeout") or {}
+    if not any(limits.values()):
+        request.extensions["timeout"] = httpx.Timeout(SILENCE).as_dict()
+
+
+@contextmanager
+def wanted_of_hub(name: str) -> Iterator[None]:
+    """Says what was wanted, and what to do, where the Hub does not give it.
+
+    Raises:
+        ConnectionError: The Hub is down, silent or busy, or refuses. Errors that name the thing stay as they are, and
+            so do those of a path of this machine.
+    """
+    limit_silence()
+    try:
+        yield
+    except (httpx.HTTPError, OSError) as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        if os.path.exists(name) or (name in said and not isinstance(error, httpx.HTTPError)):
+            raise
+        raise ConnectionError(
+            f"{name} cannot be had from the Hub ({said[:500]}): try again later, and where it refuses, log in with "
+            "`hf auth login`"
+        ) from error
 
 
 def stream_tweets(shards: Sequence[str], tags: Sequence[str], seed: int, buffer_size: int) -> IterableDataset:

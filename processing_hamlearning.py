@@ -15,6 +15,7 @@ import torch
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.dynamic_module_utils import custom_object_save
+from transformers.utils import PROCESSOR_NAME, cached_file
 
 
 try:
@@ -131,7 +132,7 @@ class HamLearningProcessor(ProcessorMixin):
             They are loaded when the first picture comes. None: there are none, only `visual_features` are taken.
 
     Raises:
-        ValueError: the tokenizer lacks a special token, or `word_splitting` is unknown.
+        ValueError: the tokenizer lacks a special token or all others, or `word_splitting` is unknown.
     """
 
     def __init__(
@@ -156,6 +157,12 @@ class HamLearningProcessor(ProcessorMixin):
                 f"The tokenizer {tokenizer.name_or_path!r} has no {' and no '.join(missing)}: set it, as in "
                 "`AutoTokenizer.from_pretrained(..., cls_token='<s>')`, or take another text encoder."
             )
+        if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+            # What transformers makes of a tokenizer whose vocabulary the Hub did not send.
+            raise ValueError(
+                f"The tokenizer {tokenizer.name_or_path!r} knows no word, only {tokenizer.all_special_tokens}: its "
+                "vocabulary was not found. Load it again; if that does not help, its tokenizer.json is missing."
+            )
         self.tags = list(tags)
         self.word_splitting = word_splitting
         self.max_length = max_length
@@ -169,7 +176,15 @@ class HamLearningProcessor(ProcessorMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Self:
-        """A processor that was saved: a folder or Hub id, and what else `ProcessorMixin.from_pretrained` takes."""
+        """A processor that was saved: a folder or Hub id, and what else `ProcessorMixin.from_pretrained` takes.
+
+        Raises:
+            OSError: its `processor_config.json` is missing or cannot be downloaded.
+        """
+        options = ("cache_dir", "local_files_only", "revision", "subfolder", "token")
+        found = {name: kwargs[name] for name in options if kwargs.get(name) is not None}
+        # Where the Hub does not send it, transformers would go on with the arguments' defaults, other tags and all.
+        cached_file(pretrained_model_name_or_path, PROCESSOR_NAME, **found)
         processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         if processor.vision_source is not None and "pretrained_model_name_or_path" not in processor.vision_source:
             place, revision = str(pretrained_model_name_or_path), kwargs.get("revision")
@@ -237,6 +252,7 @@ class HamLearningProcessor(ProcessorMixin):
         Raises:
             ValueError: this processor has none.
             ImportError: timm or torchvision is not installed.
+            OSError: they are missing or cannot be downloaded.
         """
         if self._vision_model is None:
             if self.vision_source is None:
@@ -250,7 +266,11 @@ class HamLearningProcessor(ProcessorMixin):
                 if __package__:
                     raise
                 from modeling_hamlearning_vision import HamLearningVisionModel
-            self.vision_model = HamLearningVisionModel.from_pretrained(**self.vision_source, **self._hub_options)
+            try:
+                eyes = HamLearningVisionModel.from_pretrained(**self.vision_source, **self._hub_options)
+            except OSError as error:  # transformers' does not always say whose connection it was
+                raise OSError(f"The eyes cannot be loaded from {self.vision_source}: {error}") from error
+            self.vision_model = eyes
         return self._vision_model
 
     @vision_model.setter

@@ -16,6 +16,7 @@ import logging
 import math
 import os
 import re
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -54,12 +55,21 @@ from transformers.utils import is_torch_bf16_gpu_available
 
 import mner_scores
 from configuration_hamlearning import DETECTORS, HamLearningConfig, HamLearningVisionConfig
-from data_hamlearning import SPLITS, VisualFeatures, load_tweets, read_visual_metadata, split_sha256, stream_tweets
+from data_hamlearning import (
+    SPLITS,
+    VisualFeatures,
+    limit_silence,
+    load_tweets,
+    read_visual_metadata,
+    split_sha256,
+    stream_tweets,
+    wanted_of_hub,
+)
 from modeling_hamlearning import HamLearningForTokenClassification
 from modeling_hamlearning_vision import HamLearningVisionModel
 from pipeline_hamlearning import HamLearningPipeline
 from processing_hamlearning import VISION_FOLDER, HamLearningDataCollator, HamLearningProcessor, entity_spans
-from publishing import RESULTS_FILE, create_repo, publish_model
+from publishing import RESULTS_FILE, PublishError, create_repo, publish_model
 from shard_prediction import TweetReader, find_shards, predict_shards
 from visual_extraction import REPORT_FILE, TweetImages, extract_visual_features
 
@@ -626,7 +636,8 @@ def local_file(path: str) -> str:
     if found is None:
         raise ValueError(f"{path}: expected hf://datasets/ORG/NAME/FILE or hf://datasets/ORG/NAME@REVISION/FILE.")
     repo_id, revision, file_name = found.groups()
-    return hf_hub_download(repo_id, file_name, repo_type="dataset", revision=revision)
+    with wanted_of_hub(path):
+        return hf_hub_download(repo_id, file_name, repo_type="dataset", revision=revision)
 
 
 def load_eyes(model_args: ModelArguments, vision_args: VisionArguments) -> HamLearningVisionModel | None:
@@ -730,9 +741,10 @@ def load_model(
     switches = model_args.config_switches()
     if model_args.model_name_or_path is not None:
         path = model_args.model_name_or_path
-        config = HamLearningConfig.from_pretrained(path, **switches)
-        model = HamLearningForTokenClassification.from_pretrained(path, config=config, dtype=torch.float32)
-        processor = HamLearningProcessor.from_pretrained(path)
+        with wanted_of_hub(path):
+            config = HamLearningConfig.from_pretrained(path, **switches)
+            model = HamLearningForTokenClassification.from_pretrained(path, config=config, dtype=torch.float32)
+            processor = HamLearningProcessor.from_pretrained(path)
         unknown = sorted(set(tags or ()) - set(processor.tags))
         if unknown:
             raise ValueError(f"The data has the tags {unknown}, which {path} does not know; it has {processor.tags}.")
@@ -752,12 +764,15 @@ def load_model(
         if tags is None:
             raise ValueError("The train split has no ner_tags: a new model learns from them.")
         text_model = model_args.text_model or "bert-base-uncased"
-        model = HamLearningForTokenClassification.from_text_pretrained(
-            text_model, id2label=dict(enumerate(tags)), label2id={tag: i for i, tag in enumerate(tags)}, **switches
-        )
+        label2id = {tag: i for i, tag in enumerate(tags)}
+        with wanted_of_hub(text_model):
+            tokenizer = AutoTokenizer.from_pretrained(text_model)
+            model = HamLearningForTokenClassification.from_text_pretrained(
+                text_model, id2label=dict(enumerate(tags)), label2id=label2id, **switches
+            )
         sizes = {name: switches.get(name) for name in ("image_feature_size", "region_feature_size", "num_classes")}
         processor = HamLearningProcessor(
-            AutoTokenizer.from_pretrained(text_model),
+            tokenizer,
             tags=tags,
             word_splitting=model_args.word_splitting,
             max_length=model_args.max_length,
@@ -1053,12 +1068,19 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             f"--hub_strategy {args.hub_strategy} --hub_revision {args.hub_revision}: a run is published once, at its "
             "end, to main: leave them out."
         )
+    limit_silence()
     data_name = data_set_name(data_args)
     if is_main:
         check_output_dir(args)
         if args.push_to_hub:  # now, not after hours of training
             name = args.hub_model_id or Path(args.output_dir).resolve().name
-            args.hub_model_id = create_repo(name, private=args.hub_private_repo, token=args.hub_token)
+            try:
+                args.hub_model_id = create_repo(name, private=args.hub_private_repo, token=args.hub_token)
+            except PublishError as error:
+                command = shlex.join(["python", "publishing.py", args.output_dir, name])
+                raise PublishError(
+                    f"{error} Or train without --push_to_hub and publish afterwards: `{command}`."
+                ) from error
     # A model folder is loaded with this code, never with the code that it carries.
     AutoConfig.register("hamlearning", HamLearningConfig, exist_ok=True)
 
@@ -1140,6 +1162,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         scores: Any = metric.compute(predictions=predictions, references=gold)
         return {name: scores[name] for name in ("precision", "recall", "f1", "strict_f1")}
 
+    # Not Trainer's business: it would make the repo once more, and give up at the first fault of the Hub.
+    publishes, args.push_to_hub = args.push_to_hub, False
     watch = TrainingWatch()
     callbacks: list[TrainerCallback] = [watch]
     if args.early_stopping_patience is not None:
@@ -1188,7 +1212,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         results["examples"] = [{"text": text, "entities": ner(text)} for text in args.example_texts]
         (output_dir / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
         logger.info(f"Everything is in {output_dir}")
-        if args.push_to_hub:
+        if publishes:
             url = publish_model(
                 output_dir, str(args.hub_model_id), args.hub_license, args.hub_private_repo, args.hub_token
             )
@@ -1303,4 +1327,7 @@ def describe_run(
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (PublishError, ConnectionError) as error:
+        sys.exit(f"error: {error}")

@@ -30,7 +30,7 @@ from filelock import FileLock, Timeout
 from fsspec.core import url_to_fs
 from tqdm import tqdm
 
-from data_hamlearning import VisualFeatures, find_split_files
+from data_hamlearning import VisualFeatures, find_split_files, wanted_of_hub
 from image_processing_hamlearning import ImageError, read_image
 from modeling_hamlearning import HamLearningForTokenClassification
 from modeling_hamlearning_vision import lasting_settings, prepare_image
@@ -98,6 +98,7 @@ def find_shards(
 
     Raises:
         FileNotFoundError: there is no such folder.
+        ConnectionError: the Hub is down, silent or busy, or refuses.
         ValueError: not exactly one source was given; there is no such split, or it is not Parquet.
     """
     if (data_dir is None) == (dataset_name is None):
@@ -113,9 +114,10 @@ def find_shards(
         if config_name is None:
             shards = [str(path) for path in find_split_files(Path(place), split)]
     if not shards:
-        if config_name is None and "pictures" in get_dataset_config_names(place):
-            config_name = "pictures"
-        files = load_dataset_builder(place, config_name).config.data_files or {}
+        with wanted_of_hub(place):
+            if config_name is None and "pictures" in get_dataset_config_names(place):
+                config_name = "pictures"
+            files = load_dataset_builder(place, config_name).config.data_files or {}
         if split not in files:
             raise ValueError(
                 f"{place} has no split {split!r}, only {', '.join(map(str, files)) or 'none'}: name its files "

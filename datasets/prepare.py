@@ -39,7 +39,7 @@ from PIL.Image import DecompressionBombError
 
 from data_hamlearning import SPLITS, VisualFeatures, load_tweets, split_sha256
 from mner_scores import MNERScores
-from publishing import ENGLISH_2014_TO_2017, PublishError, commit_folder, create_repo
+from publishing import ENGLISH_2014_TO_2017, PublishError, commit_files, create_repo
 
 
 CONFIGS = ("text", "pictures", "visual_features")  # each a folder of the data set
@@ -162,23 +162,14 @@ def read_source(source: Path) -> tuple[DatasetDict, dict[str, Path]]:
 
 def publish(output: Path, repo_id: str, configs: list[str], card: str) -> None:
     """Make `configs` of the data set the content of a repo, whose card is `card`."""
-    paths = [file.relative_to(output).as_posix() for config in configs for file in data_files(output, config)]
+    files = {file.relative_to(output).as_posix(): file for config in configs for file in data_files(output, config)}
     # The repo's card names what the repo holds, which may be less than what is here.
-    own_card = (output / "README.md").read_text(encoding="utf-8")
-    (output / "README.md").write_text(card, encoding="utf-8")
+    files["README.md"] = card.encode()
+    own_files = [f"{config}/*" for config in CONFIGS]
     try:
-        commit = commit_folder(
-            output,
-            ["README.md", *paths],
-            repo_id,
-            "Publish data set",
-            repo_type="dataset",
-            own_files=[f"{config}/*" for config in CONFIGS],
-        )
+        commit = commit_files(files, repo_id, "Publish data set", repo_type="dataset", own_files=own_files)
     except PublishError as error:
         raise PublishError(f"{error} The new data set is complete in {output}.") from error
-    finally:
-        (output / "README.md").write_text(own_card, encoding="utf-8")
     print(f"{commit.repo_url} has {', '.join(configs)}, revision {commit.oid}")
 
 
