@@ -125,8 +125,10 @@ def served(service: str, model: str, threads: int):
     environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     with tempfile.TemporaryDirectory() as folder, open(f"{folder}/log", "w+b") as log:
         command = [sys.executable, __file__, "--serve", str(port), "--model", model, "--threads", str(threads)]
+        environment["PYTHONPATH"] = str(SPACE.parent)  # this checkout, whichever is installed
         if service == "space":
             shutil.copytree(SPACE, f"{folder}/space")
+            del environment["PYTHONPATH"]  # its code comes with the model
             command = [sys.executable, f"{folder}/space/app.py"]
             environment |= {"GRADIO_SERVER_PORT": str(port), "GRADIO_TEMP_DIR": f"{folder}/uploads"}
             environment |= {"HAMLEARNING_MODEL": model, "HF_HUB_OFFLINE": "1"}
@@ -142,7 +144,7 @@ def served(service: str, model: str, threads: int):
                 time.sleep(0.2)
             yield f"http://127.0.0.1:{port}", process.pid
         finally:
-            process.terminate()
+            process.kill()  # `terminate` would wait for answers that nobody waits for any more
             process.wait()
 
 

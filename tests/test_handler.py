@@ -35,6 +35,7 @@ from tiny_world import rounded
 
 sys.path.append(str(ROOT / "benchmarks"))
 import hostile
+import load
 import memory
 
 
@@ -589,6 +590,14 @@ def test_requests_at_once_give_what_single_ones_give(handler):
     with ThreadPoolExecutor(2) as clients:
         found = list(clients.map(client, range(2)))
     assert found == [expected[0::2], expected[1::2]]
+
+
+@pytest.mark.slow
+def test_under_load_the_answers_are_those_of_single_requests(tmp_path):
+    load.save_tiny_model(tmp_path / "model")
+    [figures], _ = load.measure("handler", str(tmp_path / "model"), [(16, 10.0)], threads=8, seed=1)
+    assert (figures["wrong"], figures["errors"]) == (0, 0), figures["examples"]
+    assert figures["requests"] >= 16 and figures["hostile"] > 0
 
 
 def test_batches_run_one_at_a_time_and_what_is_refused_waits_for_none(handler):
