@@ -205,6 +205,8 @@ def _shown(value: Any) -> str:
         return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value)}"
     if value is None:
         return "null or missing"
+    if isinstance(value, int) and value.bit_length() > 10_000:  # Python does not write out more than 4,300 digits
+        return "a number of more than 3,000 digits"
     return json.dumps(value)[:40] if isinstance(value, int | float) else type(value).__name__
 
 

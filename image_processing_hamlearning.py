@@ -6,6 +6,7 @@ import io
 import os
 import re
 import stat
+import struct
 import time
 from collections.abc import Mapping
 from typing import Any, BinaryIO
@@ -61,6 +62,17 @@ URL = re.compile(r"\s*[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 SVG = re.compile(rb"(\xef\xbb\xbf)?\s*(<(\?xml|!--|!doctype svg).*)?<svg\b", re.IGNORECASE | re.DOTALL)
 HEAD = 1024  # bytes of a file that show what it is
 MAX_PATH = 4096  # characters; Linux opens no longer path
+
+# What no honest file needs, but a file of a few bytes can ask for: work that its pixels do not limit.
+MAX_OPEN_READS = 4_000  # small reads before the first pixel: one and a half a marker, chunk or block of metadata
+MAX_LOAD_READS = 30_000  # of pixels, and one more every 512 bytes of the file: PNG comes in chunks, TIFF in strips
+MAX_STRIPS = 30_000  # of a TIFF: its reader makes an object of each
+MAX_SCANS = 64  # of a JPEG: each one goes over all pixels; a progressive one has about ten
+JPEG_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")  # that stands for itself: no filling, no restart
+SOI, EOI, SOS, APP1 = b"\xff\xd8", b"\xff\xd9", b"\xff\xda", b"\xff\xe1"
+EXIF = b"Exif\0\0"
+TAG_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}  # by TIFF type
+STRIP_TAGS = (273, 324)  # StripOffsets, TileOffsets
 
 
 class ImageError(ValueError):
@@ -213,6 +225,83 @@ def _format(head: bytes) -> str | None:
     return next((name for name in READERS if (accept := Image.OPEN[name][1]) and accept(head)), None)
 
 
+class _Metered:
+    """A file whose reader may read so often only, and the file a few times over.
+
+    Pillow parses what stands before the pixels in Python, piece by piece, and believes every count and offset in it.
+    """
+
+    def __init__(self, stream: BinaryIO):
+        self._stream = stream
+        self.size = stream.seek(0, os.SEEK_END)
+        stream.seek(0)
+        self.reads_left = MAX_OPEN_READS
+        self._bytes_left = 4 * self.size + 2**20
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        self.reads_left -= 1
+        self._bytes_left -= len(data)
+        if self.reads_left < 0 or self._bytes_left < 0:
+            raise ValueError("it has too many parts")
+        return data
+
+    def __getattr__(self, name: str):
+        return getattr(self._stream, name)
+
+
+def _check_jpeg(data: bytes):
+    """ValueError if decoding a JPEG would go over its pixels too often, or its EXIF block is a bomb."""
+    at, markers, scans, exif = len(SOI), 0, 0, []
+    while found := JPEG_MARKER.search(data, at):
+        marker, start = found[0], found.end()
+        if marker in (SOI, EOI):  # where libjpeg stops
+            break
+        at = start + max(int.from_bytes(data[start : start + 2]), 2)
+        if marker == APP1 and data.startswith(EXIF, start + 2):
+            exif.append(data[start + 2 + len(EXIF) : at])  # Pillow makes one of them
+        markers += 1
+        scans += marker == SOS
+        if scans > MAX_SCANS or markers > MAX_OPEN_READS:
+            raise ValueError("it has too many scans or markers")
+    if exif:
+        _check_exif(b"".join(exif))
+
+
+def _check_exif(exif: bytes):
+    """ValueError if an EXIF block is a bomb."""
+    exif = exif.removeprefix(EXIF)
+    if exif.startswith(EXIF):  # Pillow takes one away after the other, and copies the rest each time
+        raise ValueError("its EXIF block begins twice")
+    _check_directory(io.BytesIO(exif))
+
+
+def _check_directory(stream: BinaryIO):
+    """ValueError if the first directory of a TIFF file or EXIF block is a bomb: Pillow copies what each tag names."""
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
+    head = stream.read(16)
+    order = "<" if head[:2] == b"II" else ">"
+    is_big = 43 in head[2:4]  # BigTIFF
+    start, count, entry = ("Q", "Q", "HHQQ") if is_big else ("I", "H", "HHII")
+    width = struct.calcsize(order + entry)
+    try:
+        stream.seek(struct.unpack_from(order + start, head, 8 if is_big else 4)[0])
+        [number] = struct.unpack(order + count, stream.read(struct.calcsize(order + count)))
+        table = stream.read(min(number, 2**16) * width)
+    except (struct.error, ValueError, OverflowError, OSError):  # there is none: the reader will say so
+        table = b""
+    stream.seek(0)
+    named = 0
+    for tag, kind, number, offset in struct.iter_unpack(order + entry, table[: len(table) // width * width]):
+        if tag in STRIP_TAGS and number > MAX_STRIPS:
+            raise ValueError(f"it has {number} strips or tiles")
+        length = number * TAG_BYTES.get(kind, 0)
+        named += length if offset + length <= size else 0
+    if named > 2 * size + HEAD:
+        raise ValueError("its tags name more bytes than there are")
+
+
 def _decode(stream: BinaryIO, name: str, max_pixels: int) -> Image.Image:
     """The picture of an encoded file."""
     head = stream.read(HEAD)
@@ -227,19 +316,34 @@ def _decode(stream: BinaryIO, name: str, max_pixels: int) -> Image.Image:
     if format in ("GIF", "TIFF") and Image.MAX_IMAGE_PIXELS is not None:
         # Their readers look at this global themselves. They would warn, and no warning can be silenced for one thread.
         max_pixels = min(max_pixels, Image.MAX_IMAGE_PIXELS)
-    return _to_rgb(_open(format, stream, name), name, max_pixels)
+    metered = _Metered(stream)
+    picture = _open(format, metered, name)
+    metered.reads_left = MAX_LOAD_READS + metered.size // 512
+    return _to_rgb(picture, name, max_pixels)
 
 
 def _open(format: str, stream: BinaryIO, name: str) -> Image.Image:
     """The picture, not decoded yet."""
     try:
+        if format == "JPEG":
+            _check_jpeg(stream.read())
+            stream.seek(0)
+        elif format == "TIFF":
+            _check_directory(stream)
+        elif format == "AVIF":  # its reader parses the EXIF block at once, and only the decoder knows where that lies
+            _check_exif(AvifImagePlugin._avif.AvifDecoder(stream.read(), "auto", 1).get_info()[4] or b"")
+            stream.seek(0)
         # Not `Image.open`: above the global `Image.MAX_IMAGE_PIXELS` it warns, and above twice that it does not tell
         # width and height.
-        return READERS[format](stream)
+        picture = READERS[format](stream)
     except Image.DecompressionBombError as error:  # a WebP so large that its reader does not even open it
         raise ImageError(f"{name} has too many pixels ({error}): make it smaller.") from error
     except Exception as error:  # see `_to_rgb`
         raise _undecodable(name, error) from error
+    if picture.tile and picture.tile[0].codec_name == "bmp_rle":
+        # Decoded in Python, and one step of it can ask for 255 times the width: gigabytes.
+        raise ImageError(f"{name} is a BMP with run-length encoding, which is not read here: save it as PNG.")
+    return picture
 
 
 def _undecodable(name: str, error: Exception) -> ImageError:
@@ -273,6 +377,8 @@ def _turn(picture: Image.Image) -> Image.Transpose | None:
     """What makes the picture upright; None where it is, or where its EXIF block is broken."""
     # Not `ImageOps.exif_transpose`: it writes the EXIF block anew, and fails where any tag of it is odd.
     try:
+        text = picture.info.get("Raw profile type exif", "")  # of a PNG, as ImageMagick writes it
+        _check_exif(picture.info.get("exif") or bytes.fromhex("".join(text.split("\n")[3:])))
         return TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # the pixels are fine all the same
         return None

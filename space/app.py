@@ -15,8 +15,10 @@ from typing import Any, NamedTuple, NoReturn
 
 import gradio as gr
 import gradio.processing_utils
+import gradio.routes
 import numpy as np
 import torch
+from fastapi import HTTPException
 from gradio.utils import get_upload_folder
 from PIL import Image
 from transformers import AutoModelForTokenClassification, AutoProcessor
@@ -26,6 +28,7 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 MAX_CHARACTERS = 50_000  # of a tweet
 MAX_BYTES = 10 * 2**20  # of a picture's file
 MAX_PIXELS = 40_000_000  # of a picture
+MAX_WAITING = 128  # requests; more are told that the queue is full
 MAX_REGIONS = 6  # shown, of those that a detector found
 SHOWN_SIDE = 720  # pixels, long side of the picture with its regions
 
@@ -276,18 +279,39 @@ async def refuse_address(url: str, **_: Any) -> NoReturn:
     )
 
 
-def read_upload(upload: dict[str, Any] | None) -> dict[str, Any] | None:
+async def refuse_fetching(url: str, request: Any):
+    """The same for an address behind `/gradio_api/file=`: gradio would fetch it, unless it is of a private network."""
+    raise HTTPException(403, f"This page opens no address ({url[:100]}).")
+
+
+def read_text(text: Any) -> str:
+    """The tweet, where half a character, as a browser can send it, is a question mark: it would break the answer.
+
+    Raises:
+        BadInput: it is none. What comes by hand can be anything.
+    """
+    if not isinstance(text, str | None):
+        raise BadInput(f"The tweet is no text but {type(text).__name__}: please write one.")
+    return (text or "").encode(errors="replace").decode()
+
+
+def read_upload(upload: Any) -> dict[str, Any] | None:
     """Bytes and name of an uploaded file, None for none: as it came, since `gr.Image` opens whatever Pillow can.
 
     Raises:
-        BadInput: the path is not that of an upload. Gradio checks this only where it is said to be a file.
+        BadInput: it is no upload. Gradio checks the path only where it is said to be a file.
     """
     if upload is None:
         return None
-    path = Path(upload["path"]).resolve()
-    if not path.is_relative_to(Path(get_upload_folder()).resolve()) or not path.is_file():
+    try:
+        path = Path(upload["path"]).resolve()
+        is_upload = path.is_relative_to(Path(get_upload_folder()).resolve()) and path.is_file()
+    except (KeyError, TypeError, ValueError, OSError):  # no such form, or no path: NUL, thousands of characters, ...
+        is_upload = False
+    if not is_upload:
         raise BadInput("The picture is not here (any more): please upload it again.")
-    return {"bytes": path.read_bytes(), "path": upload["orig_name"]}
+    name = upload.get("orig_name")
+    return {"bytes": path.read_bytes(), "path": name if isinstance(name, str) else path.name}
 
 
 CSS = """
@@ -342,9 +366,7 @@ def build_page(reader: Reader) -> gr.Blocks:
     def answer(text: str, upload: dict[str, Any] | None = None, progress: gr.Progress = gr.Progress()):  # noqa: B008 (gradio finds it by its default)
         hidden = gr.update(visible=False)
         try:
-            # Half a character, as a browser can send it, would break the answer.
-            text = (text or "").encode(errors="replace").decode()
-            reading = reader.read(text, read_upload(upload), progress)
+            reading = reader.read(read_text(text), read_upload(upload), progress)
         except BadInput as error:
             return [f'<div class="verdict bad">{html.escape(str(error))}</div>', *[hidden] * 5]
         sentence, cut = say_changes(reading), say_cut(reading, reader.processor.max_length)
@@ -416,7 +438,9 @@ def build_page(reader: Reader) -> gr.Blocks:
             show_progress="hidden",
             api_visibility="private",
         ).then(**run)
-    return page
+    # One request at a time, as gradio's queue does it for a function; nothing may pass by the queue, as it could
+    # outside of the Hub.
+    return page.queue(max_size=MAX_WAITING, api_open=False)
 
 
 if __name__ == "__main__":
@@ -428,6 +452,7 @@ if __name__ == "__main__":
     except OSError as error:
         raise SystemExit(f"HAMLEARNING_MODEL={repo!r} cannot be loaded: {error}") from error
     gradio.processing_utils.async_ssrf_protected_download = refuse_address
+    gradio.routes.secure_url_stream_response = refuse_fetching
     build_page(reader).launch(
         theme=gr.themes.Soft(primary_hue="indigo", font=["system-ui", "sans-serif"], font_mono=["monospace"]),
         css=CSS,
