@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -490,11 +491,7 @@ class VisualFeatures(Mapping):
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
-        try:
-            file = pq.ParquetFile(self.path)
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"{self.path} is not a Parquet file ({error}): give a visual feature file") from None
-        with file:
+        with _damage_named(self.path), pq.ParquetFile(self.path) as file:
             self.metadata = _read_metadata(self.path, file.schema_arrow)
             _check_schema(self.path, file.schema_arrow)
             # One row group at a time: over several, `iter_batches` keeps what it has read of all of them.
@@ -557,10 +554,8 @@ def read_visual_metadata(path: str | os.PathLike) -> dict[str, Any]:
         FileNotFoundError: There is no such file.
         ValueError: The file is no visual feature file.
     """
-    try:
+    with _damage_named(path):
         return _read_metadata(Path(path), pq.read_schema(path))
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is not a Parquet file ({error}): give a visual feature file") from None
 
 
 def write_visual_features(
@@ -682,6 +677,19 @@ def _dims_and_number_type(type_: pa.DataType) -> tuple[int, pa.DataType]:
     return dims, type_
 
 
+@contextmanager
+def _damage_named(path: str | os.PathLike) -> Iterator[None]:
+    """What Arrow says of bytes that are no Parquet as a ValueError with the file's name."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # it is the disk's or the system's, no such file
+            raise
+        raise ValueError(
+            f"{path} is not a Parquet file, or it is damaged ({error}): give a visual feature file"
+        ) from None
+
+
 def _read_metadata(path: Path, schema: pa.Schema) -> dict[str, Any]:
     stored = (schema.metadata or {}).get(_METADATA_KEY)
     if stored is None:
@@ -691,7 +699,7 @@ def _read_metadata(path: Path, schema: pa.Schema) -> dict[str, Any]:
         )
     try:
         metadata = json.loads(stored)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} has metadata {_METADATA_KEY.decode()!r} that is not JSON ({error}): write the file with "
             "write_visual_features"

@@ -1,13 +1,14 @@
 """Whatever a user calls a picture to an RGB picture, or a sentence that says why not."""
 
+import asyncio
 import base64
 import errno
 import io
 import os
 import re
 import stat
-import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -138,25 +139,42 @@ def download(url: str, max_bytes: int = MAX_DOWNLOAD, seconds: float = DOWNLOAD_
     Args:
         url: the address.
         max_bytes: most bytes.
-        seconds: most time without a byte, and for the bytes of the picture in all.
+        seconds: most time in all: for the address, redirects, headers and bytes.
 
     Raises:
         ImageError: it does not come, not in time, or is too large.
     """
     name = f"{url:.200}"
-    deadline = time.monotonic() + seconds
-    data = bytearray()
+    thread = ThreadPoolExecutor(max_workers=1)  # of its own: a notebook runs its loop in the caller's
     try:
-        with httpx.stream("GET", url.strip(), follow_redirects=True, timeout=seconds) as response:
+        fetched = thread.submit(asyncio.run, _fetch(url.strip(), name, max_bytes, seconds))
+        return fetched.result(seconds + 1)  # one more, since to look up a host's name cannot be cut short
+    except TimeoutError as error:
+        raise ImageError(f"{name} did not come within {seconds:g} seconds: try again later.") from error
+    finally:
+        thread.shutdown(wait=False)
+
+
+async def _fetch(url: str, name: str, max_bytes: int, seconds: float) -> bytes:
+    """What `download` returns; TimeoutError where it takes too long."""
+    data = bytearray()
+    # As it is: a picture is compressed already, and what would unfold here could be of any size.
+    unfolded = {"Accept-Encoding": "identity"}
+    try:
+        async with (
+            asyncio.timeout(seconds),
+            httpx.AsyncClient(timeout=None, follow_redirects=True, headers=unfolded) as client,
+            client.stream("GET", url) as response,
+        ):
             response.raise_for_status()
-            for chunk in response.iter_bytes():
+            async for chunk in response.aiter_raw():
                 data += chunk
                 if len(data) > max_bytes:
                     raise ImageError(f"{name} has more than {max_bytes} bytes: give a smaller picture.")
-                if time.monotonic() > deadline:
-                    raise ImageError(f"{name} did not come within {seconds:g} seconds: try again later.")
-    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:  # UnicodeError: no name of a host
-        reason = " ".join(str(error).split()) or type(error).__name__
+    except (ImageError, TimeoutError):
+        raise
+    except Exception as error:  # of httpx, and what an address that is none leads to below it
+        reason = " ".join(str(getattr(error, "exceptions", [error])[0]).split()) or type(error).__name__
         raise ImageError(f"{name} cannot be downloaded ({reason}): check the address.") from error
     return bytes(data)
 
