@@ -30,6 +30,7 @@ from datasets import (
     load_dataset,
     load_dataset_builder,
 )
+from datasets.exceptions import DatasetGenerationError
 
 from configuration_hamlearning import TAGS
 
@@ -47,6 +48,18 @@ def _is_tag(text: Any) -> bool:
 def _canonical(tag: str) -> str:
     """Twitter-2015 says OTHER where the literature, and Twitter-2017, say MISC."""
     return tag[:2] + "MISC" if tag[1:] == "-OTHER" else tag
+
+
+@contextmanager
+def _damage_named(path: str | os.PathLike, remedy: str = "give a visual feature file") -> Iterator[None]:
+    """What Arrow and `datasets` say of bytes that are no Parquet as a ValueError with the file's name."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError, DatasetGenerationError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # it is the disk's or the system's, no such file
+            raise
+        reason = error.__cause__ if isinstance(error, DatasetGenerationError) else error
+        raise ValueError(f"{path} is not a Parquet file, or it is damaged ({reason}): {remedy}") from None
 
 
 # ----------------------------------------------------------------------------------------------------------- tweets
@@ -308,11 +321,16 @@ def _load_folder(folder: Path, cache_dir: str | None, wanted: Sequence[str]) -> 
             features = {name: Value("string") if name == "id" else List(Value("string")) for name in columns}
             splits[split] = Dataset.from_dict(columns, features=Features(features))
         elif sources:
-            if not any(pq.read_metadata(file).num_rows for file in sources[0]):
+            num_rows = 0
+            for file in sources[0]:
+                with _damage_named(file, "give the tweets as Parquet"):
+                    num_rows += pq.read_metadata(file).num_rows
+            if num_rows == 0:
                 raise ValueError(f"the {split} split, {sources[0][0]}, is empty: fill the file or remove it")
             # One call a split: files read together share the first one's label names, whatever the others say.
             files = [str(file) for file in sources[0]]
-            splits[split] = Dataset.from_parquet(files, split=split, cache_dir=cache_dir)
+            with _damage_named(", ".join(files), "give the tweets as Parquet"):
+                splits[split] = Dataset.from_parquet(files, split=split, cache_dir=cache_dir)
     if not splits:
         raise FileNotFoundError(
             f"{folder} holds no split: expected train.txt, valid.txt and test.txt, or train.parquet or "
@@ -675,19 +693,6 @@ def _dims_and_number_type(type_: pa.DataType) -> tuple[int, pa.DataType]:
     while pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_):
         dims, type_ = dims + 1, type_.value_type
     return dims, type_
-
-
-@contextmanager
-def _damage_named(path: str | os.PathLike) -> Iterator[None]:
-    """What Arrow says of bytes that are no Parquet as a ValueError with the file's name."""
-    try:
-        yield
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # it is the disk's or the system's, no such file
-            raise
-        raise ValueError(
-            f"{path} is not a Parquet file, or it is damaged ({error}): give a visual feature file"
-        ) from None
 
 
 def _read_metadata(path: Path, schema: pa.Schema) -> dict[str, Any]:

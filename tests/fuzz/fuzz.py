@@ -88,6 +88,11 @@ def seeds_of_tweets() -> list[bytes]:
 def read_as_features(data: bytes) -> None:
     """Any bytes are a visual feature file that keeps its promises, or a ValueError."""
     FILE.write_bytes(data)
+    check_features()
+
+
+def check_features() -> None:
+    """What `read_as_features` promises, of the file as it lies there."""
     try:
         eyes = VisualFeatures(FILE)
     except ValueError as error:
@@ -198,7 +203,9 @@ def read_as_lying_features(data: bytes) -> None:
     metadata = dict(SIZES)
     if given.ConsumeBool():
         key = given.PickValueInList([*SIZES, "extraction"])
-        metadata[key] = given.PickValueInList([0, 1, 3, 2**31, 2**70, 1e300, None, "3", [], {}, ["cat"], [["cat"]], True])
+        metadata[key] = given.PickValueInList(
+            [0, 1, 3, 2**31, 2**70, 1e300, None, "3", [], {}, ["cat"], [["cat"]], True]
+        )
     stored = json.dumps(metadata).encode()
     if given.ConsumeIntInRange(0, 5) == 0:
         stored = given.PickValueInList([b"", b"[]", b"null", b"[" * 100_000, b"1e999", b"\xff", b"{}", stored[:-1]])
@@ -206,10 +213,11 @@ def read_as_lying_features(data: bytes) -> None:
         return
     schema = {} if given.ConsumeIntInRange(0, 19) == 0 else {b"hamlearning": stored}
     try:
-        pq.write_table(pa.table(columns).replace_schema_metadata(schema), FILE)
+        table = pa.table(columns).replace_schema_metadata(schema)
+        pq.write_table(table, FILE, compression="none", use_dictionary=False, write_statistics=False)
     except (pa.ArrowException, NotImplementedError):
         return  # a type that no Parquet file has
-    read_as_features(FILE.read_bytes())
+    check_features()
 
 
 # --------------------------------------------------------------------------------------------------------- pictures
