@@ -453,6 +453,9 @@ def split_sha256(dataset: Dataset) -> str:
 _METADATA_KEY = b"hamlearning"
 _ROW_GROUP = 256  # at 15 regions of 2048 half floats, 16 MB
 _BOX_TOLERANCE = 1e-4
+_MAX_UNFOLDING = 100  # times the file's own size; features of real pictures: hardly 2
+_ALWAYS_ALLOWED = 2**27  # bytes
+_BYTES = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "FIXED_LEN_BYTE_ARRAY": 2}  # half floats are the last
 _VISUAL_SCHEMA = pa.schema(
     {
         "id": pa.string(),
@@ -512,6 +515,7 @@ class VisualFeatures(Mapping):
         with _damage_named(self.path), pq.ParquetFile(self.path) as file:
             self.metadata = _read_metadata(self.path, file.schema_arrow)
             _check_schema(self.path, file.schema_arrow)
+            _check_unfolded_size(self.path, file.metadata)
             # One row group at a time: over several, `iter_batches` keeps what it has read of all of them.
             blocks = [
                 _flat_arrays(self.path, batch, self.metadata)
@@ -746,6 +750,22 @@ def _check_schema(path: Path, schema: pa.Schema) -> None:
         )
         if found_dims != dims or not same_kind:
             raise ValueError(f"{path} has a column {field.name!r} of type {found}: store it as {field.type}")
+
+
+def _check_unfolded_size(path: Path, metadata: pq.FileMetaData) -> None:
+    """Refuses a small file that would fill the memory: Parquet stores a number once, however often it is repeated."""
+    columns = [
+        metadata.row_group(group).column(column)
+        for group in range(metadata.num_row_groups)
+        for column in range(metadata.num_columns)
+    ]
+    size = path.stat().st_size
+    unfolded = sum(column.num_values * _BYTES.get(column.physical_type, 8) for column in columns)
+    if unfolded > max(_MAX_UNFOLDING * size, _ALWAYS_ALLOWED):
+        raise ValueError(
+            f"{path} has {size} bytes and stands for {unfolded // 2**20} MiB, the same numbers again and again, which "
+            "no eyes see: give another visual feature file"
+        )
 
 
 def _flat_arrays(path: Path, batch: pa.RecordBatch, metadata: Mapping[str, Any]) -> dict[str, Any]:
