@@ -28,6 +28,7 @@ VISION_AUTO_MAP = {
     "AutoModel": "modeling_hamlearning_vision.HamLearningVisionModel",
 }
 DETECTORS = ("faster_rcnn_vg", "mask_rcnn_coco", "object_detection", "grid")
+MAX_LAYERS = 1000  # of a kind; the network of a slip, or of a stranger, would be built until the memory is full
 # The tags of the public tweets, in the order of the ids.
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG", "B-MISC", "I-MISC")
 
@@ -125,6 +126,8 @@ class HamLearningConfig(PreTrainedConfig):
         for name, minimum in minima.items():
             if getattr(self, name) < minimum:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least {minimum}.")
+            if name.endswith("_layers") and getattr(self, name) > MAX_LAYERS:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at most {MAX_LAYERS}.")
         for name in ("dropout", "picture_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be a share in [0, 1).")

@@ -29,6 +29,7 @@ from datasets import (
     load_dataset,
     load_dataset_builder,
 )
+from datasets.exceptions import DatasetGenerationError
 from huggingface_hub import get_session
 from huggingface_hub.utils import httpx
 from pyarrow import compute
@@ -51,6 +52,18 @@ def _is_tag(text: Any) -> bool:
 def _canonical(tag: str) -> str:
     """Twitter-2015 says OTHER where the literature, and Twitter-2017, say MISC."""
     return tag[:2] + "MISC" if tag[1:] == "-OTHER" else tag
+
+
+@contextmanager
+def _damage_named(path: str | os.PathLike, remedy: str = "give a visual feature file") -> Iterator[None]:
+    """What Arrow and `datasets` say of bytes that are no Parquet as a ValueError with the file's name."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError, DatasetGenerationError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # it is the disk's or the system's, no such file
+            raise
+        reason = error.__cause__ if isinstance(error, DatasetGenerationError) else error
+        raise ValueError(f"{path} is not a Parquet file, or it is damaged ({reason}): {remedy}") from None
 
 
 # ----------------------------------------------------------------------------------------------------------- tweets
@@ -367,10 +380,16 @@ def _load_folder(folder: Path, cache_dir: str | None, wanted: Sequence[str]) -> 
             features = {name: Value("string") if name == "id" else List(Value("string")) for name in columns}
             splits[split] = Dataset.from_dict(columns, features=Features(features))
         elif files:
-            if not any(pq.read_metadata(file).num_rows for file in files):
+            num_rows = 0
+            for file in files:
+                with _damage_named(file, "give the tweets as Parquet"):
+                    num_rows += pq.read_metadata(file).num_rows
+            if num_rows == 0:
                 raise ValueError(f"the {split} split, {files[0]}, is empty: fill the file or remove it")
             # One call a split: files read together share the first one's label names, whatever the others say.
-            splits[split] = Dataset.from_parquet([str(file) for file in files], split=split, cache_dir=cache_dir)
+            names = [str(file) for file in files]
+            with _damage_named(", ".join(names), "give the tweets as Parquet"):
+                splits[split] = Dataset.from_parquet([*names], split=split, cache_dir=cache_dir)
     if not splits:
         raise FileNotFoundError(
             f"{folder} holds no split: expected train.txt, valid.txt and test.txt, or train.parquet or "
@@ -495,6 +514,9 @@ def split_sha256(dataset: Dataset) -> str:
 _METADATA_KEY = b"hamlearning"
 _ROW_GROUP = 256  # at 15 regions of 2048 half floats, 16 MB
 _BOX_TOLERANCE = 1e-4
+_MAX_UNFOLDING = 100  # times the file's own size; features of real pictures: hardly 2
+_ALWAYS_ALLOWED = 2**27  # bytes
+_BYTES = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "FIXED_LEN_BYTE_ARRAY": 2}  # half floats are the last
 _VISUAL_SCHEMA = pa.schema(
     {
         "id": pa.string(),
@@ -551,13 +573,10 @@ class VisualFeatures(Mapping):
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
-        try:
-            file = pq.ParquetFile(self.path)
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"{self.path} is not a Parquet file ({error}): give a visual feature file") from None
-        with file:
+        with _damage_named(self.path), pq.ParquetFile(self.path) as file:
             self.metadata = _read_metadata(self.path, file.schema_arrow)
             _check_schema(self.path, file.schema_arrow)
+            _check_unfolded_size(self.path, file.metadata)
             # One row group at a time: over several, `iter_batches` keeps what it has read of all of them.
             blocks = [
                 _flat_arrays(self.path, batch, self.metadata)
@@ -618,10 +637,8 @@ def read_visual_metadata(path: str | os.PathLike) -> dict[str, Any]:
         FileNotFoundError: There is no such file.
         ValueError: The file is no visual feature file.
     """
-    try:
+    with _damage_named(path):
         return _read_metadata(Path(path), pq.read_schema(path))
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is not a Parquet file ({error}): give a visual feature file") from None
 
 
 def write_visual_features(
@@ -753,7 +770,7 @@ def _read_metadata(path: Path, schema: pa.Schema) -> dict[str, Any]:
         )
     try:
         metadata = json.loads(stored)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} has metadata {_METADATA_KEY.decode()!r} that is not JSON ({error}): write the file with "
             "write_visual_features"
@@ -795,6 +812,22 @@ def _check_schema(path: Path, schema: pa.Schema) -> None:
         )
         if found_dims != dims or not same_kind:
             raise ValueError(f"{path} has a column {field.name!r} of type {found}: store it as {field.type}")
+
+
+def _check_unfolded_size(path: Path, metadata: pq.FileMetaData) -> None:
+    """Refuses a small file that would fill the memory: Parquet stores a number once, however often it is repeated."""
+    columns = [
+        metadata.row_group(group).column(column)
+        for group in range(metadata.num_row_groups)
+        for column in range(metadata.num_columns)
+    ]
+    size = path.stat().st_size
+    unfolded = sum(column.num_values * _BYTES.get(column.physical_type, 8) for column in columns)
+    if unfolded > max(_MAX_UNFOLDING * size, _ALWAYS_ALLOWED):
+        raise ValueError(
+            f"{path} has {size} bytes and stands for {unfolded // 2**20} MiB, the same numbers again and again, which "
+            "no eyes see: give another visual feature file"
+        )
 
 
 def _flat_arrays(path: Path, batch: pa.RecordBatch, metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -515,7 +515,7 @@ def _read_jsonl(path: Path) -> list[_Tweet]:
 
         try:
             entry = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             fail(f"this is no JSON ({error})")
         if not isinstance(entry, dict):
             fail("this is no JSON object")

@@ -1,5 +1,6 @@
 """Whatever a user calls a picture to an RGB picture, or a sentence that says why not."""
 
+import asyncio
 import base64
 import errno
 import io
@@ -7,8 +8,8 @@ import os
 import re
 import stat
 import struct
-import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -35,6 +36,8 @@ except ImportError as error:  # it is imported as PIL, but there is no such pack
 # Pillow's own limit: twice `Image.MAX_IMAGE_PIXELS`, from which on it warns of a decompression bomb. A phone's picture
 # of 12000 x 9000 pixels has 108 million.
 MAX_PIXELS = 178_956_970
+# Of a file that Pillow decodes in Python, pixel by pixel.
+MAX_SLOW_PIXELS = 2_000_000
 
 # What people put on the web. Pillow knows some forty formats, each one a parser for a stranger's bytes. Left out are
 # EPS (runs Ghostscript), PPM (decoded byte by byte in Python), ICO (decoded before its size is known) and the rest.
@@ -108,7 +111,8 @@ def read_image(image: Any, max_pixels: int = MAX_PIXELS) -> Image.Image:
             a numpy array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8, uint16, bool or float in [0, 1];
             a torch tensor (1, H, W), (3, H, W) or (4, H, W) of the same types.
         max_pixels: most pixels, width times height. Larger pictures are refused before they are decoded. A GIF or TIFF
-            file may not have more than Pillow's `Image.MAX_IMAGE_PIXELS` either, which is 89 million unless set.
+            file may not have more than Pillow's `Image.MAX_IMAGE_PIXELS` either, which is 89 million unless set, and a
+            BMP with run lengths no more than 2 million.
 
     Returns:
         A new picture in mode RGB, of (W, H) pixels.
@@ -150,25 +154,42 @@ def download(url: str, max_bytes: int = MAX_DOWNLOAD, seconds: float = DOWNLOAD_
     Args:
         url: the address.
         max_bytes: most bytes.
-        seconds: most time without a byte, and for the bytes of the picture in all.
+        seconds: most time in all: for the address, redirects, headers and bytes.
 
     Raises:
         ImageError: it does not come, not in time, or is too large.
     """
     name = f"{url:.200}"
-    deadline = time.monotonic() + seconds
-    data = bytearray()
+    thread = ThreadPoolExecutor(max_workers=1)  # of its own: a notebook runs its loop in the caller's
     try:
-        with httpx.stream("GET", url.strip(), follow_redirects=True, timeout=seconds) as response:
+        fetched = thread.submit(asyncio.run, _fetch(url.strip(), name, max_bytes, seconds))
+        return fetched.result(seconds + 1)  # one more, since to look up a host's name cannot be cut short
+    except TimeoutError as error:
+        raise ImageError(f"{name} did not come within {seconds:g} seconds: try again later.") from error
+    finally:
+        thread.shutdown(wait=False)
+
+
+async def _fetch(url: str, name: str, max_bytes: int, seconds: float) -> bytes:
+    """What `download` returns; TimeoutError where it takes too long."""
+    data = bytearray()
+    # As it is: a picture is compressed already, and what would unfold here could be of any size.
+    unfolded = {"Accept-Encoding": "identity"}
+    try:
+        async with (
+            asyncio.timeout(seconds),
+            httpx.AsyncClient(timeout=None, follow_redirects=True, headers=unfolded) as client,
+            client.stream("GET", url) as response,
+        ):
             response.raise_for_status()
-            for chunk in response.iter_bytes():
+            async for chunk in response.aiter_raw():
                 data += chunk
                 if len(data) > max_bytes:
                     raise ImageError(f"{name} has more than {max_bytes} bytes: give a smaller picture.")
-                if time.monotonic() > deadline:
-                    raise ImageError(f"{name} did not come within {seconds:g} seconds: try again later.")
-    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:  # UnicodeError: no name of a host
-        reason = " ".join(str(error).split()) or type(error).__name__
+    except (ImageError, TimeoutError):
+        raise
+    except Exception as error:  # of httpx, and what an address that is none leads to below it
+        reason = " ".join(str(getattr(error, "exceptions", [error])[0]).split()) or type(error).__name__
         raise ImageError(f"{name} cannot be downloaded ({reason}): check the address.") from error
     return bytes(data)
 
@@ -319,6 +340,8 @@ def _decode(stream: BinaryIO, name: str, max_pixels: int) -> Image.Image:
     metered = _Metered(stream)
     picture = _open(format, metered, name)
     metered.reads_left = MAX_LOAD_READS + metered.size // 512
+    if any(tile[0] in Image.DECODERS for tile in picture.tile):
+        max_pixels = min(max_pixels, MAX_SLOW_PIXELS)
     return _to_rgb(picture, name, max_pixels)
 
 

@@ -191,7 +191,11 @@ class FasterRCNNVGSettings:
         """
         try:
             sections = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except (
+            yaml.YAMLError,
+            ValueError,
+            RecursionError,
+        ) as error:  # ValueError: not UTF-8, or a number of 4301 digits
             raise ValueError(f"{path} is not YAML: {error}") from None
         if not isinstance(sections, dict):
             raise ValueError(f"{path}: {sections!r} is no mapping: write sections such as `input:` and `resnets:`.")
@@ -639,18 +643,28 @@ def load_published_checkpoint(
         raise FileNotFoundError(f"{name_or_path} has no pytorch_model.bin: give the folder or repo of the detector.")
     config_path = _checkpoint_file(name_or_path, "config.yaml", hub_kwargs)
     settings = FasterRCNNVGSettings.from_published_config(config_path) if config_path else FasterRCNNVGSettings()
+    weights = read_weights(weights_path)
+    return settings, _checked_weights(weights, settings, weights_path)
+
+
+def read_weights(path: str | os.PathLike) -> dict[str, torch.Tensor]:
+    """The state dict of a file in torch's own format, a pickle, of which nothing but tensors is read.
+
+    Raises:
+        ValueError: the file carries code, is damaged, or holds no state dict.
+    """
     try:
-        weights = torch.load(weights_path, map_location="cpu", weights_only=True)
+        weights = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ValueError(
-            f"{weights_path} holds something else than tensors. Either it carries code, which was not run: do not "
-            "trust this file. Or it is damaged, or only Git LFS's pointer to the file: download it again."
+            f"{path} holds something else than tensors. Either it carries code, which was not run: do not trust this "
+            "file. Or it is damaged, or only Git LFS's pointer to the file: download it again."
         ) from None  # torch's own message proposes to load it with weights_only=False, which would run the code
     except (EOFError, RuntimeError) as error:
-        raise ValueError(f"{weights_path} is damaged, download it again: {error}") from error
+        raise ValueError(f"{path} is damaged, download it again: {error}") from error
     if not isinstance(weights, dict):
-        raise ValueError(f"{weights_path} holds a {type(weights).__name__}: must be a state dict.")
-    return settings, _checked_weights(weights, settings, weights_path)
+        raise ValueError(f"{path} holds a {type(weights).__name__}: must be a state dict.")
+    return weights
 
 
 def _checkpoint_file(name_or_path: str | os.PathLike, file: str, hub_kwargs: dict[str, Any]) -> Path | None:

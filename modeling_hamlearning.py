@@ -3,12 +3,14 @@
 Letters in shapes: B tweets, S sub-tokens, W words, N regions, d hidden size, T tags, R spatial relations, L rounds.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoModel, PreTrainedModel, initialization
 from transformers.activations import ACT2FN
@@ -38,6 +40,25 @@ SPATIAL_RELATIONS = ("none", "inside", "cover", "overlap", *(f"class{k}" for k i
 FULL_ATTENTION_ENCODERS = ("albert", "bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta")
 # Edges and centres of boxes this close are the same: boxes that touch the picture's edge differ by rounding.
 BOX_TOLERANCE = 1e-6
+
+
+@contextmanager
+def damaged_weights_named(name_or_path: str, subfolder: str = "") -> Iterator[None]:
+    """What the safetensors library says of a damaged file as a ValueError that names the file."""
+    try:
+        yield
+    except SafetensorError as error:
+        place = f"a *.safetensors of {name_or_path}"
+        for path in sorted(Path(name_or_path, subfolder).glob("*.safetensors")):
+            try:
+                with safe_open(path, "pt"):
+                    pass
+            except SafetensorError:
+                place = str(path)
+                break
+        raise ValueError(
+            f"{place} is damaged, or only Git LFS's pointer to the file ({error}): copy or download it again."
+        ) from error
 
 
 @dataclass
@@ -612,6 +633,19 @@ class HamLearningPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _no_split_modules = ["HamLearningTransformerLayer", "HamLearningSemanticLayer", "HamLearningSpatialLayer"]
     _keep_in_fp32_modules_strict = ["crf"]
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
+        """A model that was saved: a folder or Hub id, and what else `PreTrainedModel.from_pretrained` takes.
+
+        Of its weights only safetensors are read, no `pytorch_model.bin`: a pickle may carry code.
+
+        Raises:
+            OSError: there is no such model, or it has no `model.safetensors`.
+            ValueError: a file of its weights is damaged; the message names it.
+        """
+        with damaged_weights_named(pretrained_model_name_or_path, kwargs.get("subfolder", "")):
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **{"use_safetensors": True, **kwargs})
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

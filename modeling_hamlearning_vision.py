@@ -39,8 +39,9 @@ try:
         FasterRCNNVGSettings,
         load_published_checkpoint,
         preprocess,
+        read_weights,
     )
-    from .modeling_hamlearning import SPATIAL_RELATIONS, spatial_relations
+    from .modeling_hamlearning import SPATIAL_RELATIONS, damaged_weights_named, spatial_relations
 except ImportError:
     if __package__:
         raise
@@ -52,8 +53,9 @@ except ImportError:
         FasterRCNNVGSettings,
         load_published_checkpoint,
         preprocess,
+        read_weights,
     )
-    from modeling_hamlearning import SPATIAL_RELATIONS, spatial_relations
+    from modeling_hamlearning import SPATIAL_RELATIONS, damaged_weights_named, spatial_relations
 
 
 # A thinner picture is stretched to this ratio of its sides: resized to a short side of 224, one of 1 x 5000 pixels
@@ -320,11 +322,14 @@ class HamLearningVisionModel(PreTrainedModel):
         """Eyes that were saved: a folder or Hub id, mostly with `subfolder="vision"`.
 
         Raises:
-            ValueError: weights are missing from the file; new random ones would be of no use in frozen eyes.
+            OSError: there are no such eyes, or they have no `model.safetensors`.
+            ValueError: a file of weights is damaged, or weights are missing from it; new random ones would be of no
+                use in frozen eyes.
         """
         wants_info = kwargs.pop("output_loading_info", False)
-        kwargs["output_loading_info"] = True
-        loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        kwargs = {"use_safetensors": True, **kwargs, "output_loading_info": True}
+        with damaged_weights_named(pretrained_model_name_or_path, kwargs.get("subfolder", "")):
+            loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model, info = loaded
         if info["missing_keys"]:
             raise ValueError(
@@ -569,9 +574,9 @@ def _mask_rcnn_weights(name_or_path: str) -> tuple[dict[str, torch.Tensor], list
     """State dict of `MaskRCNNDetector`, and the class names, by torchvision's enum of weights or from a file."""
     published = MaskRCNN_ResNet50_FPN_V2_Weights.__members__
     if Path(name_or_path).is_file():
-        weights = torch.load(name_or_path, map_location="cpu", weights_only=True)
+        weights = read_weights(name_or_path)
     elif name_or_path in published:
-        weights = published[name_or_path].get_state_dict(check_hash=True)
+        weights = published[name_or_path].get_state_dict(check_hash=True, weights_only=True)
     else:
         raise ValueError(
             f"detector_name_or_path={name_or_path!r} is neither a file nor one of {', '.join(published)}."

@@ -292,23 +292,42 @@ def parse_arguments(
     """Flags, or one YAML/JSON file and flags that override it.
 
     Raises:
-        ValueError: the file is not a mapping of names to values.
+        ValueError: see `read_settings`.
         SystemExit: an argument is unknown or of the wrong type; argparse names it.
     """
     if argv and argv[0].endswith((".yaml", ".yml", ".json")):
-        settings = yaml.safe_load(Path(argv[0]).read_text(encoding="utf-8"))  # JSON is YAML too
+        argv = read_settings(argv[0]) + argv[1:]
+    parts: Any = (ModelArguments, DataArguments, VisionArguments, MNERTrainingArguments)
+    arguments: Any = HfArgumentParser(parts).parse_args_into_dataclasses(argv)
+    return arguments
+
+
+def read_settings(path: str) -> list[str]:
+    """The flags that a YAML or JSON file of settings stands for.
+
+    Raises:
+        ValueError: the file is not a mapping of names to values, or holds what has no place in one: tags of Python
+            objects, aliases (a few lines of them can stand for gigabytes).
+    """
+    flags = []
+    try:
+        text = Path(path).read_text(encoding="utf-8")  # JSON is YAML too
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError(f"line {event.start_mark.line + 1} has the alias *{event.anchor}: write it out")
+        settings = yaml.safe_load(text)
         if not isinstance(settings, dict):
-            raise ValueError(f"{argv[0]} holds {type(settings).__name__}, expected lines `name: value`.")
-        flags = []
+            raise ValueError(f"it is of type {type(settings).__name__}")
         for name, value in settings.items():
             if isinstance(value, list):
                 flags += [f"--{name}", *map(str, value)]
             elif value is not None:
                 flags += [f"--{name}", json.dumps(value) if isinstance(value, dict) else str(value)]
-        argv = flags + argv[1:]
-    parts: Any = (ModelArguments, DataArguments, VisionArguments, MNERTrainingArguments)
-    arguments: Any = HfArgumentParser(parts).parse_args_into_dataclasses(argv)
-    return arguments
+    # RecursionError: brackets in brackets; TypeError: a dict of what JSON does not have
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} holds no settings ({reason}): expected lines `name: value`.") from None
+    return flags
 
 
 class TokenBudgetBatches(Sampler):

@@ -11,6 +11,7 @@ takes a shard of other pictures or other eyes for it.
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -31,6 +32,8 @@ from data_hamlearning import VisualFeatures, read_visual_metadata, write_visual_
 from image_processing_hamlearning import ImageError, read_image
 from modeling_hamlearning_vision import HamLearningVisionModel, PreparedImage, lasting_settings, prepare_image
 
+
+logger = logging.getLogger(__name__)
 
 SHARD_SIZE = 64  # with a slow detector, half an hour on two CPU cores: no more is lost when the work is killed
 FEATURES_FILE = "visual_features.parquet"
@@ -114,18 +117,30 @@ class TweetImages:
 def find_images(folder: Path) -> dict[str, Path]:
     """The pictures of a folder by their names without suffix. Only names that the folder lists are ever opened.
 
+    A link that leads out of the folder is left out, with a warning: what lies there may be nobody's to look at.
+
     Raises:
         FileNotFoundError: there is no such folder.
         ValueError: two pictures have one name.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder: give the folder of the pictures.")
+    home = os.path.realpath(folder)
     found: dict[str, Path] = {}
+    leads_out = []
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in IMAGE_SUFFIXES:
+            if not Path(os.path.realpath(path)).is_relative_to(home):
+                leads_out.append(path.name)
+                continue
             if path.stem in found:
                 raise ValueError(f"{folder} has both {found[path.stem].name} and {path.name}: keep one an image id.")
             found[path.stem] = path
+    if leads_out:
+        logger.warning(
+            f"{folder} has {len(leads_out)} links that lead out of it, {leads_out[0]} the first: they are not "
+            "followed, copy the pictures in their place."
+        )
     return found
 
 
@@ -138,7 +153,9 @@ class _PreparedImages(Dataset):
     def __getitem__(self, index: int) -> PreparedImage | str | None:
         image, image_dir = self.images[index], self.images.image_dir
         if image is None:
-            return None if image_dir is None else f"there is no picture of this name in {image_dir}"
+            if image_dir is None:
+                return None
+            return f"there is no picture of this name in {image_dir}, or it is a link out of it"
         try:
             return prepare_image(read_image(image), self.config)
         except ImageError as error:

@@ -192,11 +192,14 @@ def remove_data_set(output: Path) -> None:
 def find_pictures(folder: Path) -> dict[str, Path]:
     """List the pictures of a folder by image id.
 
-    The folder is listed and ids are looked up in the list, so that an id such as ../../etc/passwd finds nothing.
+    The folder is listed and ids are looked up in the list, so that an id such as ../../etc/passwd finds nothing. A
+    link that leads out of the folder is none of its pictures.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder: give --images the folder that holds <id>.jpg")
     files = [Path(entry.path) for entry in os.scandir(folder) if entry.is_file()]
+    home = os.path.realpath(folder)
+    files = [path for path in files if Path(os.path.realpath(path)).is_relative_to(home)]
     files = [path for path in files if path.suffix.lower() in SUFFIXES]
     files.sort(key=lambda path: SUFFIXES.index(path.suffix.lower()), reverse=True)
     return {path.stem: path for path in files}
