@@ -29,6 +29,7 @@ from datasets import (
     load_dataset,
     load_dataset_builder,
 )
+from datasets.exceptions import DatasetGenerationError
 
 from configuration_hamlearning import TAGS
 
@@ -75,7 +76,10 @@ def read_tweets(path: str | os.PathLike) -> dict[str, list]:
         ValueError: The file is empty or malformed; the message names file, line and text.
     """
     path = Path(path)
-    raw = path.read_bytes()
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise OSError(f"{path} cannot be read: {error.strerror}") from error
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -307,17 +311,29 @@ def _load_folder(folder: Path, cache_dir: str | None, wanted: Sequence[str]) -> 
             features = {name: Value("string") if name == "id" else List(Value("string")) for name in columns}
             splits[split] = Dataset.from_dict(columns, features=Features(features))
         elif sources:
-            if not any(pq.read_metadata(file).num_rows for file in sources[0]):
+            if not any(_num_rows(file) for file in sources[0]):
                 raise ValueError(f"the {split} split, {sources[0][0]}, is empty: fill the file or remove it")
             # One call a split: files read together share the first one's label names, whatever the others say.
             files = [str(file) for file in sources[0]]
-            splits[split] = Dataset.from_parquet(files, split=split, cache_dir=cache_dir)
+            try:
+                splits[split] = Dataset.from_parquet(files, split=split, cache_dir=cache_dir)
+            except DatasetGenerationError as error:
+                raise ValueError(
+                    f"the {split} split, {', '.join(files)}, cannot be read ({error.__cause__}): give whole files"
+                ) from error
     if not splits:
         raise FileNotFoundError(
             f"{folder} holds no split: expected train.txt, valid.txt and test.txt, or train.parquet or "
             "text/train-00000-of-00001.parquet and so on"
         )
     return splits
+
+
+def _num_rows(path: Path) -> int:
+    try:
+        return pq.read_metadata(path).num_rows
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): give a whole Parquet file") from None
 
 
 def _check_split(split: str, dataset: Dataset) -> pa.Table:
@@ -498,11 +514,14 @@ class VisualFeatures(Mapping):
             self.metadata = _read_metadata(self.path, file.schema_arrow)
             _check_schema(self.path, file.schema_arrow)
             # One row group at a time: over several, `iter_batches` keeps what it has read of all of them.
-            blocks = [
-                _flat_arrays(self.path, batch, self.metadata)
-                for group in range(file.num_row_groups)
-                for batch in file.iter_batches(_ROW_GROUP, row_groups=[group], columns=_VISUAL_SCHEMA.names)
-            ]
+            try:
+                blocks = [
+                    _flat_arrays(self.path, batch, self.metadata)
+                    for group in range(file.num_row_groups)
+                    for batch in file.iter_batches(_ROW_GROUP, row_groups=[group], columns=_VISUAL_SCHEMA.names)
+                ]
+            except (pa.ArrowException, OSError) as error:
+                raise ValueError(f"{self.path} cannot be read ({error}): copy or make it anew") from error
         if not blocks:
             raise ValueError(f"{self.path} holds no row: write one row for each picture")
         self.class_names: tuple[str, ...] = tuple(self.metadata["class_names"])

@@ -27,11 +27,13 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from data_hamlearning import VisualFeatures, read_visual_metadata, write_visual_features
+from fault_tolerance import writing
 from image_processing_hamlearning import ImageError, read_image
 from modeling_hamlearning_vision import HamLearningVisionModel, PreparedImage, lasting_settings, prepare_image
 
 
 SHARD_SIZE = 64  # with a slow detector, half an hour on two CPU cores: no more is lost when the work is killed
+KEPT = "Give a folder that can be written, or make room: the same command goes on where this one was."
 FEATURES_FILE = "visual_features.parquet"
 REPORT_FILE = "visual_features_report.json"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".avif", ".tif", ".tiff")
@@ -202,7 +204,8 @@ def extract_visual_features(
             raise FileExistsError(
                 f"{path} holds the features of other pictures, or of other eyes: give another folder, or remove it."
             )
-        shards.mkdir(parents=True, exist_ok=True)
+        with writing("What was seen of pictures", shards, KEPT):
+            shards.mkdir(parents=True, exist_ok=True)
         metadata = {
             "image_feature_size": vision_model.image_feature_size,
             "region_feature_size": vision_model.region_feature_size,
@@ -223,7 +226,7 @@ def extract_visual_features(
             for shard in todo:
                 rows, skipped = [], {}
                 for places in _batches(shard, images, batch_size):
-                    batch = next(loader)
+                    batch = _next_batch(loader)
                     pictures = [None if isinstance(picture, str) else picture for picture in batch]
                     for place, picture, row in zip(places, batch, vision_model.extract(pictures), strict=True):
                         if row is not None:
@@ -231,12 +234,14 @@ def extract_visual_features(
                         else:
                             skipped[images.ids[place]] = picture
                     progress.update(len(places))
-                if rows:
-                    write_visual_features(_shard_file(shards, shard, keys), rows, metadata)
-                _write_json(_done_file(shards, shard, keys), skipped)
+                with writing("What was seen of pictures", shards, KEPT):
+                    if rows:
+                        write_visual_features(_shard_file(shards, shard, keys), rows, metadata)
+                    _write_json(_done_file(shards, shard, keys), skipped)
         state.wait_for_everyone()
         if state.is_main_process:
-            _join(images, shards, keys, path, metadata | {"extraction": extraction})
+            with writing(FEATURES_FILE, folder, KEPT):
+                _join(images, shards, keys, path, metadata | {"extraction": extraction})
         state.wait_for_everyone()
         return path
 
@@ -272,6 +277,18 @@ def _loader(images, config, todo: list[int], batch_size: int, num_workers: int) 
             generator=torch.Generator(),  # the global one is left as it was, for the training that may follow
         )
     )
+
+
+def _next_batch(loader: Iterator[list]) -> list:
+    try:
+        return next(loader)
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise RuntimeError(
+            f"A process that decodes pictures has ended ({str(error).partition(chr(10))[0].strip()}), often for lack "
+            "of memory: give fewer, --extraction_workers; the same command goes on where this one was."
+        ) from error
 
 
 def _shard_file(shards: Path, shard: int, keys: list[str]) -> Path:
