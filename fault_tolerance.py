@@ -299,7 +299,8 @@ def begin_run(args: TrainingArguments, facts: Mapping[str, Any]) -> Path | None:
                 f"{': ' if notes else ''}{'; '.join(notes)}: leave --resume_from_checkpoint out."
             )
         notes = [f"{note}: it is not used." for note in notes]
-        notes.append(f"Goes on from {checkpoint}." if checkpoint else "There is no checkpoint yet: begins again.")
+        if checkpoint is None:
+            notes.append("There is no checkpoint yet: the run begins again.")
     elif wanted not in (None, "False", "false", False):
         checkpoint = Path(wanted)
         if not checkpoint.is_dir():
@@ -321,6 +322,8 @@ def begin_run(args: TrainingArguments, facts: Mapping[str, Any]) -> Path | None:
     if args.process_index == 0:
         for note in notes:
             logger.warning(note)
+        if checkpoint is not None:
+            logger.info(f"Goes on from {checkpoint}.")
         claim_folder(folder)
         with writing(RUN_FILE, folder, "Make room, or give another --output_dir."):
             write_text(folder / RUN_FILE, json.dumps(facts, indent=2) + "\n")

@@ -17,6 +17,7 @@ def run(arguments: list[str], log: Path):
     for stream in (1, 2):
         os.dup2(descriptor, stream)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    multiprocessing.set_start_method(None, force=True)  # its own processes are made as a user's are
     sys.argv = ["run_mner.py", *arguments]
     sys.exit(run_from_terminal(run_mner.main))
 

@@ -192,6 +192,25 @@ def test_an_epoch_s_order_depends_on_seed_and_epoch_alone():
     assert len({tuple(order(seed, epoch)) for seed in (1, 2) for epoch in (0, 1)}) == 4
 
 
+@pytest.mark.parametrize("strategy", ["group_by_length", "random"])
+def test_batches_of_a_later_epoch_do_not_depend_on_what_dropout_has_drawn(strategy, make_model, world, tmp_path):
+    args = run_mner.MNERTrainingArguments(str(tmp_path), use_cpu=True, train_sampling_strategy=strategy)
+    tweets = run_mner.load_tweets(world / "tweets")["train"]
+    tweets = tweets.add_column("length", [len(tokens) for tokens in tweets["tokens"]])
+    trainer = run_mner.MNERTrainer(
+        model=make_model(), args=args, train_dataset=tweets, data_collator=lambda rows: {"rows": rows}
+    )
+
+    def ids(drawn: int) -> list[str]:
+        loader = trainer.get_train_dataloader()
+        loader.set_epoch(1)
+        torch.rand(drawn)
+        return [id_ for batch in loader for id_ in batch["ids"]]
+
+    assert ids(1) == ids(2) != tweets["id"][:]
+    assert sorted(ids(1)) == sorted(tweets["id"])
+
+
 @pytest.fixture(scope="module")
 def whole(world) -> Path:
     """A run that nobody disturbed."""
@@ -505,12 +524,13 @@ class Life:
         self.log = folder.with_name(f"{folder.name}.log")
         self.is_over = False
         self._half_written: list[Path] = []
-        self._begun_at, self._log_size = 0, 0
+        self._begun_at, self._launched_at, self._log_size = 0, 0, 0
 
     def go_on(self, launch):
         run_file = self.folder / RUN_FILE
         self._begun_at = run_file.stat().st_mtime_ns if run_file.is_file() else 0
         self._log_size = self.log.stat().st_size if self.log.is_file() else 0
+        self._launched_at = time.time_ns()
         more = GO_ON if run_file.is_file() else {}
         return launch(flags(self.world, self.folder, **self.settings, **more), self.log)
 
@@ -519,10 +539,17 @@ class Life:
         return run_file.is_file() and run_file.stat().st_mtime_ns > self._begun_at
 
     def is_writing(self) -> bool:
-        return any((self.folder / UNFINISHED).glob("checkpoint-*"))
+        """Whether there is an unfinished checkpoint, and not one that the process before has left."""
+        return any(map(self._is_new, (self.folder / UNFINISHED).glob("checkpoint-*")))
 
     def has_written(self) -> bool:
-        return not (self.folder / UNFINISHED).exists()
+        return not self.is_writing()
+
+    def _is_new(self, path: Path) -> bool:
+        try:
+            return path.stat().st_ctime_ns > self._launched_at
+        except FileNotFoundError:
+            return False
 
     def look(self, process) -> dict:
         """What a process has left, of which the one before it may have left something half written."""
@@ -535,7 +562,8 @@ class Life:
         self._half_written = checkpoints(self.folder / UNFINISHED)
         whole, _ = last_whole_checkpoint(self.folder)
         assert whole is not None or not checkpoints(self.folder)
-        return {"whole": whole and whole.name, "half_written": [path.name for path in self._half_written]}
+        half_written = [path.name for path in self._half_written if self._is_new(path)]
+        return {"whole": whole and whole.name, "half_written": half_written}
 
 
 @pytest.fixture
@@ -580,6 +608,29 @@ def test_a_signal_to_a_run_and_its_workers_ends_it_with_a_checkpoint_and_says_ho
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "end",
+    [
+        {
+            "max_steps": 8,
+            "lr_scheduler_type": "constant",
+            "load_best_model_at_end": False,
+        },  # in the middle of an epoch
+        {"early_stopping_patience": 1, "learning_rate": 1e-9, "crf_learning_rate": 1e-9},
+    ],
+)
+def test_a_run_that_was_over_when_it_was_killed_takes_no_further_step(end, server, world, tmp_path):
+    settings = OFTEN | end  # 8 steps are no whole number of epochs
+    run_mner.main(flags(world, tmp_path / "whole", **settings))
+    shutil.copytree(tmp_path / "whole", tmp_path / "killed")
+    for name in ("results.json", "model.safetensors"):  # as if killed before they were written
+        (tmp_path / "killed" / name).unlink()
+    assert len(results_of(tmp_path / "whole")["train"]["history"]) < 12
+    run_mner.main(flags(world, tmp_path / "killed", **settings, **GO_ON))
+    assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
+
+
+@pytest.mark.slow
 def test_a_second_ctrl_c_ends_a_run_at_once(server, world, tmp_path):
     # A step of all tweets, long enough for two signals.
     process = start(flags(world, tmp_path / "out", **OFTEN | {"gradient_accumulation_steps": 6}), tmp_path / "log")
@@ -608,7 +659,7 @@ def test_a_data_loading_process_that_dies_ends_the_run_with_its_error(server, wo
 
 
 @pytest.mark.slow
-def test_an_extracting_process_that_dies_ends_the_run_with_its_error(server, world, tmp_path):
+def test_an_extracting_process_that_dies_ends_the_run_with_its_error_a_signal_with_a_sentence(server, world, tmp_path):
     large = tmp_path / "large.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (1200, 1200, 3), np.uint8)).save(large)
     (tmp_path / "images").mkdir()
@@ -625,6 +676,13 @@ def test_an_extracting_process_that_dies_ends_the_run_with_its_error(server, wor
     last = (tmp_path / "log").read_text().splitlines()[-1]
     assert process.exitcode == 1 and last.startswith("error: A process that decodes pictures has ended"), last
     assert "--extraction_workers" in last
+
+    process = start(list(map(str, arguments)), tmp_path / "log")
+    wait_for(lambda: children(process.pid), process)
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(120)
+    last = (tmp_path / "log").read_text().splitlines()[-1]
+    assert process.exitcode == 143 and last.startswith("Stopped. Checkpoints and pictures that were looked at stay")
 
 
 def torchrun(arguments: list[str], log: Path) -> "Fresh":
