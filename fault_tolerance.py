@@ -28,7 +28,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from safetensors import SafetensorError
-from torch.utils.data import DataLoader, Sampler, SequentialSampler
+from torch.utils.data import DataLoader, Sampler, SequentialSampler, get_worker_info
 from transformers import EarlyStoppingCallback, PreTrainedConfig, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
@@ -370,11 +370,7 @@ class StopSignals:
             signal.signal(number, handler)
 
     def _note(self, number: int, _):
-        if os.getpid() != self._process:
-            # A process that loads data. The terminal and some clusters send it the signal too, but the running step
-            # may need its batch; it ends with the training. Asked once more to end, it does.
-            if number == signal.SIGTERM:
-                signal.signal(number, signal.SIG_DFL)
+        if os.getpid() != self._process:  # one that loads data, and ends with this one
             return
         self.signum = number
         if signal.SIGINT in self._before:
@@ -435,6 +431,14 @@ def remedied(error: BaseException) -> str | None:
     return str(error) if is_ours and dis.opname[code.co_code[trace.tb_lasti]] == "RAISE_VARARGS" else None
 
 
+def lost_process(error: BaseException, num_workers: int) -> str | None:
+    """What shows that a process that loads data has died, in whichever way PyTorch met with it; None if none has."""
+    if num_workers and isinstance(error, EOFError | ConnectionError):  # while it handed a batch over
+        return type(error).__name__
+    text = str(error).partition("\n")[0].strip()
+    return text if isinstance(error, RuntimeError) and text.startswith("DataLoader worker") else None
+
+
 # ----------------------------------------------------------------------------------------------------------- training
 
 
@@ -463,13 +467,23 @@ class SeededByEpoch(Sampler):
 
 
 class WithIds:
-    """A collator whose batches have the tweets' `ids` beside what the network takes."""
+    """A collator whose batches have the tweets' `ids` beside what the network takes.
+
+    A terminal and some clusters send a signal to the processes that load data too. The running step may need their
+    batch, so they let the first one pass; they end with the training.
+    """
 
     def __init__(self, collate: Callable[[list[dict[str, Any]]], dict[str, Any]]):
         self.collate = collate
+        self._process = os.getpid()
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """A batch of rows."""
+        if os.getpid() != self._process and get_worker_info() is not None:
+            self._process = os.getpid()
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            # Here, as PyTorch has set another handler in the process before.
+            signal.signal(signal.SIGTERM, lambda number, _: signal.signal(number, signal.SIG_DFL))
         batch = dict(self.collate(rows))
         return batch | {"ids": [str(row["id"]) for row in rows]}
 
@@ -585,7 +599,7 @@ class StepWatch(TrainerCallback):
 
 def _to_host(tensor: torch.Tensor) -> torch.Tensor:
     """A copy that the device makes in its time."""
-    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.device.type == "cuda")
     return host.copy_(tensor, non_blocking=True)
 
 
@@ -616,12 +630,16 @@ class FaultTolerantTrainer(Trainer):
                 output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         except FloatingPointError as error:
             raise FloatingPointError(f"{error}. {self._way_out()}") from None
-        except RuntimeError as error:
-            if not str(error).startswith("DataLoader worker"):
+        except (RuntimeError, EOFError, ConnectionError) as error:
+            reason = lost_process(error, self.args.dataloader_num_workers)
+            if reason is None:
                 raise
+            if self.watch.signals.signum:  # sent to those processes too, while they loaded something else
+                self.watch.stop_signal = self.watch.signals.signum
+                self._stop()
             raise RuntimeError(
-                f"A process that loads data has ended ({str(error).partition(chr(10))[0].strip()}), often for lack of "
-                "memory: give fewer, --dataloader_num_workers, and go on with --resume_from_checkpoint True."
+                f"A process that loads data has ended ({reason}), often for lack of memory: give fewer, "
+                "--dataloader_num_workers, and go on with --resume_from_checkpoint True."
             ) from error
         if self.watch.signals.signum:  # it came when all was done
             self.watch.stop_signal = self.watch.signals.signum
@@ -693,7 +711,7 @@ class FaultTolerantTrainer(Trainer):
             if isinstance(callback, EarlyStoppingCallback)
         ]
         return {
-            "loss_since_last_log": self.accelerator.reduce(self._tr_loss, "mean").item(),
+            "loss_since_last_log": self.accelerator.gather(self._tr_loss.reshape(1)).tolist(),  # of each process
             "step_of_last_log": self._globalstep_last_logged,
             "evaluations_without_gain": counters,
             "is_over": self.control.should_training_stop,
@@ -702,7 +720,7 @@ class FaultTolerantTrainer(Trainer):
 
     def _restore(self, checkpoint: Path):
         progress = json.loads((checkpoint / PROGRESS_FILE).read_text(encoding="utf-8"))
-        self._tr_loss += progress["loss_since_last_log"]
+        self._tr_loss += progress["loss_since_last_log"][self.args.process_index]
         self._globalstep_last_logged = progress["step_of_last_log"]
         self._is_over = progress["is_over"]
         stoppers = [c for c in self.callback_handler.callbacks if isinstance(c, EarlyStoppingCallback)]

@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from data_hamlearning import VisualFeatures, read_visual_metadata, write_visual_features
-from fault_tolerance import writing
+from fault_tolerance import lost_process, writing
 from image_processing_hamlearning import ImageError, read_image
 from modeling_hamlearning_vision import HamLearningVisionModel, PreparedImage, lasting_settings, prepare_image
 
@@ -226,7 +226,7 @@ def extract_visual_features(
             for shard in todo:
                 rows, skipped = [], {}
                 for places in _batches(shard, images, batch_size):
-                    batch = _next_batch(loader)
+                    batch = _next_batch(loader, num_workers)
                     pictures = [None if isinstance(picture, str) else picture for picture in batch]
                     for place, picture, row in zip(places, batch, vision_model.extract(pictures), strict=True):
                         if row is not None:
@@ -279,15 +279,16 @@ def _loader(images, config, todo: list[int], batch_size: int, num_workers: int) 
     )
 
 
-def _next_batch(loader: Iterator[list]) -> list:
+def _next_batch(loader: Iterator[list], num_workers: int) -> list:
     try:
         return next(loader)
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
+    except (RuntimeError, EOFError, ConnectionError) as error:
+        reason = lost_process(error, num_workers)
+        if reason is None:
             raise
         raise RuntimeError(
-            f"A process that decodes pictures has ended ({str(error).partition(chr(10))[0].strip()}), often for lack "
-            "of memory: give fewer, --extraction_workers; the same command goes on where this one was."
+            f"A process that decodes pictures has ended ({reason}), often for lack of memory: give fewer, "
+            "--extraction_workers; the same command goes on where this one was."
         ) from error
 
 
