@@ -93,7 +93,10 @@ def read_tweets(path: str | os.PathLike) -> dict[str, list]:
         ValueError: The file is empty or malformed; the message names file, line and text.
     """
     path = Path(path)
-    raw = path.read_bytes()
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise OSError(f"{path} cannot be read: {error.strerror}") from error
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -578,11 +581,14 @@ class VisualFeatures(Mapping):
             _check_schema(self.path, file.schema_arrow)
             _check_unfolded_size(self.path, file.metadata)
             # One row group at a time: over several, `iter_batches` keeps what it has read of all of them.
-            blocks = [
-                _flat_arrays(self.path, batch, self.metadata)
-                for group in range(file.num_row_groups)
-                for batch in file.iter_batches(_ROW_GROUP, row_groups=[group], columns=_VISUAL_SCHEMA.names)
-            ]
+            try:
+                blocks = [
+                    _flat_arrays(self.path, batch, self.metadata)
+                    for group in range(file.num_row_groups)
+                    for batch in file.iter_batches(_ROW_GROUP, row_groups=[group], columns=_VISUAL_SCHEMA.names)
+                ]
+            except (pa.ArrowException, OSError) as error:
+                raise ValueError(f"{self.path} cannot be read ({error}): copy or make it anew") from error
         if not blocks:
             raise ValueError(f"{self.path} holds no row: write one row for each picture")
         self.class_names: tuple[str, ...] = tuple(self.metadata["class_names"])

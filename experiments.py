@@ -50,6 +50,7 @@ ROOT = Path(__file__).resolve().parent
 CODE = (
     "configuration_hamlearning.py",
     "data_hamlearning.py",
+    "fault_tolerance.py",
     "mner_scores.py",
     "modeling_hamlearning.py",
     "processing_hamlearning.py",

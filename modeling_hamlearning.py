@@ -3,6 +3,7 @@
 Letters in shapes: B tweets, S sub-tokens, W words, N regions, d hidden size, T tags, R spatial relations, L rounds.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

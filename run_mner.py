@@ -11,6 +11,7 @@ python run_mner.py --do_extract --data_dir prepared/twitter2017 --output_dir fea
 """
 
 import ctypes
+import hashlib
 import json
 import logging
 import math
@@ -42,7 +43,6 @@ from transformers import (
     EarlyStoppingCallback,
     EvalPrediction,
     HfArgumentParser,
-    Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
@@ -50,7 +50,7 @@ from transformers import (
     set_seed,
 )
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.trainer_utils import IntervalStrategy, TrainOutput, get_last_checkpoint
+from transformers.trainer_utils import IntervalStrategy, TrainOutput
 from transformers.utils import is_torch_bf16_gpu_available
 
 import mner_scores
@@ -64,6 +64,19 @@ from data_hamlearning import (
     split_sha256,
     stream_tweets,
     wanted_of_hub,
+)
+from fault_tolerance import (
+    DECISIVE_SETTINGS,
+    UNFINISHED,
+    FaultTolerantTrainer,
+    begin_run,
+    claim_folder,
+    describe_config,
+    file_sha256,
+    move_into,
+    run_from_terminal,
+    write_text,
+    writing,
 )
 from modeling_hamlearning import HamLearningForTokenClassification
 from modeling_hamlearning_vision import HamLearningVisionModel
@@ -79,6 +92,8 @@ import matplotlib.pyplot as plt  # noqa: E402
 
 
 logger = logging.getLogger("run_mner")
+
+KEPT = "Checkpoints and earlier results stay: make room, and go on with --resume_from_checkpoint True."
 
 # Of the training arguments, what decides about the scores.
 TRAINING_FACTS = (
@@ -298,8 +313,11 @@ def parse_arguments(
     if argv and argv[0].endswith((".yaml", ".yml", ".json")):
         argv = read_settings(argv[0]) + argv[1:]
     parts: Any = (ModelArguments, DataArguments, VisionArguments, MNERTrainingArguments)
-    arguments: Any = HfArgumentParser(parts).parse_args_into_dataclasses(argv)
-    return arguments
+    parser: Any = HfArgumentParser(parts)
+    try:
+        return parser.parse_args_into_dataclasses(argv)
+    except ValueError as error:  # of `TrainingArguments`, or an unknown flag
+        raise ValueError(f"{error} `python run_mner.py --help` lists the flags.") from error
 
 
 def read_settings(path: str) -> list[str]:
@@ -423,7 +441,7 @@ class PictureInEveryBatch(HamLearningDataCollator):
         return batch
 
 
-class MNERTrainer(Trainer):
+class MNERTrainer(FaultTolerantTrainer):
     """`Trainer` with learning rates a part of the network, and predictions in the order of the data set."""
 
     # What `main` gives it.
@@ -498,11 +516,11 @@ class MNERTrainer(Trainer):
         )
         return self.optimizer
 
-    def get_train_dataloader(self) -> DataLoader:
+    def make_train_dataloader(self) -> tuple[DataLoader, Sampler | None]:
         """Batches of `--per_device_train_batch_size` tweets, or of `--tokens_per_batch` sub-tokens."""
         args = self.args
         if args.tokens_per_batch is None:
-            return super().get_train_dataloader()
+            return super().make_train_dataloader()
         seed = args.seed if args.data_seed is None else args.data_seed
         batches = TokenBudgetBatches(self.train_dataset["length"], args.tokens_per_batch, args.world_size, seed)
         loader = self.accelerator.prepare(
@@ -516,14 +534,11 @@ class MNERTrainer(Trainer):
                 prefetch_factor=args.dataloader_prefetch_factor,
             )
         )
-        # With several processes this is accelerate's wrapper, and an epoch that goes on from a checkpoint has one more
-        # around it, which Trainer looks through: it looks through one.
-        loader.batch_sampler.set_epoch = batches.set_epoch
         logger.info(
             f"{len(loader)} batches an epoch, of at most {args.tokens_per_batch} padded sub-tokens: "
             f"{len(self.train_dataset) / len(batches):.1f} tweets in the mean."
         )
-        return loader
+        return loader, batches
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler | None:
         # Trainer would shuffle by length here too, and predictions would not be in the order of the tweets.
@@ -531,18 +546,19 @@ class MNERTrainer(Trainer):
 
 
 class TrainingWatch(TrainerCallback):
-    """Times the epochs without their evaluations, and stops a run whose loss is no number."""
+    """Times the epochs without their evaluations."""
 
     def __init__(self):
         self.epochs = 0.0
         self.seconds = 0.0
+        self._begun_at = 0.0
         self._start: float | None = None
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Starts the clock."""
-        self.epochs -= state.epoch or 0
+        self._begun_at = state.epoch or 0
         self._start = time.perf_counter()
 
     def on_evaluate(
@@ -561,25 +577,9 @@ class TrainingWatch(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Stops the clock."""
-        self.epochs += state.epoch
-        if self._start is not None:
-            self.seconds += time.perf_counter() - self._start
+        self.epochs += state.epoch - self._begun_at
+        self.seconds += time.perf_counter() - self._start
         self._start = None
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Raises FloatingPointError at a loss that is not finite."""
-        if logs and "loss" in logs and not np.isfinite(float(logs["loss"])):
-            raise FloatingPointError(
-                f"The loss is {logs['loss']} at step {state.global_step} (epoch {state.epoch:.2f}): lower "
-                "--learning_rate, --text_learning_rate or --crf_learning_rate, or train without --fp16."
-            )
 
 
 def keep_freed_memory() -> None:
@@ -1020,20 +1020,21 @@ def gold_tags(dataset: Dataset) -> list[list[str]]:
 def write_predictions(path: Path, dataset: Dataset, predicted: dict[str, Any]) -> None:
     """One JSON line a tweet: its id, tokens, gold tags where known, predicted tags, entities, |C^r| of its picture."""
     gold = gold_tags(dataset) if "ner_tags" in dataset.column_names else None
-    with path.open("w", encoding="utf-8") as file:
-        for row, (id_, tokens) in enumerate(zip(dataset["id"], dataset["tokens"], strict=True)):
-            line = {"id": id_, "tokens": tokens}
-            if gold is not None:
-                line["ner_tags"] = gold[row]
-            line["predictions"] = predicted["tags"][row]
-            line["entities"] = [
-                {"type": type_, "start": first, "end": end, "score": round(predicted["scores"][row][first], 4)}
-                for type_, first, end in entity_spans(predicted["tags"][row])
-            ]
-            if predicted["relevance"] is not None:
-                views = predicted["relevance"][row]
-                line["relevance"] = views and [round(value, 4) for value in views]
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    lines = []
+    for row, (id_, tokens) in enumerate(zip(dataset["id"], dataset["tokens"], strict=True)):
+        line = {"id": id_, "tokens": tokens}
+        if gold is not None:
+            line["ner_tags"] = gold[row]
+        line["predictions"] = predicted["tags"][row]
+        line["entities"] = [
+            {"type": type_, "start": first, "end": end, "score": round(predicted["scores"][row][first], 4)}
+            for type_, first, end in entity_spans(predicted["tags"][row])
+        ]
+        if predicted["relevance"] is not None:
+            views = predicted["relevance"][row]
+            line["relevance"] = views and [round(value, 4) for value in views]
+        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+    write_text(path, "".join(lines))
 
 
 def plot_training(history: list[dict[str, float]], path: Path) -> None:
@@ -1181,6 +1182,12 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         scores: Any = metric.compute(predictions=predictions, references=gold)
         return {name: scores[name] for name in ("precision", "recall", "f1", "strict_f1")}
 
+    output_dir, checkpoint = Path(args.output_dir), None
+    if args.do_train:
+        facts = run_facts(data_facts, shards, model, processor, data_args, visual_features, args)
+        checkpoint = begin_run(args, facts)
+    elif is_main:
+        claim_folder(output_dir)
     # Not Trainer's business: it would make the repo once more, and give up at the first fault of the Hub.
     publishes, args.push_to_hub = args.push_to_hub, False
     watch = TrainingWatch()
@@ -1201,9 +1208,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     )
     if pictures is not None and (args.torch_compile or trainer.is_fsdp_enabled):
         trainer.data_collator = PictureInEveryBatch(processor, pictures)
-    output_dir = Path(args.output_dir)
     if args.do_train:
-        results["train"] = train(trainer, watch, output_dir, eyes)
+        results["train"] = train(trainer, watch, output_dir, eyes, checkpoint)
     trainer.compute_metrics = None  # from here on whole splits are scored, with all their tags
     for split in (name for name, wanted in splits.items() if wanted):
         dataset = tweets[split]
@@ -1213,12 +1219,12 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             scores: Any = metric.compute(predictions=predicted["tags"], references=gold_tags(dataset))
             results[split] = scores | results[split]
         if is_main:
-            output_dir.mkdir(parents=True, exist_ok=True)
-            write_predictions(output_dir / f"predictions_{split}.jsonl", dataset, predicted)
-            if "types" in results[split]:
-                table = mner_scores.score_table(results[split])
-                (output_dir / f"scores_{split}.md").write_text(table + "\n", encoding="utf-8")
-                print(f"\n{split}: entity-level, seqeval\n{table}")
+            with writing(f"The predictions of the {split} split", output_dir, KEPT):
+                write_predictions(output_dir / f"predictions_{split}.jsonl", dataset, predicted)
+                if "types" in results[split]:
+                    table = mner_scores.score_table(results[split])
+                    write_text(output_dir / f"scores_{split}.md", table + "\n")
+                    print(f"\n{split}: entity-level, seqeval\n{table}")
             print(f"\n{show_tweet(dataset, predicted)}\n")
     if stream is not None:
         results["streamed"] = {"shards": len(shards), "shuffle_buffer": data_args.shuffle_buffer}
@@ -1229,7 +1235,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             model = HamLearningForTokenClassification.from_pretrained(output_dir)
         ner = HamLearningPipeline(model=model, processor=processor, device=args.device)
         results["examples"] = [{"text": text, "entities": ner(text)} for text in args.example_texts]
-        (output_dir / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        with writing(RESULTS_FILE, output_dir, KEPT):
+            write_text(output_dir / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
         logger.info(f"Everything is in {output_dir}")
         if publishes:
             url = publish_model(
@@ -1240,26 +1247,29 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 
 def train(
-    trainer: MNERTrainer, watch: TrainingWatch, output_dir: Path, eyes: HamLearningVisionModel | None
+    trainer: MNERTrainer,
+    watch: TrainingWatch,
+    output_dir: Path,
+    eyes: HamLearningVisionModel | None,
+    checkpoint: Path | None,
 ) -> dict[str, Any]:
     """Trains to the checkpoint with the best dev F1, saves it with its eyes, and returns how it went."""
     args = trainer.args
-    checkpoint = args.resume_from_checkpoint
-    if checkpoint in ("True", "true", True):
-        checkpoint = get_last_checkpoint(str(output_dir)) if output_dir.is_dir() else None
-        if checkpoint is None:
-            raise FileNotFoundError(f"--resume_from_checkpoint True, but {output_dir} holds no checkpoint.")
-    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     processor = trainer.processing_class
     if eyes is not None:
         processor.vision_model = eyes  # not before: every checkpoint would carry them
     elif processor.vision_source is not None and trainer.is_world_process_zero():
         _ = processor.vision_model  # loaded, the eyes of the model to go on with are saved with what became of it
-    # Called by its public name it would push a model that has neither card nor scores yet.
-    trainer.save_model(str(output_dir), _internal_call=True)
     history = trainer.state.log_history
-    if trainer.is_world_process_zero():
-        plot_training(history, output_dir / "training.png")
+    staged = output_dir / UNFINISHED / "model"
+    with writing("The trained model", output_dir, KEPT):
+        # Called by its public name it would push a model that has neither card nor scores yet.
+        trainer.save_model(str(staged), _internal_call=True)
+        if trainer.is_world_process_zero():
+            plot_training(history, staged / "training.png")
+            move_into(staged, output_dir)
+            staged.parent.rmdir()
     evaluations = [entry for entry in history if "eval_f1" in entry]
     last = {"epoch": trainer.state.epoch}
     best = max(evaluations, key=lambda entry: entry["eval_f1"], default=last)
@@ -1276,6 +1286,29 @@ def train(
             for entry in history
             if "loss" in entry or "eval_f1" in entry
         ],
+    }
+
+
+def run_facts(
+    data_facts: dict[str, Any],
+    shards: Sequence[str],
+    model: HamLearningForTokenClassification,
+    processor: HamLearningProcessor,
+    data_args: DataArguments,
+    visual_features: VisualFeatures | None,
+    args: MNERTrainingArguments,
+) -> dict[str, Any]:
+    """What a training is, whatever code does it: settings, network, tokenizer, data and features."""
+    names = ("streaming", "shuffle_buffer", "shuffle_pictures", "hide_pictures", "mask_words")
+    vocabulary = json.dumps(sorted(processor.tokenizer.get_vocab().items()))
+    return {
+        "settings": {name: args.to_dict().get(name, getattr(args, name)) for name in DECISIVE_SETTINGS},
+        "data": data_facts | {name: getattr(data_args, name) for name in names},
+        "shards": [Path(shard).name for shard in shards],
+        "visual_features_sha256": None if visual_features is None else file_sha256(visual_features.path),
+        "model": describe_config(model.config),
+        "processor": {name: getattr(processor, name) for name in ("max_length", "max_regions", "tags")},
+        "vocabulary_sha256": hashlib.sha256(vocabulary.encode()).hexdigest(),
     }
 
 
@@ -1346,7 +1379,4 @@ def describe_run(
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (PublishError, ConnectionError) as error:
-        sys.exit(f"error: {error}")
+    sys.exit(run_from_terminal(main))

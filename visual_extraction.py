@@ -29,6 +29,7 @@ from tqdm.auto import tqdm
 
 from configuration_hamlearning import HamLearningVisionConfig
 from data_hamlearning import VisualFeatures, read_visual_metadata, write_visual_features
+from fault_tolerance import lost_process, writing
 from image_processing_hamlearning import ImageError, read_image
 from modeling_hamlearning_vision import HamLearningVisionModel, PreparedImage, lasting_settings, prepare_image
 
@@ -36,6 +37,7 @@ from modeling_hamlearning_vision import HamLearningVisionModel, PreparedImage, l
 logger = logging.getLogger(__name__)
 
 SHARD_SIZE = 64  # with a slow detector, half an hour on two CPU cores: no more is lost when the work is killed
+KEPT = "Give a folder that can be written, or make room: the same command goes on where this one was."
 FEATURES_FILE = "visual_features.parquet"
 REPORT_FILE = "visual_features_report.json"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".avif", ".tif", ".tiff")
@@ -220,7 +222,8 @@ def extract_visual_features(
             raise FileExistsError(
                 f"{path} holds the features of other pictures, or of other eyes: give another folder, or remove it."
             )
-        shards.mkdir(parents=True, exist_ok=True)
+        with writing("What was seen of pictures", shards, KEPT):
+            shards.mkdir(parents=True, exist_ok=True)
         metadata = {
             "image_feature_size": vision_model.image_feature_size,
             "region_feature_size": vision_model.region_feature_size,
@@ -241,7 +244,7 @@ def extract_visual_features(
             for shard in todo:
                 rows, skipped = [], {}
                 for places in _batches(shard, images, batch_size):
-                    batch = next(loader)
+                    batch = _next_batch(loader, num_workers)
                     pictures = [None if isinstance(picture, str) else picture for picture in batch]
                     for place, picture, row in zip(places, batch, vision_model.extract(pictures), strict=True):
                         if row is not None:
@@ -249,12 +252,14 @@ def extract_visual_features(
                         else:
                             skipped[images.ids[place]] = picture
                     progress.update(len(places))
-                if rows:
-                    write_visual_features(_shard_file(shards, shard, keys), rows, metadata)
-                _write_json(_done_file(shards, shard, keys), skipped)
+                with writing("What was seen of pictures", shards, KEPT):
+                    if rows:
+                        write_visual_features(_shard_file(shards, shard, keys), rows, metadata)
+                    _write_json(_done_file(shards, shard, keys), skipped)
         state.wait_for_everyone()
         if state.is_main_process:
-            _join(images, shards, keys, path, metadata | {"extraction": extraction})
+            with writing(FEATURES_FILE, folder, KEPT):
+                _join(images, shards, keys, path, metadata | {"extraction": extraction})
         state.wait_for_everyone()
         return path
 
@@ -292,6 +297,19 @@ def _loader(
             generator=torch.Generator(),  # the global one is left as it was, for the training that may follow
         )
     )
+
+
+def _next_batch(loader: Iterator[list], num_workers: int) -> list:
+    try:
+        return next(loader)
+    except (RuntimeError, EOFError, ConnectionError) as error:
+        reason = lost_process(error, num_workers)
+        if reason is None:
+            raise
+        raise RuntimeError(
+            f"A process that decodes pictures has ended ({reason}), often for lack of memory: give fewer, "
+            "--extraction_workers; the same command goes on where this one was."
+        ) from error
 
 
 def _shard_file(shards: Path, shard: int, keys: list[str]) -> Path:

@@ -145,6 +145,7 @@ def train_epoch(
     start = time.perf_counter()
     clock.switch("waiting for data")
     for batch in trainer.get_train_dataloader():
+        batch.pop("ids")
         clock.switch("rest, forward")
         with autocast(trainer.args.device, precision):
             loss = model(**batch).loss
