@@ -333,7 +333,7 @@ def test_without_a_model_the_app_says_what_to_set(tmp_path, model, sentence):
     assert "Traceback" not in done.stderr
 
 
-# ------------------------------------------------------------------------------------------------------ what means harm
+# ----------------------------------------------------------------------------------------------------- what means harm
 
 
 @pytest.fixture(scope="module")
