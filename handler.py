@@ -4,6 +4,8 @@
 # does not exist, where no relative import works.
 import base64
 import binascii
+import contextlib
+import ctypes
 import json
 import logging
 import os
@@ -70,6 +72,7 @@ class EndpointHandler:
         max_tweets: int = 64,
         batch_size: int = 8,
     ):
+        _return_large_blocks()
         self.max_text_length = _limit("max_text_length", max_text_length)
         self.max_image_bytes = _limit("max_image_bytes", max_image_bytes)
         self.max_pixels = _limit("max_pixels", max_pixels)
@@ -160,6 +163,18 @@ class EndpointHandler:
                 outputs = self.ner.forward(read)
             answers += [self.ner.postprocess(output, **parameters) for output in outputs]
         return answers
+
+
+def _return_large_blocks():
+    """Has the C library return free blocks of 1 MiB or more to the system, as it says it does.
+
+    By itself glibc learns from each large block to keep such blocks, each thread its own: a few requests of 10 MiB to
+    every thread of the server leave up to 64 MiB in each. Small blocks come from two arenas in place of eight a core.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library, which has no such settings
+        library = ctypes.CDLL(None)
+        library.mallopt(-3, 2**20)  # M_MMAP_THRESHOLD
+        library.mallopt(-8, 2)  # M_ARENA_MAX
 
 
 def _limit(name: str, value: int) -> int:

@@ -101,6 +101,9 @@ def read_image(image: Any, max_pixels: int = MAX_PIXELS) -> Image.Image:
     A file that ends too soon is refused, unless someone has set Pillow's `ImageFile.LOAD_TRUNCATED_IMAGES`: then what
     is missing is grey or black.
 
+    Refused too is what asks for much more work or memory than its pixels: a JPEG of more than 64 scans, thousands of
+    chunks or blocks of metadata, tags that name the same bytes again and again, a BMP with run-length encoding.
+
     Args:
         image: one of
             a path (str or `os.PathLike`) of a JPEG, PNG, GIF, WebP, AVIF (where Pillow has it), BMP or TIFF file;

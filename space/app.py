@@ -7,6 +7,8 @@
 commit. Its code comes from there too, so this file needs nothing beside it but `examples/`.
 """
 
+import contextlib
+import ctypes
 import html
 import os
 from collections.abc import Callable
@@ -314,6 +316,17 @@ def read_upload(upload: Any) -> dict[str, Any] | None:
     return {"bytes": path.read_bytes(), "path": name if isinstance(name, str) else path.name}
 
 
+def return_large_blocks():
+    """Has the C library return free blocks of 1 MiB or more: by itself glibc learns to keep such, each thread its own.
+
+    Pictures and answers pass through many threads.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library, which has no such settings
+        library = ctypes.CDLL(None)
+        library.mallopt(-3, 2**20)  # M_MMAP_THRESHOLD
+        library.mallopt(-8, 2)  # M_ARENA_MAX
+
+
 CSS = """
 .gradio-container .main { width: 100%; max-width: 1152px !important; margin: 0 auto; padding: 16px; }
 #title h1 { font-size: 2rem; margin: 0; letter-spacing: -0.02em; }
@@ -447,6 +460,7 @@ if __name__ == "__main__":
     repo = os.environ.get("HAMLEARNING_MODEL")
     if not repo:
         raise SystemExit("HAMLEARNING_MODEL is not set: give the Hub id or the folder of a HamLearning model.")
+    return_large_blocks()
     try:
         reader = Reader(repo, os.environ.get("HAMLEARNING_REVISION"))
     except OSError as error:
