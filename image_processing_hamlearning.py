@@ -35,7 +35,7 @@ except ImportError as error:  # it is imported as PIL, but there is no such pack
 # Pillow's own limit: twice `Image.MAX_IMAGE_PIXELS`, from which on it warns of a decompression bomb. A phone's picture
 # of 12000 x 9000 pixels has 108 million.
 MAX_PIXELS = 178_956_970
-# Of a file that Pillow decodes in Python, pixel by pixel: a BMP with run lengths, whose 60 bytes may stand for any size.
+# Of a file that Pillow decodes in Python, pixel by pixel: a BMP with run lengths, whose 60 bytes stand for any size.
 MAX_SLOW_PIXELS = 2_000_000
 
 # What people put on the web. Pillow knows some forty formats, each one a parser for a stranger's bytes. Left out are
