@@ -35,7 +35,7 @@ from tiny_world import make_world  # noqa: E402
 torch.set_num_threads(1)
 settings.register_profile("tests", deadline=None, database=None, derandomize=True)
 # pytest --hypothesis-profile thorough tests/test_properties.py
-settings.register_profile("thorough", deadline=None, database=None, max_examples=2000, print_blob=True)
+settings.register_profile("thorough", deadline=None, database=None, max_examples=1000, print_blob=True)
 settings.load_profile("tests")
 
 ROOT = Path(__file__).parents[1]

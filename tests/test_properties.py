@@ -144,7 +144,7 @@ def test_a_hundred_thousand_characters_are_answered_in_seconds(ner):
     assert len(words) > 30_000 and all(text[word["start"] : word["end"]] == word["word"] for word in words)
 
 
-@settings(max_examples=EXAMPLES // 2)
+@settings(max_examples=EXAMPLES // 4)
 @given(text=texts)
 def test_an_entity_is_its_place_in_the_text_and_its_words(ner, text):
     inputs = ner.processor(text=text)
@@ -171,7 +171,7 @@ def test_words_that_come_split_keep_their_text_and_their_tags(ner, words, data):
     assert sorted(set(inputs["word_ids"][0].tolist())) == list(range(-1, kept + 1))
 
 
-@settings(max_examples=EXAMPLES // 2)
+@settings(max_examples=EXAMPLES // 4)
 @given(text=texts, threshold=st.floats(0, 1))
 def test_the_pipeline_says_of_each_word_what_it_says_of_its_entity(ner, text, threshold):
     entities = ner(text, threshold=threshold)
@@ -227,14 +227,14 @@ def assert_alike(one, other):
 tweets = st.tuples(texts, pictures())
 
 
-@settings(max_examples=EXAMPLES // 3)
+@settings(max_examples=EXAMPLES // 8)
 @given(batch=st.lists(tweets, min_size=1, max_size=5))
 def test_what_is_said_of_a_tweet_does_not_depend_on_its_company(ner, batch):
     for alone, together in zip(batch, read(ner, batch), strict=True):
         assert_alike(read(ner, [alone])[0], together)
 
 
-@settings(max_examples=EXAMPLES // 3)
+@settings(max_examples=EXAMPLES // 8)
 @given(batch=st.lists(tweets, min_size=2, max_size=5), data=st.data())
 def test_tweets_in_another_order_get_the_same_answers_in_that_order(ner, batch, data):
     order = data.draw(st.permutations(range(len(batch))))
@@ -243,7 +243,7 @@ def test_tweets_in_another_order_get_the_same_answers_in_that_order(ner, batch, 
         assert_alike(answers[place], answer)
 
 
-@settings(max_examples=EXAMPLES // 5)
+@settings(max_examples=EXAMPLES // 10)
 @given(batch=st.lists(texts, max_size=6), batch_size=st.integers(1, 4))
 def test_the_pipeline_answers_in_order_whatever_the_batch_size(ner, batch, batch_size):
     answers = ner(batch, batch_size=batch_size)
@@ -370,7 +370,7 @@ def test_scores_and_counts_are_those_of_seqeval_for_any_tags(pairs):
     assert 2 * right / max(found + there, 1) == pytest.approx(f1_score(gold, predicted, zero_division=0))
 
 
-@settings(max_examples=EXAMPLES // 5)
+@settings(max_examples=EXAMPLES // 10)
 @given(pairs=pairs_of_tags)
 def test_all_scores_of_any_tags_are_shares(pairs):
     gold, predicted = ([[pair[side] for pair in tweet] for tweet in pairs] for side in (0, 1))
@@ -478,7 +478,7 @@ def all_paths(crf, emissions):
     return paths, total + sum(transitions[paths[:, t - 1], paths[:, t]] for t in range(1, len(emissions)))
 
 
-@settings(max_examples=EXAMPLES // 2)
+@settings(max_examples=EXAMPLES // 4)
 @given(data=st.data(), lengths=st.lists(st.integers(1, 4), min_size=1, max_size=3))
 def test_the_crf_agrees_with_all_paths_written_out(data, lengths):
     crf, width = make_crf(data), max(lengths)
@@ -512,7 +512,7 @@ def test_the_crf_agrees_with_all_paths_written_out(data, lengths):
         assert spans[row, :length].tolist() == pytest.approx(list(entities.values()), abs=2e-3)
 
 
-@settings(max_examples=EXAMPLES // 2)
+@settings(max_examples=EXAMPLES // 4)
 @given(data=st.data(), length=st.integers(1, 4))
 def test_a_word_is_outside_or_in_exactly_one_of_all_entities_that_there_could_be(data, length):
     crf = make_crf(data)
