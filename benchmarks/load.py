@@ -210,7 +210,7 @@ class SpaceClient:
 
     def __init__(self, address: str, rng: np.random.Generator):
         self.address = f"{address}/gradio_api"
-        config = httpx.get(f"{address}/config").json()
+        config = httpx.get(f"{address}/config", timeout=600).json()
         [button] = [part["id"] for part in config["components"] if part["props"].get("value") == "Find the names"]
         [self.function] = [d["id"] for d in config["dependencies"] if [button, "click"] in d["targets"]]
         bad = {**hostile.REFUSED_PICTURES, **hostile.ANSWERED_PICTURES}
