@@ -1,6 +1,7 @@
 """What the tests share: one thread, no network, a tiny network and batches for it."""
 
 import os
+import tempfile
 
 
 # Before torch and the hub client are imported: both read these once. A second busy process slows small steps
@@ -13,6 +14,11 @@ os.environ.update(
     HF_HUB_DISABLE_TELEMETRY="1",
     HF_HUB_DISABLE_PROGRESS_BARS="1",
 )
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Code that `trust_remote_code` runs is copied there first: two workers would copy over each other's.
+    modules_cache = tempfile.TemporaryDirectory(prefix="hamlearning-modules-")
+    os.environ["HF_MODULES_CACHE"] = modules_cache.name
 
 import importlib.util  # noqa: E402
 import shutil  # noqa: E402
