@@ -95,6 +95,7 @@ logger = logging.getLogger("run_mner")
 
 KEPT = "Checkpoints and earlier results stay: make room, and go on with --resume_from_checkpoint True."
 
+MAX_DEPTH = 20  # of a file of settings
 # Of the training arguments, what decides about the scores.
 TRAINING_FACTS = (
     "learning_rate",
@@ -325,14 +326,19 @@ def read_settings(path: str) -> list[str]:
 
     Raises:
         ValueError: the file is not a mapping of names to values, or holds what has no place in one: tags of Python
-            objects, aliases (a few lines of them can stand for gigabytes).
+            objects, aliases (a few lines of them can stand for gigabytes), brackets in brackets without end.
     """
     flags = []
     try:
         text = Path(path).read_text(encoding="utf-8")  # JSON is YAML too
+        depth = 0
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            line = event.start_mark.line + 1
             if isinstance(event, yaml.AliasEvent):
-                raise ValueError(f"line {event.start_mark.line + 1} has the alias *{event.anchor}: write it out")
+                raise ValueError(f"line {line} has the alias *{event.anchor}: write it out")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:  # what is deeper takes the parser ever longer
+                raise ValueError(f"line {line} is more than {MAX_DEPTH} brackets deep")
         settings = yaml.safe_load(text)
         if not isinstance(settings, dict):
             raise ValueError(f"it is of type {type(settings).__name__}")
@@ -341,8 +347,7 @@ def read_settings(path: str) -> list[str]:
                 flags += [f"--{name}", *map(str, value)]
             elif value is not None:
                 flags += [f"--{name}", json.dumps(value) if isinstance(value, dict) else str(value)]
-    # RecursionError: brackets in brackets; TypeError: a dict of what JSON does not have
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, TypeError) as error:  # TypeError: a dict of what JSON does not have
         reason = " ".join(str(error).split())
         raise ValueError(f"{path} holds no settings ({reason}): expected lines `name: value`.") from None
     return flags

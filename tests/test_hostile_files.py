@@ -102,7 +102,8 @@ def test_a_model_that_is_a_pickle_alone_is_refused_and_its_code_is_not_run(folde
     if load == "auto":
         load = AutoModelForTokenClassification.from_pretrained
     kwargs = {} if load == HamLearningForTokenClassification.from_pretrained else {"trust_remote_code": True}
-    with pytest.raises(OSError, match=rf"no file named model.safetensors .*{folder.name}"):
+    # `pipeline` makes a ValueError of what it was told in trying.
+    with pytest.raises((OSError, ValueError), match=rf"no file named model.safetensors .*{folder}"):
         pipeline(model=str(folder), **kwargs) if load == "pipeline" else load(folder, **kwargs)
 
 
@@ -224,8 +225,8 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("seed: &a [*a]\n", r"line 1 has the alias \*a"),
         ("<<: {a: 1}\nseed: 1" + "0" * 5000, "4300 digits"),
         ("seed: 0x" + "f" * 5000, "4300 digits"),
-        ("[" * 100_000, "recursion"),
-        ('{"a":' * 5_000, "recursion"),
+        ("[" * 100_000, "line 1 is more than 20 brackets deep"),
+        ('{"a":' * 5_000, "line 1 is more than 20 brackets deep"),
         ("a: [1,", "while parsing"),
         ("a:\n\tb: 1", "cannot start any token"),
         ("? [a, b]\n: 1", "unhashable key"),
@@ -235,6 +236,7 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("", "it is of type NoneType"),
         (b"\xff\xfea: 1", "invalid start byte"),
     ],
+    ids=lambda value: value[:30] if isinstance(value, str) else "bytes",
 )
 @pytest.mark.parametrize("suffix", ["yaml", "json"])
 def test_a_file_that_holds_no_settings_is_refused_by_its_name(text, reason, suffix, marker, tmp_path):
