@@ -197,7 +197,7 @@ def find_pictures(folder: Path) -> dict[str, Path]:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder: give --images the folder that holds <id>.jpg")
-    files = [Path(entry.path) for entry in os.scandir(folder) if entry.is_file()]
+    files = [Path(entry.path) for entry in os.scandir(folder) if os.path.isfile(entry)]  # no error at a loop of links
     home = os.path.realpath(folder)
     files = [path for path in files if Path(os.path.realpath(path)).is_relative_to(home)]
     files = [path for path in files if path.suffix.lower() in SUFFIXES]

@@ -327,6 +327,7 @@ def test_metadata_that_lie_about_sizes_are_refused(tmp_path, lie):
         VisualFeatures(path)
 
 
+@pytest.mark.slow
 def test_a_small_file_of_millions_of_regions_is_refused_before_it_is_read(tmp_path):
     """36 kB of one box again and again took 2.7 GB and a minute."""
     path, count = tmp_path / "features.parquet", 10_000_000
@@ -357,7 +358,7 @@ def test_parquet_tweets_that_are_damaged_are_refused_by_their_file(tmp_path, mon
     path = tmp_path / "tweets" / "train.parquet"
     Dataset.from_dict({"id": ["1"], "tokens": [["a"]]}).to_parquet(str(path))
     sound = path.read_bytes()
-    for damaged in (b"", b"PAR1", sound[:-20] + bytes(12) + sound[-8:], sound[:4] + bytes(60) + sound[64:]):
+    for damaged in (b"", b"PAR1", sound[:-108] + b"\xff" * 100 + sound[-8:], b"PAR1" + bytes(60) + sound[-8:]):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match="train.parquet is not a Parquet file, or it is damaged"):
             load_tweets(tmp_path / "tweets")
@@ -417,9 +418,9 @@ def test_a_link_out_of_the_folder_is_no_picture_of_a_prepared_data_set(pictures,
 
 
 def run_lengths(width: int, height: int) -> bytes:
-    """A BMP of 8 bits with run lengths: one row that is ended at once."""
+    """A BMP of 8 bits with run lengths: of each row a pixel, and then its end."""
     head = struct.pack("<IIIIiiHHIIiiII", 62, 0, 58, 40, width, height, 1, 8, 1, 0, 0, 0, 1, 0)
-    return b"BM" + head + bytes(4) + b"\x01\x00" + b"\x00\x00" * height + b"\x00\x01"
+    return b"BM" + head + bytes(4) + b"\x01\x00\x00\x00" * height + b"\x00\x01"
 
 
 def test_a_large_bmp_with_run_lengths_is_refused_at_once():
@@ -433,9 +434,9 @@ def test_a_large_bmp_with_run_lengths_is_refused_at_once():
 
 def test_a_picture_that_unfolds_to_gigabytes_is_refused_by_its_header():
     stream = io.BytesIO()
-    Image.new("1", (16_000, 16_000)).save(stream, "PNG")
+    Image.new("1", (14_000, 14_000)).save(stream, "PNG")
     assert len(stream.getvalue()) < 50_000
-    with pytest.raises(ImageError, match="has 16000 x 16000 pixels, the limit is"):
+    with pytest.raises(ImageError, match="has 14000 x 14000 pixels, the limit is"):
         read_image(stream.getvalue())
 
 
