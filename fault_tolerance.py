@@ -23,15 +23,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from safetensors import SafetensorError
 from torch.utils.data import DataLoader, Sampler, SequentialSampler, get_worker_info
-from transformers import EarlyStoppingCallback, PreTrainedConfig, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedConfig,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotate_checkpoints
 
 
 logger = logging.getLogger("run_mner")
@@ -369,7 +378,7 @@ class StopSignals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, _):
+    def _note(self, number: int, _: FrameType | None):
         if os.getpid() != self._process:  # one that loads data, and ends with this one
             return
         self.signum = number
@@ -388,7 +397,7 @@ def run_from_terminal(main: Callable[[], Any]) -> int:
     """
     process = os.getpid()
 
-    def stop(number: int, _):
+    def stop(number: int, _: FrameType | None):
         if os.getpid() != process:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
@@ -530,7 +539,9 @@ class StepWatch(TrainerCallback):
         """Takes the loss of a batch, which stays where it is."""
         self._batches.append((loss, ids))
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Looks at the step before, and keeps this one's losses."""
         before, self._posted = self._posted, self._post(state.global_step)
         self._read(before)
@@ -541,7 +552,9 @@ class StepWatch(TrainerCallback):
         if self.epoch_end_is_due:
             self._save_is_due, control.should_save = control.should_save, False
 
-    def on_epoch_end(self, args, state, control, **kwargs):
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Has written what was put off until now."""
         control.should_save = control.should_save or self._save_is_due
         self.epoch_end_is_due = self._save_is_due = False
@@ -615,7 +628,7 @@ class FaultTolerantTrainer(Trainer):
         self._is_over = False
         self._saved_step: int | None = None
 
-    def train(self, resume_from_checkpoint: str | None = None, **kwargs):
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> TrainOutput:
         """As `Trainer.train`; SIGINT and SIGTERM end it behind the running step.
 
         Raises:
@@ -677,7 +690,7 @@ class FaultTolerantTrainer(Trainer):
         self._sampler = None
         return super().get_train_dataloader(), self._sampler
 
-    def _get_train_sampler(self, train_dataset=None) -> Sampler | None:
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
         sampler = super()._get_train_sampler(train_dataset)
         if sampler is None or isinstance(sampler, SequentialSampler) or not hasattr(sampler, "generator"):
             return sampler
@@ -685,7 +698,12 @@ class FaultTolerantTrainer(Trainer):
         self._sampler = SeededByEpoch(sampler, seed)
         return self._sampler
 
-    def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
+    def training_step(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
         """As in `Trainer`; the loss of the batch is watched."""
         ids = inputs.pop("ids", ())
         loss = super().training_step(model, inputs, num_items_in_batch)
@@ -729,7 +747,15 @@ class FaultTolerantTrainer(Trainer):
 
     # What is written.
 
-    def _maybe_log_save_evaluate(self, tr_loss, grad_norm, model, trial, *args, **kwargs):
+    def _maybe_log_save_evaluate(
+        self,
+        tr_loss: torch.Tensor,
+        grad_norm: torch.Tensor | float | None,
+        model: torch.nn.Module,
+        trial: Any,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
         control = self.control
         if control.should_log or control.should_evaluate or control.should_save:
             self.watch.check()
@@ -752,10 +778,10 @@ class FaultTolerantTrainer(Trainer):
             "it takes to go on with the same command and --resume_from_checkpoint True.",
         )
 
-    def _get_output_dir(self, trial) -> str:
+    def _get_output_dir(self, trial: Any) -> str:
         return super()._get_output_dir(trial) if self._writes_to is None else str(self._writes_to)
 
-    def _save_checkpoint(self, model, trial):
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         self.watch.check()
         self._check_weights()
         folder, state = Path(self._get_output_dir(trial)), self.state
@@ -794,13 +820,13 @@ class FaultTolerantTrainer(Trainer):
         self._saved_step = self._rotates_behind = state.global_step
         self.accelerator.wait_for_everyone()
 
-    def _rotate(self, trial=None):
+    def _rotate(self, trial: Any):
         self._rotates_behind = None
         if self.args.should_save:
             folder, best = self._get_output_dir(trial), self.state.best_model_checkpoint
             rotate_checkpoints(folder, self.args.save_total_limit, best, use_mtime=True)
 
-    def _finalize_training(self, trial, *args, **kwargs):
+    def _finalize_training(self, trial: Any, *args: Any, **kwargs: Any) -> TrainOutput:
         self._rotate(trial)
         return super()._finalize_training(trial, *args, **kwargs)
 
