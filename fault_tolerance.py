@@ -196,7 +196,7 @@ def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints of a folder, whole or not, the last first."""
     found = {path: re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)", path.name) for path in folder.glob("*")}
     steps = {path: int(match[1]) for path, match in found.items() if match and path.is_dir()}
-    return sorted(steps, key=steps.get, reverse=True)
+    return sorted(steps, key=steps.__getitem__, reverse=True)
 
 
 def last_whole_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
@@ -432,7 +432,7 @@ def remedied(error: BaseException) -> str | None:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    if trace is None or not isinstance(error, ValueError | OSError | ArithmeticError | RuntimeError):
+    if trace is None or not isinstance(error, ValueError | OSError | ArithmeticError | RuntimeError | ImportError):
         return None
     code = trace.tb_frame.f_code
     is_ours = Path(code.co_filename).resolve().parent == Path(__file__).resolve().parent

@@ -451,11 +451,11 @@ class MNERTrainer(FaultTolerantTrainer):
     data_collator: HamLearningDataCollator
     train_dataset: Any
 
-    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        """As in `Trainer`."""
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> TrainOutput:
+        """As in `FaultTolerantTrainer`."""
         if self.args.device.type == "cpu":
             keep_freed_memory()
-        return super().train(*args, **kwargs)
+        return super().train(resume_from_checkpoint, **kwargs)
 
     def _build_accelerator_args(self, **kwargs) -> dict[str, Any]:
         # What is to be compiled is so already. Trainer would compile the CRF too, anew for every number of words.

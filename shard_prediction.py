@@ -256,8 +256,9 @@ class TweetReader:
 
     def _look(self, tweets: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[str | None]]:
         """What is to be seen of each tweet's picture, None where there is none, and why one cannot be looked at."""
-        features, errors = [None] * len(tweets), [None] * len(tweets)
-        if self.pictures.startswith("features"):
+        features: list[Any] = [None] * len(tweets)
+        errors: list[str | None] = [None] * len(tweets)
+        if self.visual_features is not None and self.pictures.startswith("features"):
             return [self.visual_features.get(tweet["id"]) for tweet in tweets], errors
         if not self.looks:
             return features, errors

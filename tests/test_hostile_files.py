@@ -36,6 +36,7 @@ from visual_extraction import TweetImages, find_images
 
 
 ROOT = Path(__file__).parents[1]
+VOCABULARY = {piece: place for place, piece in enumerate(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "look"))}
 SIZES = {"image_feature_size": 2, "region_feature_size": 2, "class_names": ["cat"]}
 
 
@@ -60,8 +61,7 @@ def marker(tmp_path):
 @pytest.fixture
 def folder(make_model, tmp_path):
     """A model of text alone as it is published."""
-    vocabulary = {piece: index for index, piece in enumerate(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"))}
-    processor = HamLearningProcessor(BertTokenizer(vocab=vocabulary))
+    processor = HamLearningProcessor(BertTokenizer(vocab=VOCABULARY))
     HamLearningPipeline(model=make_model(use_vision=False), processor=processor).save_pretrained(tmp_path / "model")
     return tmp_path / "model"
 
@@ -565,9 +565,8 @@ def test_urls_in_texts_ids_and_columns_open_nothing(world, make_model, tmp_path,
         for image in (url, images[0], Path(url), base64.b64encode(url.encode()).decode()):
             with pytest.raises(ImageError):
                 read_image(image)
-        vocabulary = {piece: index for index, piece in enumerate(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"))}
         ner = HamLearningPipeline(
-            model=make_model(use_vision=False), processor=HamLearningProcessor(BertTokenizer(vocab=vocabulary))
+            model=make_model(use_vision=False), processor=HamLearningProcessor(BertTokenizer(vocab=VOCABULARY))
         )
         ner([url, f"look {url}a.png"])
         ner.processor(text=tweets["train"]["tokens"][:])
@@ -588,8 +587,7 @@ def test_nothing_of_a_folder_is_followed_that_a_model_card_or_config_names(folde
 
 
 def test_a_broken_picture_is_named_by_its_place_among_the_tweets(make_model):
-    vocabulary = {piece: index for index, piece in enumerate(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"))}
-    ner = HamLearningPipeline(model=make_model(), processor=HamLearningProcessor(BertTokenizer(vocab=vocabulary)))
+    ner = HamLearningPipeline(model=make_model(), processor=HamLearningProcessor(BertTokenizer(vocab=VOCABULARY)))
     tweets = [{"text": "a"}, {"text": "b", "image": b"\x89PNG\r\n\x1a\n broken"}]
     for given in (tweets, (tweet for tweet in tweets)):
         with pytest.raises(ImageError, match="^tweet 1: the picture given as bytes cannot be decoded"):
