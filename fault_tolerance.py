@@ -298,7 +298,7 @@ def begin_run(args: TrainingArguments, facts: Mapping[str, Any]) -> Path | None:
         ValueError: the checkpoint is not whole, or of another run.
         OSError: the output folder cannot be written.
     """
-    folder, wanted = Path(args.output_dir), args.resume_from_checkpoint
+    folder, wanted = Path(str(args.output_dir)), args.resume_from_checkpoint
     checkpoint, notes = None, []
     if wanted in ("True", "true", True):
         checkpoint, notes = last_whole_checkpoint(folder)
@@ -458,7 +458,7 @@ class SeededByEpoch(Sampler):
     """
 
     def __init__(self, sampler: Sampler, seed: int):
-        self.sampler = sampler
+        self.sampler: Any = sampler  # with a length and a generator, which not every one has
         self.seed = seed
         self.epoch = 0
 
@@ -619,7 +619,10 @@ def _to_host(tensor: torch.Tensor) -> torch.Tensor:
 class FaultTolerantTrainer(Trainer):
     """`Trainer` whose runs survive being ended at any moment; see the top of this file."""
 
-    def __init__(self, *args, **kwargs):
+    model: Any
+    _tr_loss: torch.Tensor
+
+    def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.watch = StepWatch(self.args.world_size)
         self.add_callback(self.watch)
@@ -628,7 +631,9 @@ class FaultTolerantTrainer(Trainer):
         self._is_over = False
         self._saved_step: int | None = None
 
-    def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> TrainOutput:
+    def train(  # pyright: ignore[reportIncompatibleMethodOverride]  # takes the path that `begin_run` found
+        self, resume_from_checkpoint: str | None = None, **kwargs: Any
+    ) -> TrainOutput:
         """As `Trainer.train`; SIGINT and SIGTERM end it behind the running step.
 
         Raises:
@@ -662,7 +667,7 @@ class FaultTolerantTrainer(Trainer):
     def _way_out(self) -> str:
         rates = "--learning_rate, --text_learning_rate or --crf_learning_rate"
         remedy = f"Lower {rates}, or train without --fp16"
-        whole = [path for path in checkpoints(Path(self.args.output_dir)) if what_is_missing(path) is None]
+        whole = [path for path in checkpoints(Path(str(self.args.output_dir))) if what_is_missing(path) is None]
         if not whole:
             return f"{remedy}; no checkpoint had been written yet."
         return (
@@ -674,6 +679,8 @@ class FaultTolerantTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """As in `Trainer`, with the ids of each batch's tweets."""
+        loader: Any
+        sampler: Any
         collate, self.data_collator = self.data_collator, WithIds(self.data_collator)
         try:
             loader, sampler = self.make_train_dataloader()
@@ -728,8 +735,9 @@ class FaultTolerantTrainer(Trainer):
             for callback in self.callback_handler.callbacks
             if isinstance(callback, EarlyStoppingCallback)
         ]
+        losses: Any = self.accelerator.gather(self._tr_loss.reshape(1))
         return {
-            "loss_since_last_log": self.accelerator.gather(self._tr_loss.reshape(1)).tolist(),  # of each process
+            "loss_since_last_log": losses.tolist(),  # of each process
             "step_of_last_log": self._globalstep_last_logged,
             "evaluations_without_gain": counters,
             "is_over": self.control.should_training_stop,
@@ -832,7 +840,7 @@ class FaultTolerantTrainer(Trainer):
 
     def _check_weights(self):
         """A checkpoint of weights that are no numbers must not take a good one's place."""
-        parameters = [p.detach() for p in self.model.parameters()]
+        parameters: list[Any] = [p.detach() for p in self.model.parameters()]
         local = [p.to_local() if hasattr(p, "to_local") else p for p in parameters]
         is_bad = ~torch.stack([torch.isfinite(p).all() for p in local]).all()
         if self.args.world_size > 1:

@@ -267,7 +267,7 @@ class _Metered:
             raise ValueError("it has too many parts")
         return data
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
 
@@ -343,8 +343,8 @@ def _decode(stream: BinaryIO, name: str, max_pixels: int) -> Image.Image:
     return _to_rgb(picture, name, max_pixels)
 
 
-def _open(format: str, stream: BinaryIO, name: str) -> Image.Image:
-    """The picture, not decoded yet."""
+def _open(format: str, stream: Any, name: str) -> Image.Image:
+    """The picture, not decoded yet, of a `_Metered`."""
     try:
         if format == "JPEG":
             _check_jpeg(stream.read())

@@ -351,11 +351,11 @@ class HamLearningProcessor(ProcessorMixin):
         if visual_features is not None:
             visual_features = [visual_features] if isinstance(visual_features, Mapping) else visual_features
             self._check_count("visual_features", len(visual_features), len(words))
-        if word_labels is not None:
-            word_labels = [word_labels] if is_single else word_labels
-            self._check_count("word_labels", len(word_labels), len(words))
-        data, num_words = self.model_inputs(words, visual_features, word_labels)
-        inputs = BatchFeature(data)
+        labels: Any = None if word_labels is None else [word_labels] if is_single else word_labels
+        if labels is not None:
+            self._check_count("word_labels", len(labels), len(words))
+        data, num_words = self.model_inputs(words, visual_features, labels)
+        inputs: Any = BatchFeature(data)  # with attributes that are no tensors
         inputs.texts, inputs.words, inputs.offsets = list(texts), list(words), list(offsets)
         inputs.num_words = num_words
         return inputs
