@@ -392,7 +392,8 @@ def _load_folder(folder: Path, cache_dir: str | None, wanted: Sequence[str]) -> 
             # One call a split: files read together share the first one's label names, whatever the others say.
             names = [str(file) for file in files]
             with _damage_named(", ".join(names), "give the tweets as Parquet"):
-                splits[split] = Dataset.from_parquet([*names], split=split, cache_dir=cache_dir)
+                where: dict[str, Any] = {"split": split, "cache_dir": cache_dir}
+                splits[split] = Dataset.from_parquet([*names], **where)
     if not splits:
         raise FileNotFoundError(
             f"{folder} holds no split: expected train.txt, valid.txt and test.txt, or train.parquet or "

@@ -23,15 +23,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from safetensors import SafetensorError
 from torch.utils.data import DataLoader, Sampler, SequentialSampler, get_worker_info
-from transformers import EarlyStoppingCallback, PreTrainedConfig, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedConfig,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotate_checkpoints
 
 
 logger = logging.getLogger("run_mner")
@@ -187,7 +196,7 @@ def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints of a folder, whole or not, the last first."""
     found = {path: re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)", path.name) for path in folder.glob("*")}
     steps = {path: int(match[1]) for path, match in found.items() if match and path.is_dir()}
-    return sorted(steps, key=steps.get, reverse=True)
+    return sorted(steps, key=steps.__getitem__, reverse=True)
 
 
 def last_whole_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
@@ -289,7 +298,7 @@ def begin_run(args: TrainingArguments, facts: Mapping[str, Any]) -> Path | None:
         ValueError: the checkpoint is not whole, or of another run.
         OSError: the output folder cannot be written.
     """
-    folder, wanted = Path(args.output_dir), args.resume_from_checkpoint
+    folder, wanted = Path(str(args.output_dir)), args.resume_from_checkpoint
     checkpoint, notes = None, []
     if wanted in ("True", "true", True):
         checkpoint, notes = last_whole_checkpoint(folder)
@@ -369,7 +378,7 @@ class StopSignals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, _):
+    def _note(self, number: int, _: FrameType | None):
         if os.getpid() != self._process:  # one that loads data, and ends with this one
             return
         self.signum = number
@@ -388,7 +397,7 @@ def run_from_terminal(main: Callable[[], Any]) -> int:
     """
     process = os.getpid()
 
-    def stop(number: int, _):
+    def stop(number: int, _: FrameType | None):
         if os.getpid() != process:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
@@ -423,7 +432,7 @@ def remedied(error: BaseException) -> str | None:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    if trace is None or not isinstance(error, ValueError | OSError | ArithmeticError | RuntimeError):
+    if trace is None or not isinstance(error, ValueError | OSError | ArithmeticError | RuntimeError | ImportError):
         return None
     code = trace.tb_frame.f_code
     is_ours = Path(code.co_filename).resolve().parent == Path(__file__).resolve().parent
@@ -449,7 +458,7 @@ class SeededByEpoch(Sampler):
     """
 
     def __init__(self, sampler: Sampler, seed: int):
-        self.sampler = sampler
+        self.sampler: Any = sampler  # with a length and a generator, which not every one has
         self.seed = seed
         self.epoch = 0
 
@@ -530,7 +539,9 @@ class StepWatch(TrainerCallback):
         """Takes the loss of a batch, which stays where it is."""
         self._batches.append((loss, ids))
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Looks at the step before, and keeps this one's losses."""
         before, self._posted = self._posted, self._post(state.global_step)
         self._read(before)
@@ -541,7 +552,9 @@ class StepWatch(TrainerCallback):
         if self.epoch_end_is_due:
             self._save_is_due, control.should_save = control.should_save, False
 
-    def on_epoch_end(self, args, state, control, **kwargs):
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Has written what was put off until now."""
         control.should_save = control.should_save or self._save_is_due
         self.epoch_end_is_due = self._save_is_due = False
@@ -606,7 +619,10 @@ def _to_host(tensor: torch.Tensor) -> torch.Tensor:
 class FaultTolerantTrainer(Trainer):
     """`Trainer` whose runs survive being ended at any moment; see the top of this file."""
 
-    def __init__(self, *args, **kwargs):
+    model: Any
+    _tr_loss: torch.Tensor
+
+    def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.watch = StepWatch(self.args.world_size)
         self.add_callback(self.watch)
@@ -615,7 +631,9 @@ class FaultTolerantTrainer(Trainer):
         self._is_over = False
         self._saved_step: int | None = None
 
-    def train(self, resume_from_checkpoint: str | None = None, **kwargs):
+    def train(  # pyright: ignore[reportIncompatibleMethodOverride]  # takes the path that `begin_run` found
+        self, resume_from_checkpoint: str | None = None, **kwargs: Any
+    ) -> TrainOutput:
         """As `Trainer.train`; SIGINT and SIGTERM end it behind the running step.
 
         Raises:
@@ -649,7 +667,7 @@ class FaultTolerantTrainer(Trainer):
     def _way_out(self) -> str:
         rates = "--learning_rate, --text_learning_rate or --crf_learning_rate"
         remedy = f"Lower {rates}, or train without --fp16"
-        whole = [path for path in checkpoints(Path(self.args.output_dir)) if what_is_missing(path) is None]
+        whole = [path for path in checkpoints(Path(str(self.args.output_dir))) if what_is_missing(path) is None]
         if not whole:
             return f"{remedy}; no checkpoint had been written yet."
         return (
@@ -661,6 +679,8 @@ class FaultTolerantTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """As in `Trainer`, with the ids of each batch's tweets."""
+        loader: Any
+        sampler: Any
         collate, self.data_collator = self.data_collator, WithIds(self.data_collator)
         try:
             loader, sampler = self.make_train_dataloader()
@@ -677,7 +697,7 @@ class FaultTolerantTrainer(Trainer):
         self._sampler = None
         return super().get_train_dataloader(), self._sampler
 
-    def _get_train_sampler(self, train_dataset=None) -> Sampler | None:
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
         sampler = super()._get_train_sampler(train_dataset)
         if sampler is None or isinstance(sampler, SequentialSampler) or not hasattr(sampler, "generator"):
             return sampler
@@ -685,7 +705,12 @@ class FaultTolerantTrainer(Trainer):
         self._sampler = SeededByEpoch(sampler, seed)
         return self._sampler
 
-    def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
+    def training_step(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
         """As in `Trainer`; the loss of the batch is watched."""
         ids = inputs.pop("ids", ())
         loss = super().training_step(model, inputs, num_items_in_batch)
@@ -710,8 +735,9 @@ class FaultTolerantTrainer(Trainer):
             for callback in self.callback_handler.callbacks
             if isinstance(callback, EarlyStoppingCallback)
         ]
+        losses: Any = self.accelerator.gather(self._tr_loss.reshape(1))
         return {
-            "loss_since_last_log": self.accelerator.gather(self._tr_loss.reshape(1)).tolist(),  # of each process
+            "loss_since_last_log": losses.tolist(),  # of each process
             "step_of_last_log": self._globalstep_last_logged,
             "evaluations_without_gain": counters,
             "is_over": self.control.should_training_stop,
@@ -729,7 +755,15 @@ class FaultTolerantTrainer(Trainer):
 
     # What is written.
 
-    def _maybe_log_save_evaluate(self, tr_loss, grad_norm, model, trial, *args, **kwargs):
+    def _maybe_log_save_evaluate(
+        self,
+        tr_loss: torch.Tensor,
+        grad_norm: torch.Tensor | float | None,
+        model: torch.nn.Module,
+        trial: Any,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
         control = self.control
         if control.should_log or control.should_evaluate or control.should_save:
             self.watch.check()
@@ -752,10 +786,10 @@ class FaultTolerantTrainer(Trainer):
             "it takes to go on with the same command and --resume_from_checkpoint True.",
         )
 
-    def _get_output_dir(self, trial) -> str:
+    def _get_output_dir(self, trial: Any) -> str:
         return super()._get_output_dir(trial) if self._writes_to is None else str(self._writes_to)
 
-    def _save_checkpoint(self, model, trial):
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         self.watch.check()
         self._check_weights()
         folder, state = Path(self._get_output_dir(trial)), self.state
@@ -794,19 +828,19 @@ class FaultTolerantTrainer(Trainer):
         self._saved_step = self._rotates_behind = state.global_step
         self.accelerator.wait_for_everyone()
 
-    def _rotate(self, trial=None):
+    def _rotate(self, trial: Any):
         self._rotates_behind = None
         if self.args.should_save:
             folder, best = self._get_output_dir(trial), self.state.best_model_checkpoint
             rotate_checkpoints(folder, self.args.save_total_limit, best, use_mtime=True)
 
-    def _finalize_training(self, trial, *args, **kwargs):
+    def _finalize_training(self, trial: Any, *args: Any, **kwargs: Any) -> TrainOutput:
         self._rotate(trial)
         return super()._finalize_training(trial, *args, **kwargs)
 
     def _check_weights(self):
         """A checkpoint of weights that are no numbers must not take a good one's place."""
-        parameters = [p.detach() for p in self.model.parameters()]
+        parameters: list[Any] = [p.detach() for p in self.model.parameters()]
         local = [p.to_local() if hasattr(p, "to_local") else p for p in parameters]
         is_bad = ~torch.stack([torch.isfinite(p).all() for p in local]).all()
         if self.args.world_size > 1:

@@ -36,8 +36,6 @@ except ImportError as error:  # it is imported as PIL, but there is no such pack
 # Pillow's own limit: twice `Image.MAX_IMAGE_PIXELS`, from which on it warns of a decompression bomb. A phone's picture
 # of 12000 x 9000 pixels has 108 million.
 MAX_PIXELS = 178_956_970
-# Of a file that Pillow decodes in Python, pixel by pixel.
-MAX_SLOW_PIXELS = 2_000_000
 
 # What people put on the web. Pillow knows some forty formats, each one a parser for a stranger's bytes. Left out are
 # EPS (runs Ghostscript), PPM (decoded byte by byte in Python), ICO (decoded before its size is known) and the rest.
@@ -114,8 +112,7 @@ def read_image(image: Any, max_pixels: int = MAX_PIXELS) -> Image.Image:
             a numpy array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8, uint16, bool or float in [0, 1];
             a torch tensor (1, H, W), (3, H, W) or (4, H, W) of the same types.
         max_pixels: most pixels, width times height. Larger pictures are refused before they are decoded. A GIF or TIFF
-            file may not have more than Pillow's `Image.MAX_IMAGE_PIXELS` either, which is 89 million unless set, and a
-            BMP with run lengths no more than 2 million.
+            file may not have more than Pillow's `Image.MAX_IMAGE_PIXELS` either, which is 89 million unless set.
 
     Returns:
         A new picture in mode RGB, of (W, H) pixels.
@@ -270,7 +267,7 @@ class _Metered:
             raise ValueError("it has too many parts")
         return data
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
 
@@ -343,13 +340,11 @@ def _decode(stream: BinaryIO, name: str, max_pixels: int) -> Image.Image:
     metered = _Metered(stream)
     picture = _open(format, metered, name)
     metered.reads_left = MAX_LOAD_READS + metered.size // 512
-    if any(tile[0] in Image.DECODERS for tile in picture.tile):
-        max_pixels = min(max_pixels, MAX_SLOW_PIXELS)
     return _to_rgb(picture, name, max_pixels)
 
 
-def _open(format: str, stream: BinaryIO, name: str) -> Image.Image:
-    """The picture, not decoded yet."""
+def _open(format: str, stream: Any, name: str) -> Image.Image:
+    """The picture, not decoded yet, of a `_Metered`."""
     try:
         if format == "JPEG":
             _check_jpeg(stream.read())

@@ -44,7 +44,7 @@ BOX_TOLERANCE = 1e-6
 
 
 @contextmanager
-def damaged_weights_named(name_or_path: str, subfolder: str = "") -> Iterator[None]:
+def damaged_weights_named(name_or_path: str | os.PathLike, subfolder: str = "") -> Iterator[None]:
     """What the safetensors library says of a damaged file as a ValueError that names the file."""
     try:
         yield

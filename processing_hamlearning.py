@@ -351,11 +351,11 @@ class HamLearningProcessor(ProcessorMixin):
         if visual_features is not None:
             visual_features = [visual_features] if isinstance(visual_features, Mapping) else visual_features
             self._check_count("visual_features", len(visual_features), len(words))
-        if word_labels is not None:
-            word_labels = [word_labels] if is_single else word_labels
-            self._check_count("word_labels", len(word_labels), len(words))
-        data, num_words = self.model_inputs(words, visual_features, word_labels)
-        inputs = BatchFeature(data)
+        labels: Any = None if word_labels is None else [word_labels] if is_single else word_labels
+        if labels is not None:
+            self._check_count("word_labels", len(labels), len(words))
+        data, num_words = self.model_inputs(words, visual_features, labels)
+        inputs: Any = BatchFeature(data)  # with attributes that are no tensors
         inputs.texts, inputs.words, inputs.offsets = list(texts), list(words), list(offsets)
         inputs.num_words = num_words
         return inputs
@@ -540,8 +540,8 @@ class HamLearningProcessor(ProcessorMixin):
         flat = np.fromiter(map(id_of.get, chain.from_iterable(word_labels), repeat(-1)), np.int64, counts.sum())
         row = np.repeat(np.arange(len(counts)), counts)
         column = np.arange(len(flat)) - _starts(counts)[row]
-        for bad in np.flatnonzero(flat < 0)[:1]:
-            tweet, place = row[bad], column[bad]
+        for bad in np.flatnonzero(flat < 0)[:1].tolist():
+            tweet, place = int(row[bad]), int(column[bad])
             raise ValueError(
                 f"word_labels: tweet {tweet}, word {place} ({words[tweet][place]!r}) has the tag "
                 f"{word_labels[tweet][place]!r}, which is not among the processor's tags {self.tags}: correct it or "
@@ -558,10 +558,11 @@ class HamLearningProcessor(ProcessorMixin):
         with_picture = np.flatnonzero(image_mask)
         if not len(with_picture):
             return {}
-        pictures = [*map(rows.__getitem__, with_picture)]
+        pictures = [row for row in rows if row is not None]
         flat = self._flat_visual_features(pictures)
         if flat is None:  # lists in place of arrays, or something that is wrong
             flat = self._flat_visual_features(self._regular_arrays(pictures, with_picture))
+            assert flat is not None  # they are as it wants them, or an error was raised
         self._check_visual_values(flat, with_picture)
         counts = flat.pop("counts")
         row = np.repeat(with_picture, counts)
@@ -612,7 +613,7 @@ class HamLearningProcessor(ProcessorMixin):
         return {"counts": counts, **flat}
 
     def _regular_arrays(
-        self, pictures: Sequence[Mapping[str, Any]], tweets: Sequence[int]
+        self, pictures: Sequence[Mapping[str, Any]], tweets: np.ndarray
     ) -> list[dict[str, np.ndarray]]:
         """Rows of a visual feature file as arrays of the sizes that belong together; ValueError names the tweet."""
         of_model = {"image_features": self.image_feature_size, "features": self.region_feature_size}
@@ -659,8 +660,8 @@ class HamLearningProcessor(ProcessorMixin):
         """ValueError, with the tweet, where a number of `_flat_visual_features` cannot be."""
         tweet_of_region = np.repeat(tweets, flat["counts"])
 
-        def first(bad: np.ndarray) -> np.ndarray:
-            return np.flatnonzero(bad)[:1]
+        def first(bad: Any) -> list[int]:
+            return np.flatnonzero(bad)[:1].tolist()
 
         def fail(tweet: int, problem: str) -> NoReturn:
             raise ValueError(f"visual_features: tweet {tweet}: {problem}")

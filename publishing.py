@@ -243,7 +243,7 @@ def commit_files(
 
     def commit() -> CommitInfo:
         # Anew each time: the commit may have been made and the answer lost, and then nothing is left to do.
-        head = api.repo_info(repo_id, repo_type=repo_type)
+        head: Any = api.repo_info(repo_id, repo_type=repo_type)
         stale = sorted(
             file.rfilename
             for file in head.siblings or ()

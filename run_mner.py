@@ -332,6 +332,7 @@ def read_settings(path: str) -> list[str]:
     try:
         text = Path(path).read_text(encoding="utf-8")  # JSON is YAML too
         depth = 0
+        event: Any
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             line = event.start_mark.line + 1
             if isinstance(event, yaml.AliasEvent):
@@ -456,11 +457,11 @@ class MNERTrainer(FaultTolerantTrainer):
     data_collator: HamLearningDataCollator
     train_dataset: Any
 
-    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        """As in `Trainer`."""
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> TrainOutput:
+        """As in `FaultTolerantTrainer`."""
         if self.args.device.type == "cpu":
             keep_freed_memory()
-        return super().train(*args, **kwargs)
+        return super().train(resume_from_checkpoint, **kwargs)
 
     def _build_accelerator_args(self, **kwargs) -> dict[str, Any]:
         # What is to be compiled is so already. Trainer would compile the CRF too, anew for every number of words.
@@ -473,7 +474,7 @@ class MNERTrainer(FaultTolerantTrainer):
 
     def create_accelerator_and_postprocess(self) -> None:
         """As in `Trainer`, and says how FSDP treats this model."""
-        state = self.args.distributed_state
+        state: Any = self.args.distributed_state
         if state.distributed_type == DistributedType.MULTI_CPU and os.environ.get("ACCELERATE_USE_FSDP") == "true":
             # accelerate 1.15 (`AcceleratorState.__init__`) makes FSDP's processes of those of every device but a CPU,
             # and leaves these with whole weights, without a word. Torch shards over gloo as over anything.
@@ -582,8 +583,9 @@ class TrainingWatch(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Stops the clock."""
-        self.epochs += state.epoch - self._begun_at
-        self.seconds += time.perf_counter() - self._start
+        self.epochs += (state.epoch or 0) - self._begun_at
+        if self._start is not None:
+            self.seconds += time.perf_counter() - self._start
         self._start = None
 
 
@@ -932,7 +934,7 @@ def predict_streamed(
     if eyes is not None:
         processor.vision_model = eyes
     reader = TweetReader(
-        model.to(args.device).eval(),
+        model.to(args.device).eval(),  # pyright: ignore[reportArgumentType]  # `to` is wrapped without its self
         processor,
         args.per_device_eval_batch_size,
         visual_features,
@@ -1203,7 +1205,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         model=model,
         args=args,
         data_collator=HamLearningDataCollator(processor, pictures),
-        train_dataset=stream or (tweets["train"] if args.do_train else None),  # pyright: ignore[reportArgumentType]  # streamed too
+        train_dataset=stream or (tweets["train"] if args.do_train else None),
         eval_dataset=tweets["validation"] if args.do_train or args.do_eval else None,
         processing_class=processor,
         compute_metrics=compute_metrics,

@@ -194,7 +194,7 @@ class TweetReader:
 
     @cached_property
     def _images(self) -> dict[str, Path]:
-        return find_images(Path(self.image_dir))
+        return find_images(Path(str(self.image_dir)))
 
     @cached_property
     def _folder_sha256(self) -> str:
@@ -256,8 +256,9 @@ class TweetReader:
 
     def _look(self, tweets: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[str | None]]:
         """What is to be seen of each tweet's picture, None where there is none, and why one cannot be looked at."""
-        features, errors = [None] * len(tweets), [None] * len(tweets)
-        if self.pictures.startswith("features"):
+        features: list[Any] = [None] * len(tweets)
+        errors: list[str | None] = [None] * len(tweets)
+        if self.visual_features is not None and self.pictures.startswith("features"):
             return [self.visual_features.get(tweet["id"]) for tweet in tweets], errors
         if not self.looks:
             return features, errors
@@ -400,7 +401,8 @@ class _Shard:
     def __enter__(self) -> "_Shard":
         with _named(self.shard, "read"):
             self.identity = _identity(self.shard)
-            self.file = fsspec.open(self.shard, "rb").open()
+            opened: Any = fsspec.open(self.shard, "rb")
+            self.file = opened.open()
         try:
             with _named(self.shard, "read"):
                 # Else a row group is read whole.
@@ -468,7 +470,8 @@ def _identity(shard: str) -> dict[str, Any]:
 
 
 def _sha256(shard: str) -> str:
-    with fsspec.open(shard, "rb") as file:
+    opened: Any = fsspec.open(shard, "rb")
+    with opened as file:
         return f"sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 

@@ -162,7 +162,9 @@ def read_source(source: Path) -> tuple[DatasetDict, dict[str, Path]]:
 
 def publish(output: Path, repo_id: str, configs: list[str], card: str) -> None:
     """Make `configs` of the data set the content of a repo, whose card is `card`."""
-    files = {file.relative_to(output).as_posix(): file for config in configs for file in data_files(output, config)}
+    files: dict[str, Path | bytes] = {
+        file.relative_to(output).as_posix(): file for config in configs for file in data_files(output, config)
+    }
     # The repo's card names what the repo holds, which may be less than what is here.
     files["README.md"] = card.encode()
     own_files = [f"{config}/*" for config in CONFIGS]

@@ -305,12 +305,12 @@ def read_upload(upload: Any) -> dict[str, Any] | None:
     """
     if upload is None:
         return None
-    try:
-        path = Path(upload["path"]).resolve()
-        is_upload = path.is_relative_to(Path(get_upload_folder()).resolve()) and path.is_file()
-    except (KeyError, TypeError, ValueError, OSError):  # no such form, or no path: NUL, thousands of characters, ...
-        is_upload = False
-    if not is_upload:
+    path = None
+    with contextlib.suppress(KeyError, TypeError, ValueError, OSError):  # no such form, or no path: NUL, too long, ...
+        given = Path(upload["path"]).resolve()
+        if given.is_relative_to(Path(get_upload_folder()).resolve()) and given.is_file():
+            path = given
+    if path is None:
         raise BadInput("The picture is not here (any more): please upload it again.")
     name = upload.get("orig_name")
     return {"bytes": path.read_bytes(), "path": name if isinstance(name, str) else path.name}

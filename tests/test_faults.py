@@ -15,11 +15,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import TrainerControl, TrainerState
 
+import modeling_faster_rcnn_vg
 import run_mner
+from data_hamlearning import wanted_of_hub
 from ended_runs import start, wait_for
 from fault_tolerance import (
     FILES_FILE,
@@ -41,6 +44,9 @@ from fault_tolerance import (
     write_text,
     writing,
 )
+from image_processing_hamlearning import read_image
+from modeling_faster_rcnn_vg import FasterRCNNVG, FasterRCNNVGSettings
+from publishing import create_repo
 from tiny_world import flags, results_of, write_features, write_tweets
 
 
@@ -407,6 +413,28 @@ def test_an_error_with_a_remedy_is_one_sentence_and_another_keeps_its_traceback(
     assert capsys.readouterr().err == expected
     with pytest.raises(ZeroDivisionError):
         run_from_terminal(lambda: 1 / 0)
+
+
+def refused_by_the_hub():
+    with wanted_of_hub("org/tweets"):
+        raise OSError("503")
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: FasterRCNNVG(FasterRCNNVGSettings()), "faster_rcnn_vg needs nms and roi_pool of torchvision"),
+        (lambda: create_repo("org/tiny"), "The model repo org/tiny cannot be written to"),
+        (refused_by_the_hub, "org/tweets cannot be had from the Hub (503): try again later"),
+        (lambda: read_image("gme.jpg"), "'gme.jpg' is neither a file nor base64 of a picture: check the path."),
+    ],
+    ids=["ImportError", "PublishError", "ConnectionError", "ImageError"],
+)
+def test_every_kind_of_error_that_has_a_remedy_is_one_sentence(call, sentence, monkeypatch, capsys):
+    monkeypatch.setattr(modeling_faster_rcnn_vg, "roi_pool", None)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert run_from_terminal(call) == 1
+    assert capsys.readouterr().err.startswith(f"error: {sentence}")
 
 
 def test_an_error_of_the_system_names_its_file():
