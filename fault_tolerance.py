@@ -401,12 +401,16 @@ def run_from_terminal(main: Callable[[], Any]) -> int:
         if os.getpid() != process:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+        # Python drops what is raised in a destructor or around a fork: then once more.
+        signal.signal(signal.SIGALRM, lambda *_: stop(number, None))
+        signal.setitimer(signal.ITIMER_REAL, 1)
         raise Stopped(number, "Stopped.")
 
     signal.signal(signal.SIGTERM, stop)
     try:
         main()
     except KeyboardInterrupt as error:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signum = getattr(error, "signum", signal.SIGINT)
         where = str(error) if isinstance(error, Stopped) else "Stopped."
         if where == "Stopped.":
@@ -429,6 +433,13 @@ def remedied(error: BaseException) -> str | None:
     """What a user should read of an error in place of its traceback; None if nobody has foreseen it."""
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
+    lost = lost_process(error, num_workers=0)
+    if lost is not None:  # PyTorch raises it at any moment, also while another error is on its way
+        return (
+            f"A process that loads data has ended ({lost}), often for lack of memory: give fewer, "
+            "--dataloader_num_workers or --extraction_workers, and go on with the same command, a training with "
+            "--resume_from_checkpoint True."
+        )
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
