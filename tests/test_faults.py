@@ -389,7 +389,7 @@ def test_a_parquet_file_that_is_cut_off_is_named(world, tmp_path):
         dataset.to_parquet(tmp_path / "tweets" / f"{split}.parquet")
     path = tmp_path / "tweets" / "validation.parquet"
     os.truncate(path, path.stat().st_size // 2)
-    with pytest.raises(ValueError, match="validation.parquet cannot be read"):
+    with pytest.raises(ValueError, match="validation.parquet is not a Parquet file, or it is damaged"):
         run_mner.main(flags(world, tmp_path / "out", data_dir=tmp_path / "tweets"))
 
 
