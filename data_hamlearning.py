@@ -588,7 +588,9 @@ class VisualFeatures(Mapping):
                     for group in range(file.num_row_groups)
                     for batch in file.iter_batches(_ROW_GROUP, row_groups=[group], columns=_VISUAL_SCHEMA.names)
                 ]
-            except (pa.ArrowException, OSError) as error:
+            except OSError as error:
+                if error.errno is None:  # what Arrow says of damage, not what the system says of the disk
+                    raise
                 raise ValueError(f"{self.path} cannot be read ({error}): copy or make it anew") from error
         if not blocks:
             raise ValueError(f"{self.path} holds no row: write one row for each picture")

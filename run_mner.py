@@ -1095,6 +1095,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             f"--hub_strategy {args.hub_strategy} --hub_revision {args.hub_revision}: a run is published once, at its "
             "end, to main: leave them out."
         )
+    if args.torch_compile and args.torch_compile_backend == "inductor" and args.device.type == "cpu":
+        raise ValueError(
+            "--torch_compile True on a CPU: steps are no faster (1.02 times, docs/performance.md) and compiling takes "
+            "minutes: leave it out, it is for GPUs."
+        )
     limit_silence()
     data_name = data_set_name(data_args)
     if is_main:
@@ -1148,11 +1153,6 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     visual_features = None if features_file is None else VisualFeatures(features_file)
     model, processor = load_model(model_args, tags, visual_features)
     if args.torch_compile:
-        if args.device.type == "cpu":
-            logger.warning(
-                "--torch_compile True on a CPU: measured, steps are hardly faster (1.02 times) and compiling takes "
-                "minutes. It is meant for GPUs."
-            )
         compile_trunk(model, args)
     data_facts = {
         str(split): {"tweets": len(dataset), "sha256": split_sha256(dataset)}

@@ -294,6 +294,11 @@ def test_compiled_and_plain_runs_go_on_from_each_other_s_checkpoints(world, stea
         assert all(torch.allclose(weights[key], expected[key], atol=1e-4) for key in expected)
 
 
+def test_compiling_is_refused_where_it_was_seen_to_gain_nothing(world, tmp_path):
+    with pytest.raises(ValueError, match="--torch_compile True on a CPU: .* leave it out"):
+        run_mner.main(flags(world, tmp_path / "compiled", torch_compile=True))
+
+
 @pytest.mark.slow
 def test_a_run_over_published_tweets_compiles_few_graphs_and_breaks_none(shared_folder, tmp_path):
     data = shared_folder / "data" / "twitter2017"
