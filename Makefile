@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SAMPLE := datasets/sample/generated
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all coverage lint clean
 
 demo: $(VENV)/installed $(SAMPLE) $(SAMPLE)/backbone  ## look at the sample's pictures, train on them, print scores and a predicted tweet
 	rm -rf outputs/demo
@@ -14,6 +14,12 @@ test: $(VENV)/installed-dev  ## all tests but the slow ones
 
 test-all: $(VENV)/installed-dev
 	$(BIN)/python -m pytest
+
+coverage: $(VENV)/installed-dev  ## which lines and branches all tests run, those that other processes run among them
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
