@@ -60,7 +60,9 @@ MODULES = (
 KINDS = ({"Add", "Sub", "Mul", "Div", "FloorDiv", "Mod", "Pow"}, {"BitOr", "BitAnd", "BitXor"}, {"LShift", "RShift"})
 PLANTED = ("mner_scores.py", "2 *", "3 *")  # what `check` plants: an F1 of up to 1.5
 MEMORY = 6 * 2**30  # bytes that a mutant may take beyond what is imported
-WALL_LIMIT = 1200  # seconds; loops end at the limit of processor time, this is for what waits forever
+NO_TEST = int(pytest.ExitCode.NO_TESTS_COLLECTED)
+TIME_LIMIT = 10  # seconds of processor time that a test may take beyond three times what it took unmutated
+WALL_LIMIT = 1200  # seconds that a mutant may take, for what waits forever: on a busy machine it says little
 
 
 # ------------------------------------------------------------------------------------------------------------- draw
@@ -158,13 +160,23 @@ def mutated_code(source: str, spec: MutationSpec) -> str:
 # ------------------------------------------------------------------------------------------------------------ tests
 
 
+def test_runs() -> list[dict]:
+    """What `line_tests.py` wrote, run by run."""
+    return [json.loads(path.read_text()) for path in sorted(FOLDER.glob("tests.*.json"))]
+
+
+def imported_by_tests() -> list[str]:
+    """The modules that some test imported."""
+    return sorted({name for run in test_runs() for name in run["modules"]})
+
+
 class LineMap:
     """Which tests run a line, as `line_tests.py` saw it."""
 
     def __init__(self):
-        found = [json.loads(path.read_text()) for path in sorted(FOLDER.glob("tests.*.json"))]
-        self.seconds = {test: seconds for run in found for test, seconds in run["seconds"].items()}
-        self.modules = sorted({name for run in found for name in run["modules"]})
+        failed = {test for run in test_runs() for test in run["failed"]}  # such a test would kill every mutant
+        timed = {test: seconds for run in test_runs() for test, seconds in run["seconds"].items()}
+        self.seconds = {test: timed[test] for test in timed if test not in failed}
         self.contexts = {module: defaultdict(set) for module in MODULES}
         for path in FOLDER.glob(".coverage.*"):
             data = coverage.CoverageData(str(path))
@@ -175,20 +187,20 @@ class LineMap:
         self.trees = {module: ast.parse((ROOT / module).read_text(encoding="utf-8")) for module in MODULES}
 
     def tests_of(self, spec: MutationSpec) -> list[str]:
-        """Those that run the mutated statement, quickest file first; then, if need be, those that run its module.
+        """Those that run the mutated statement, themselves or in a fixture made for them, quickest file first.
 
-        Need is where the statement runs while a module is imported, a fixture made, or in another process.
+        If there are none, as where it runs while its module is imported or in another process, those that run its
+        module, but for the slow ones: `run --survivors --all_tests` does not spare them.
         """
         module = str(spec.module_path)
         names = self._names(module, self._lines(module, spec.start_pos[0]))
-        tests = self._in_order(name for name in names if name in self.seconds)
-        if not tests or any(name not in self.seconds for name in names):
-            tests += self._in_order(set(self.all_of([module])) - set(tests))
-        return tests
+        return self._known(names) or [test for test in self.all_of([module]) if self.seconds[test] < 1]
 
     def all_of(self, modules: Iterable[str]) -> list[str]:
         """All tests that run a line of some modules."""
-        names = {name for module in modules for name in self._names(module, self.contexts[module])}
+        return self._known(name for module in modules for name in self._names(module, self.contexts[module]))
+
+    def _known(self, names: Iterable[str]) -> list[str]:
         return self._in_order({name.removesuffix("|setup") for name in names} & set(self.seconds))
 
     def _names(self, module: str, lines: Iterable[int]) -> set[str]:
@@ -226,14 +238,21 @@ class LineMap:
 
 
 class Only:
-    """Pytest plugin: runs some tests in the order given."""
+    """Pytest plugin: runs some tests in the order given, each within a limit of processor time."""
 
-    def __init__(self, tests: list[str]):
+    def __init__(self, tests: list[str], seconds: dict[str, float]):
         self.rank = {test: rank for rank, test in enumerate(tests)}
+        self.seconds = seconds
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items):
         items[:] = sorted((item for item in items if item.nodeid in self.rank), key=lambda i: self.rank[i.nodeid])
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_protocol(self, item):
+        # The signal that comes then ends the process: a test would catch an exception.
+        signal.setitimer(signal.ITIMER_PROF, 3 * self.seconds[item.nodeid] + TIME_LIMIT)
+        yield
 
 
 # -------------------------------------------------------------------------------------------------------------- run
@@ -254,9 +273,9 @@ class Server:
             if (ROOT / name).is_file():
                 (self.copy / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, self.copy / name)
+        self.sources = {module: (self.copy / module).read_text(encoding="utf-8") for module in MODULES}
         if (ROOT.parent / "shared").is_dir():
             (self.place / "shared").symlink_to(ROOT.parent / "shared")
-        self.map = LineMap()
         os.environ |= {
             "OMP_NUM_THREADS": "1",
             "TOKENIZERS_PARALLELISM": "false",
@@ -270,7 +289,7 @@ class Server:
         sys.path.insert(0, str(self.copy))
         os.chdir(self.copy)
         ours = {path.stem for path in [*ROOT.glob("*.py"), *(ROOT / "tests").glob("*.py")]}
-        for name in self.map.modules:
+        for name in imported_by_tests():
             if name.split(".")[0] not in ours | {"tests", "transformers_modules", "__mp_main__"}:
                 try:
                     importlib.import_module(name)
@@ -279,6 +298,7 @@ class Server:
         gc.collect()
         gc.freeze()
         self.mtime = int(time.time()) + 1000
+        self.map = LineMap()
 
     def fate(self, module: str, code: str, tests: list[str]) -> tuple[int | None, str]:
         """Runs tests on the copy in which a module has other code.
@@ -286,16 +306,16 @@ class Server:
         Returns:
             Pytest's exit status (the negative signal if that ended it, None if time was up) and what it printed last.
         """
-        path, kept = self.copy / module, (self.copy / module).read_text(encoding="utf-8")
-        log = self.place / "output.txt"
+        path, log = self.copy / module, self.place / "output.txt"
         try:
             self._write(path, code)
+            log.write_text("")
             pid = os.fork()
             if pid == 0:
                 self._run(tests, log)
             status = self._wait(pid)
         finally:
-            self._write(path, kept)
+            self._write(path, self.sources[module])
         return status, log.read_text(encoding="utf-8", errors="replace")[-3000:]
 
     def _write(self, path: Path, code: str) -> None:
@@ -308,17 +328,17 @@ class Server:
         status = 3
         try:
             os.setsid()
+            if not tests:  # pytest would take no file for all files
+                os._exit(NO_TEST)
             stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(stream, 1)
             os.dup2(stream, 2)
-            seconds = int(3 * self.map.cost(tests) + 30)
-            resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
             pages = int(Path("/proc/self/statm").read_text().split()[0])
             limit = pages * resource.getpagesize() + MEMORY
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
             files = list(dict.fromkeys(test.split("::")[0] for test in tests))
             flags = ["-x", "-q", "-p", "no:cacheprovider", "--tb=line", f"--basetemp={self.place / 'tmp'}"]
-            status = pytest.main([*flags, *files], plugins=[Only(tests)])
+            status = pytest.main([*flags, *files], plugins=[Only(tests, self.map.seconds)])
             sys.stdout.flush()
             sys.stderr.flush()
         finally:
@@ -331,7 +351,7 @@ class Server:
             done, ended = os.waitpid(pid, os.WNOHANG)
             if done:
                 code = os.waitstatus_to_exitcode(ended)
-                status = None if code in (-signal.SIGXCPU, -signal.SIGKILL) else code
+                status = None if code == -signal.SIGPROF else code
                 break
             time.sleep(0.02)
         try:
@@ -351,7 +371,7 @@ def check() -> None:
     """
     server = Server(0)
     module, old, new = PLANTED
-    source = (ROOT / module).read_text(encoding="utf-8")
+    source = server.sources[module]
     tests = server.map.all_of(MODULES)
     status, output = server.fate(module, source.replace(old, new), server.map.all_of([module]))
     print(f"planted {new!r} for {old!r} in {module}: exit {status}\n{output[-300:]}")
@@ -364,30 +384,29 @@ def check() -> None:
         sys.exit("tests fail without a mutation")
 
 
-def run(part: int, parts: int, again: bool, everything: bool) -> None:
-    """Runs the mutants that have no fate yet, or those that survived again."""
+def run(modules: list[str], part: int, parts: int, again: bool, everything: bool) -> None:
+    """Runs the mutants of some modules that have no fate yet, or those that survived again."""
     with use_db(FOLDER / "session.sqlite", WorkDB.Mode.open) as session:
         fates = dict(session.results)
         todo = [
             item
             for item in session.work_items
-            if int(item.job_id, 16) % parts == part
+            if str(item.mutations[0].module_path) in modules
+            and int(item.job_id, 16) % parts == part
             and (item.job_id not in fates or again and fates[item.job_id].test_outcome == TestOutcome.SURVIVED)
         ]
         server = Server(part + 1)
         for number, item in enumerate(sorted(todo, key=lambda item: item.job_id), 1):
             [spec] = item.mutations
             module, line = str(spec.module_path), spec.start_pos[0]
-            source = (ROOT / module).read_text(encoding="utf-8")
+            source = server.sources[module]
             code = mutated_code(source, spec)
             tests = server.map.tests_of(spec)
             if everything:
-                tests += [test for test in server.map.all_of(MODULES) if test not in set(tests)]
+                tests += [test for test in server.map.all_of([module]) if test not in set(tests)]
             start = time.monotonic()
             status, output = server.fate(module, code, tests)
-            if status == 5:
-                sys.exit(f"{module}:{line} {spec.operator_name}: no test ran\n{output}")
-            outcome = TestOutcome.SURVIVED if status == 0 else TestOutcome.KILLED
+            outcome = TestOutcome.SURVIVED if status in (0, NO_TEST) else TestOutcome.KILLED
             if status is None:
                 output = "time was up\n" + output
             session.set_result(item.job_id, WorkResult(WorkerOutcome.NORMAL, output, outcome, changed(source, code)))
@@ -442,9 +461,10 @@ def main():
     drawing.add_argument("--seed", type=int, default=0)
     commands.add_parser("check", help="show that the unmutated project passes and a planted mutant dies")
     running = commands.add_parser("run", help="run the mutants that have no fate yet")
+    running.add_argument("--modules", nargs="+", default=MODULES, metavar="FILE", help="those of these alone")
     running.add_argument("--part", default="1/1", help="`1/2`: the first of two halves, for two processes at a time")
     running.add_argument("--survivors", action="store_true", help="run those that survived once more")
-    running.add_argument("--all_tests", action="store_true", help="not only the tests that run the mutated line")
+    running.add_argument("--all_tests", action="store_true", help="not only tests of the line, but all of its module")
     commands.add_parser("report", help="print the tables")
     given = parser.parse_args()
     if given.command == "draw":
@@ -453,7 +473,7 @@ def main():
         check()
     elif given.command == "run":
         part, parts = map(int, re.fullmatch(r"(\d+)/(\d+)", given.part).groups())
-        run(part - 1, parts, given.survivors, given.all_tests)
+        run(given.modules, part - 1, parts, given.survivors, given.all_tests)
     else:
         report()
 
