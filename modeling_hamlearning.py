@@ -32,6 +32,9 @@ except ImportError:
 
 # Ids of the relations between two regions; id 0 is the absence of an edge.
 SPATIAL_RELATIONS = ("none", "inside", "cover", "overlap", *(f"class{k}" for k in range(1, 9)))
+# Text encoders in which every sub-token attends to all others: a mask of four dimensions, which stands for the whole
+# mask, means to them what one of two dimensions means. Windows or a causal order would be lost.
+FULL_ATTENTION_ENCODERS = ("albert", "bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta")
 # Edges and centres of boxes this close are the same: boxes that touch the picture's edge differ by rounding.
 BOX_TOLERANCE = 1e-6
 
@@ -695,7 +698,8 @@ class HamLearningModel(HamLearningPreTrainedModel):
             attention_mask = torch.ones_like(input_ids)
         token_types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         mask, text_config = attention_mask, self.text_model.config
-        if text_config._attn_implementation == "sdpa" and not hasattr(text_config, "local_attention"):
+        is_full = text_config.model_type in FULL_ATTENTION_ENCODERS and not getattr(text_config, "is_decoder", False)
+        if text_config._attn_implementation == "sdpa" and is_full:
             # A mask of two dimensions is read by the host, which leaves it out where nothing is padded.
             mask = mask.bool()[:, None, None, :]
         states = self.text_model(input_ids=input_ids, attention_mask=mask, **token_types).last_hidden_state

@@ -1,10 +1,13 @@
 """Tweets and pictures to model inputs, model outputs to entities."""
 
 import copy
+import operator
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain, count, repeat
 from typing import Any
 
 import numpy as np
@@ -40,6 +43,15 @@ TWEET_WORD = re.compile(
 )
 VISION_FOLDER = "vision"
 SURROGATES = re.compile("[\ud800-\udfff]")
+# What of a visual feature file's row becomes model inputs: type, dimensions, width of the last one (None: the eyes').
+VISUAL_COLUMNS = {
+    "image_size": (np.int64, 1, 2),
+    "image_features": (np.float32, 1, None),
+    "boxes": (np.float32, 2, 4),
+    "class_ids": (np.int64, 1, None),
+    "features": (np.float32, 2, None),
+}
+REGION_COLUMNS = ("boxes", "class_ids", "features")
 
 
 def split_words(text: str, word_splitting: str) -> list[tuple[int, int]]:
@@ -86,6 +98,11 @@ def entity_spans(tags: Sequence[str]) -> list[tuple[str, int, int]]:
             spans.append((entity_type, index, index + 1))
         previous_type = entity_type if prefix in ("B", "I") else None
     return spans
+
+
+def _starts(counts: np.ndarray) -> np.ndarray:
+    """Where each of several runs of these lengths starts in one flat array."""
+    return np.cumsum(counts) - counts
 
 
 class HamLearningProcessor(ProcessorMixin):
@@ -302,9 +319,6 @@ class HamLearningProcessor(ProcessorMixin):
             text = [text] if is_single else text
         texts, words, offsets = zip(*map(self._read_tweet, text), strict=True) if text else ((), (), ())
 
-        encoded = self._encode(words)
-        num_words = [max(word_ids) for _, word_ids in encoded]
-        data = self._pad_text(encoded)
         if images is not None:
             if visual_features is not None:
                 raise ValueError("images and visual_features were both given: the features are those of the images.")
@@ -315,15 +329,39 @@ class HamLearningProcessor(ProcessorMixin):
         if visual_features is not None:
             visual_features = [visual_features] if isinstance(visual_features, Mapping) else visual_features
             self._check_count("visual_features", len(visual_features), len(words))
-            data |= self._pad_visual_features(visual_features)
         if word_labels is not None:
             word_labels = [word_labels] if is_single else word_labels
             self._check_count("word_labels", len(word_labels), len(words))
-            data["labels"] = self._pad_tags(word_labels, words, num_words)
+        data, num_words = self.model_inputs(words, visual_features, word_labels)
         inputs = BatchFeature(data)
         inputs.texts, inputs.words, inputs.offsets = list(texts), list(words), list(offsets)
         inputs.num_words = num_words
         return inputs
+
+    def model_inputs(
+        self,
+        words: Sequence[Sequence[str]],
+        visual_features: Sequence[Mapping[str, Any] | None] | None = None,
+        word_labels: Sequence[Sequence[int | str]] | None = None,
+    ) -> tuple[dict[str, torch.Tensor], list[int]]:
+        """The tensors that `__call__` returns, of words alone, and how many words of each tweet they hold.
+
+        What a data collator needs. No step of it is a loop over tweets in Python.
+
+        Args:
+            words: a list a tweet.
+            visual_features: see `__call__`; an entry a tweet.
+            word_labels: see `__call__`; an entry a tweet.
+
+        Raises:
+            ValueError: see `__call__`.
+        """
+        data, num_words = self._pad_text(words)
+        if visual_features is not None:
+            data |= self._pad_visual_features(visual_features)
+        if word_labels is not None:
+            data["labels"] = self._pad_tags(word_labels, words, num_words)
+        return {name: torch.from_numpy(array) for name, array in data.items()}, num_words.tolist()
 
     def extract_visual_features(
         self, images: Sequence[Any], batch_size: int = 8, device: str | torch.device | None = None
@@ -418,163 +456,211 @@ class HamLearningProcessor(ProcessorMixin):
             start += len(word) + 1
         return " ".join(tweet), list(tweet), spans
 
-    def _encode(self, tweets: Sequence[Sequence[str]]) -> list[tuple[list[int], list[int]]]:
-        """`input_ids` and `word_ids` of each tweet. Words are tokenized one by one, so they never slide.
+    def _word_pieces(self, vocabulary: Sequence[str]) -> list[list[int]]:
+        """Sub-tokens of each word. Words are tokenized one by one, so they never slide.
 
         A byte-level tokenizer gives another sub-token to a word behind a space: such a word gets its space.
         """
         tokenizer = self.tokenizer
         space = "" if tokenizer.tokenize("a") == tokenizer.tokenize(" a") else " "
-        vocabulary = list(dict.fromkeys(word for words in tweets for word in words))
-        pieces = {}
-        if vocabulary:
-            readable = [SURROGATES.sub("\ufffd", word).lstrip(" ") for word in vocabulary]
-            readable = [word and space + word for word in readable]
-            pieces = dict(
-                zip(vocabulary, tokenizer(readable, add_special_tokens=False, verbose=False)["input_ids"], strict=True)
+        readable = [SURROGATES.sub("\ufffd", word).lstrip(" ") for word in vocabulary]
+        readable = [word and space + word for word in readable]
+        pieces = tokenizer(readable, add_special_tokens=False, verbose=False)["input_ids"] if readable else []
+        # A word without any sub-token is the unknown one; one that alone exceeds the limit is cut.
+        return [(word_pieces or [tokenizer.unk_token_id])[: self.max_length - 2] for word_pieces in pieces]
+
+    def _pad_text(self, tweets: Sequence[Sequence[str]]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """`input_ids`, `attention_mask` and `word_ids` (B, S), and how many words of each tweet they hold (B,)."""
+        # Each word that occurs once, with its sub-tokens in one flat array.
+        id_of = dict(zip(dict.fromkeys(chain.from_iterable(tweets)), count()))
+        pieces = self._word_pieces(list(id_of))
+        num_pieces = np.fromiter(map(len, pieces), np.int64, len(pieces))
+        flat_pieces = np.fromiter(chain.from_iterable(pieces), np.int64, num_pieces.sum())
+        first_piece = _starts(num_pieces)
+
+        # Every word of every tweet, in one flat array; words that end within the limit stay.
+        lengths = np.fromiter(map(len, tweets), np.int64, len(tweets))
+        word = np.fromiter(map(id_of.__getitem__, chain.from_iterable(tweets)), np.int64, lengths.sum())
+        tweet = np.repeat(np.arange(len(tweets)), lengths)
+        word_id = np.arange(1, len(word) + 1) - _starts(lengths)[tweet]
+        end = np.cumsum(num_pieces[word])
+        end -= np.concatenate([[0], end])[_starts(lengths)][tweet]  # sub-tokens of its tweet up to the word's last
+        kept = end <= self.max_length - 2
+        word, tweet, word_id, end = word[kept], tweet[kept], word_id[kept], end[kept]
+
+        # Every sub-token, at its place in the padded arrays.
+        counts = num_pieces[word]
+        owner = np.repeat(np.arange(len(word)), counts)
+        within = np.arange(len(owner)) - _starts(counts)[owner]
+        row, column = tweet[owner], 1 + (end - counts)[owner] + within
+        sizes = 2 + np.bincount(row, minlength=len(tweets))
+        input_ids = np.full((len(tweets), sizes.max(initial=0)), self.tokenizer.pad_token_id)
+        word_ids = np.full_like(input_ids, -1)
+        input_ids[row, column] = flat_pieces[first_piece[word[owner]] + within]
+        word_ids[row, column] = word_id[owner]
+        input_ids[:, :1], word_ids[:, :1] = self.tokenizer.cls_token_id, 0
+        input_ids[np.arange(len(tweets)), sizes - 1] = self.tokenizer.sep_token_id
+        attention_mask = (np.arange(input_ids.shape[1]) < sizes[:, None]).astype(np.int64)
+        arrays = {"input_ids": input_ids, "attention_mask": attention_mask, "word_ids": word_ids}
+        return arrays, np.bincount(tweet, minlength=len(tweets))
+
+    def _pad_tags(self, word_labels, words, num_words: np.ndarray) -> np.ndarray:
+        """Tag ids of the words that fit, (B, W), -100 on padding."""
+        counts = np.fromiter(map(len, word_labels), np.int64, len(word_labels))
+        for row in np.flatnonzero(counts != np.fromiter(map(len, words), np.int64, len(words)))[:1]:
+            raise ValueError(
+                f"word_labels: tweet {row} has {counts[row]} tags for {len(words[row])} words {words[row]}: "
+                "give one tag a word."
             )
-        room = self.max_length - 2
-        encoded = []
-        for words in tweets:
-            input_ids, word_ids = [tokenizer.cls_token_id], [0]
-            for index, word in enumerate(words, start=1):
-                # A word without any sub-token is the unknown one; one that alone exceeds the limit is cut.
-                word_pieces = (pieces[word] or [tokenizer.unk_token_id])[:room]
-                if len(input_ids) - 1 + len(word_pieces) > room:
-                    break
-                input_ids += word_pieces
-                word_ids += [index] * len(word_pieces)
-            encoded.append((input_ids + [tokenizer.sep_token_id], word_ids + [-1]))
-        return encoded
+        id_of = {tag: index for index, tag in enumerate(self.tags)} | {index: index for index in range(len(self.tags))}
+        flat = np.fromiter(map(id_of.get, chain.from_iterable(word_labels), repeat(-1)), np.int64, counts.sum())
+        row = np.repeat(np.arange(len(counts)), counts)
+        column = np.arange(len(flat)) - _starts(counts)[row]
+        for bad in np.flatnonzero(flat < 0)[:1]:
+            tweet, place = row[bad], column[bad]
+            raise ValueError(
+                f"word_labels: tweet {tweet}, word {place} ({words[tweet][place]!r}) has the tag "
+                f"{word_labels[tweet][place]!r}, which is not among the processor's tags {self.tags}: correct it or "
+                "set `tags`."
+            )
+        padded = np.full((len(counts), max(num_words.max(initial=0), 1)), -100)
+        kept = column < num_words[row]
+        padded[row[kept], column[kept]] = flat[kept]
+        return padded
 
-    def _pad_text(self, encoded: list[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]:
-        length = max((len(input_ids) for input_ids, _ in encoded), default=0)
-        ids = np.full((len(encoded), length), self.tokenizer.pad_token_id)
-        attention_mask, all_word_ids = np.zeros_like(ids), np.full_like(ids, -1)
-        for row, (input_ids, word_ids) in enumerate(encoded):
-            ids[row, : len(input_ids)] = input_ids
-            attention_mask[row, : len(input_ids)] = 1
-            all_word_ids[row, : len(word_ids)] = word_ids
-        arrays = {"input_ids": ids, "attention_mask": attention_mask, "word_ids": all_word_ids}
-        return {name: torch.from_numpy(array) for name, array in arrays.items()}
-
-    def _pad_tags(self, word_labels, words, num_words: list[int]) -> torch.Tensor:
-        tag_ids = {tag: index for index, tag in enumerate(self.tags)}
-        padded = np.full((len(words), max(max(num_words, default=0), 1)), -100)
-        for row, (tags, tweet, kept) in enumerate(zip(word_labels, words, num_words, strict=True)):
-            if len(tags) != len(tweet):
-                raise ValueError(
-                    f"word_labels: tweet {row} has {len(tags)} tags for {len(tweet)} words {tweet}: "
-                    "give one tag a word."
-                )
-            for column, tag in enumerate(tags):
-                tag_id = tag_ids.get(tag, -1) if isinstance(tag, str) else tag
-                if not 0 <= tag_id < len(self.tags):
-                    raise ValueError(
-                        f"word_labels: tweet {row}, word {column} ({tweet[column]!r}) has the tag {tag!r}, which is "
-                        f"not among the processor's tags {self.tags}: correct it or set `tags`."
-                    )
-                if column < kept:
-                    padded[row, column] = tag_id
-        return torch.from_numpy(padded)
-
-    def _pad_visual_features(self, rows: Sequence[Mapping[str, Any] | None]) -> dict[str, torch.Tensor]:
+    def _pad_visual_features(self, rows: Sequence[Mapping[str, Any] | None]) -> dict[str, np.ndarray]:
         """Visual features of a batch; nothing at all if no tweet of it has a picture."""
-        pictures = {
-            index: self._check_visual_features(row, index) for index, row in enumerate(rows) if row is not None
-        }
-        if not pictures:
+        image_mask = np.fromiter(map(partial(operator.is_not, None), rows), bool, len(rows))
+        with_picture = np.flatnonzero(image_mask)
+        if not len(with_picture):
             return {}
-        sizes = {"image_features": self.image_feature_size, "features": self.region_feature_size}
-        for index, picture in pictures.items():
-            for name, size in sizes.items():
-                found = picture[name].shape[-1]
-                if size is None and picture[name].size:
-                    sizes[name] = found
-                elif picture[name].size and found != size:
-                    raise ValueError(
-                        f"visual_features: tweet {index}: {name} of size {found}, those of the tweets before have "
-                        f"{size}: use one vision model for all."
-                    )
-        image_feature_size, region_feature_size = (size or 0 for size in sizes.values())
-        num_regions = max(len(picture["boxes"]) for picture in pictures.values())
-        image_features = np.zeros((len(rows), image_feature_size), np.float32)
-        features = np.zeros((len(rows), num_regions, region_feature_size), np.float32)
-        boxes = np.zeros((len(rows), num_regions, 4), np.float32)
-        class_ids = np.zeros((len(rows), num_regions), np.int64)
-        region_mask = np.zeros((len(rows), num_regions), np.int64)
-        image_mask = np.zeros(len(rows), np.int64)
-        image_sizes = np.ones((len(rows), 2), np.int64)
-        for index, picture in pictures.items():
-            count = len(picture["boxes"])
-            image_features[index] = picture["image_features"]
-            features[index, :count] = picture["features"] if count else 0
-            boxes[index, :count] = picture["boxes"]
-            class_ids[index, :count] = picture["class_ids"]
-            region_mask[index, :count] = 1
-            image_mask[index] = 1
-            image_sizes[index] = picture["image_size"]
-        arrays = {
-            "image_features": image_features,
-            "region_features": features,
-            "region_boxes": boxes,
-            "region_class_ids": class_ids,
-            "region_mask": region_mask,
-            "image_mask": image_mask,
-            "image_sizes": image_sizes,
+        pictures = [*map(rows.__getitem__, with_picture)]
+        flat = self._flat_visual_features(pictures)
+        if flat is None:  # lists in place of arrays, or something that is wrong
+            flat = self._flat_visual_features(self._regular_arrays(pictures, with_picture))
+        self._check_visual_values(flat, with_picture)
+        counts = flat.pop("counts")
+        row = np.repeat(with_picture, counts)
+        column = np.arange(len(row)) - np.repeat(_starts(counts), counts)
+        num_regions = counts.max()
+        padded = {"image_sizes": np.ones((len(rows), 2), np.int64), "image_mask": image_mask.astype(np.int64)}
+        padded["image_sizes"][with_picture] = flat.pop("image_size")
+        padded["image_features"] = np.zeros((len(rows), flat["image_features"].shape[1]), np.float32)
+        padded["image_features"][with_picture] = flat.pop("image_features")
+        for name, array in flat.items():
+            padded[f"region_{name}"] = np.zeros((len(rows), num_regions, *array.shape[1:]), array.dtype)
+            padded[f"region_{name}"][row, column] = array
+        padded["region_mask"] = np.zeros((len(rows), num_regions), np.int64)
+        padded["region_mask"][row, column] = 1
+        return padded
+
+    def _flat_visual_features(self, pictures: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray] | None:
+        """Rows of a visual feature file as flat arrays, best regions only; None where they are not regular arrays.
+
+        `counts` (P,) of regions, `image_size` (P, 2), `image_features` (P, D_i), `boxes` (R, 4), `class_ids` (R,) and
+        `features` (R, D_f), of P pictures with R regions in all.
+        """
+        names = list(VISUAL_COLUMNS)
+        try:
+            columns = dict(zip(names, zip(*map(operator.itemgetter(*names), pictures), strict=True), strict=True))
+            counts = np.array([[*map(len, columns[name])] for name in REGION_COLUMNS])
+            flat = {
+                name: np.concatenate(column) if name in REGION_COLUMNS else np.stack(column)
+                for name, column in columns.items()
+            }
+        except (KeyError, TypeError, ValueError):
+            return None
+        widths = {"image_features": self.image_feature_size, "features": self.region_feature_size}
+        for name, (dtype, dims, width) in VISUAL_COLUMNS.items():
+            array, width = flat[name], widths.get(name, width)
+            is_number = array.dtype.kind in ("iu" if dtype == np.int64 else "f")
+            dims += name not in REGION_COLUMNS  # that of the pictures
+            if not is_number or array.ndim != dims or width not in (None, array.shape[-1]):
+                return None
+            flat[name] = array.astype(dtype, copy=False)
+        if (counts != counts[0]).any():
+            return None
+        counts = counts[0]
+        if counts.max() > self.max_regions:
+            within = np.arange(counts.sum()) - np.repeat(_starts(counts), counts)
+            flat |= {name: flat[name][within < self.max_regions] for name in REGION_COLUMNS}
+            counts = np.minimum(counts, self.max_regions)
+        return {"counts": counts, **flat}
+
+    def _regular_arrays(
+        self, pictures: Sequence[Mapping[str, Any]], tweets: Sequence[int]
+    ) -> list[dict[str, np.ndarray]]:
+        """Rows of a visual feature file as arrays of the sizes that belong together; ValueError names the tweet."""
+        of_model = {"image_features": self.image_feature_size, "features": self.region_feature_size}
+        widths = dict(of_model)
+        regular = []
+        for tweet, picture in zip(tweets, pictures, strict=True):
+
+            def fail(problem: str, tweet=tweet):
+                raise ValueError(f"visual_features: tweet {tweet}: {problem}")
+
+            arrays = {}
+            for name, (dtype, dims, width) in VISUAL_COLUMNS.items():
+                if name not in picture:
+                    fail(f"{name} is missing: give a row of a visual feature file.")
+                try:
+                    array = np.asarray(picture[name], dtype)
+                except (TypeError, ValueError) as error:
+                    fail(f"{name} is no array of numbers ({error}): give lists of one length.")
+                if name in REGION_COLUMNS and array.size == 0:  # no region, perhaps as an empty list
+                    arrays[name] = array[:0]
+                    continue
+                if array.ndim != dims:
+                    fail(f"{name} has the shape {array.shape}: it must have {dims} dimension{'s' * (dims > 1)}.")
+                if name in widths and widths[name] is None:
+                    widths[name] = array.shape[-1]  # the first one's, if the model does not say
+                width = widths.get(name, width)
+                if width not in (None, array.shape[-1]):
+                    whose = "the model takes" if of_model.get(name, width) else "those of the tweets before have"
+                    fail(f"{name} of size {array.shape[-1]}, {whose} {width}: use the vision model of its training.")
+                arrays[name] = array
+            counts = {name: len(arrays[name]) for name in REGION_COLUMNS}
+            if len(set(counts.values())) > 1:
+                fail(f"{', '.join(f'{count} {name}' for name, count in counts.items())}: give one of each a region.")
+            regular.append(arrays)
+        # An empty array has the width of the others.
+        no_region = {
+            "boxes": np.zeros((0, 4), np.float32),
+            "class_ids": np.zeros(0, np.int64),
+            "features": np.zeros((0, widths["features"] or 0), np.float32),
         }
-        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+        return [arrays if len(arrays["boxes"]) else arrays | no_region for arrays in regular]
 
-    def _check_visual_features(self, row: Mapping[str, Any], index: int) -> dict[str, np.ndarray]:
-        """One row of a visual feature file as arrays, its best regions only; ValueError where it is not such a row."""
+    def _check_visual_values(self, flat: dict[str, np.ndarray], tweets: np.ndarray):
+        """ValueError, with the tweet, where a number of `_flat_visual_features` cannot be."""
+        tweet_of_region = np.repeat(tweets, flat["counts"])
 
-        def fail(problem: str):
-            raise ValueError(f"visual_features: tweet {index}: {problem}")
+        def first(bad: np.ndarray) -> np.ndarray:
+            return np.flatnonzero(bad)[:1]
 
-        picture = {}
-        for name, dtype, width in (
-            ("image_size", np.int64, 2),
-            ("image_features", np.float32, self.image_feature_size),
-            ("boxes", np.float32, 4),
-            ("class_ids", np.int64, None),
-            ("features", np.float32, self.region_feature_size),
-        ):
-            if name not in row:
-                fail(f"{name} is missing: give a row of a visual feature file.")
-            try:
-                array = np.asarray(row[name], dtype)
-            except (TypeError, ValueError) as error:
-                fail(f"{name} is no array of numbers ({error}): give lists of one length.")
-            dims = 2 if name in ("boxes", "features") else 1
-            if dims == 2 and array.size == 0:  # no region, perhaps as an empty list
-                array = array.reshape(0, array.shape[-1] if array.ndim == 2 else width or 0)
-            if array.ndim != dims:
-                fail(f"{name} has the shape {array.shape}: it must have {dims} dimension{'s' * (dims > 1)}.")
-            if width is not None and array.shape[-1] != width:
+        def fail(tweet: int, problem: str):
+            raise ValueError(f"visual_features: tweet {tweet}: {problem}")
+
+        for i in first((flat["image_size"] < 1).any(1)):
+            fail(tweets[i], f"image_size {flat['image_size'][i].tolist()}: give (width, height) in pixels.")
+        for name, owners in (("image_features", tweets), ("features", tweet_of_region)):
+            for i in first(~np.isfinite(flat[name]).all(1)):
                 fail(
-                    f"{name} of size {array.shape[-1]}, the model takes {width}: use the vision model of its training."
+                    owners[i], f"{name} hold NaN or infinite values: extract them again, or give None for no picture."
                 )
-            picture[name] = array
-        if (picture["image_size"] < 1).any():
-            fail(f"image_size {picture['image_size'].tolist()}: give (width, height) in pixels.")
-        counts = {name: len(picture[name]) for name in ("boxes", "class_ids", "features")}
-        if len(set(counts.values())) > 1:
-            fail(f"{', '.join(f'{count} {name}' for name, count in counts.items())}: give one of each a region.")
-        for name in counts:
-            picture[name] = picture[name][: self.max_regions]
-        for name in ("image_features", "features"):
-            if not np.isfinite(picture[name]).all():
-                fail(f"{name} hold NaN or infinite values: extract them again, or give None for no picture.")
-        boxes, class_ids = picture["boxes"], picture["class_ids"]
+        boxes, class_ids = flat["boxes"], flat["class_ids"]
         low, high = boxes[:, :2] - boxes[:, 3:1:-1] / 2, boxes[:, :2] + boxes[:, 3:1:-1] / 2
-        bad = ~((boxes[:, 2:] > 0).all(1) & (low >= -1e-4).all(1) & (high <= 1 + 1e-4).all(1))
-        if bad.any():
-            fail(f"box {boxes[bad][0].tolist()} is no (x_c, y_c, h, w) inside [0, 1] with an area: clamp or drop it.")
+        for i in first(~((boxes[:, 2:] > 0).all(1) & (low >= -1e-4).all(1) & (high <= 1 + 1e-4).all(1))):
+            fail(
+                tweet_of_region[i],
+                f"box {boxes[i].tolist()} is no (x_c, y_c, h, w) inside [0, 1] with an area: clamp or drop it.",
+            )
         last_class = np.inf if self.num_classes is None else self.num_classes
-        bad = (class_ids < 0) | (class_ids > last_class)
-        if bad.any():
-            fail(f"class id {class_ids[bad][0]} is outside 0..{last_class}: the detector is not the model's.")
-        return picture
+        for i in first((class_ids < 0) | (class_ids > last_class)):
+            fail(
+                tweet_of_region[i],
+                f"class id {class_ids[i]} is outside 0..{last_class}: the detector is not the model's.",
+            )
 
     @staticmethod
     def _check_count(name: str, count: int, num_tweets: int):
@@ -602,15 +688,15 @@ class HamLearningDataCollator:
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Rows with `id`, `tokens` and, if known, `ner_tags`."""
+
+        def column(name: str) -> list:
+            return [*map(operator.itemgetter(name), rows)]
+
         visual_features = None
         if self.visual_features is not None:
-            visual_features = [self.visual_features.get(row["id"]) for row in rows]
-        word_labels = [row["ner_tags"] for row in rows] if "ner_tags" in rows[0] else None
-        return dict(
-            self.processor(
-                text=[row["tokens"] for row in rows], visual_features=visual_features, word_labels=word_labels
-            )
-        )
+            visual_features = [*map(self.visual_features.get, column("id"))]
+        word_labels = column("ner_tags") if "ner_tags" in rows[0] else None
+        return self.processor.model_inputs(column("tokens"), visual_features, word_labels)[0]
 
 
 HamLearningProcessor.register_for_auto_class("AutoProcessor")

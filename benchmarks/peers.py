@@ -1,23 +1,28 @@
 #!/usr/bin/env python
-"""HamLearning beside a peer's own code, alternating in one process: tweets a second in training and prediction.
+"""HamLearning beside peers' own code, alternating in one process: tweets a second in training and prediction.
 
 ```bash
 git clone https://github.com/jefferyYu/UMT
-python benchmarks/peers.py --umt UMT --json peers.json
+git clone https://github.com/zjunlp/HVPNeT
+python benchmarks/peers.py --umt UMT --hvpnet HVPNeT --json peers.json
 ```
 
-The peer is UMT (Yu et al., ACL 2020), imported from the clone as it is. Both have a BERT-base of random weights and
-the same made-up tweets, of the lengths of Twitter-2017 (see `workload.py`).
+The peers are UMT (Yu et al., ACL 2020) and HVPNeT (Chen et al., NAACL 2022 Findings), imported from their clones as
+they are, with stand-ins for what today's libraries no longer have. All have a BERT-base of random weights and the same
+made-up tweets, of the lengths of Twitter-2017 (see `workload.py`).
 
 - `UMT`: a step of its run script: float32, batches of 32 (16 to predict), every tweet padded to 128 sub-tokens,
-  ResNet-152 on the batch's pictures, forward, backward, `loss.item()`, its BertAdam. Its pictures and tweets are
-  tensors in memory before the clock starts, as its script has them.
+  ResNet-152 on the batch's pictures, forward, backward, `loss.item()`, its BertAdam.
+- `HVPNeT`: a step of its run script for Twitter-2017: float32, batches of 8, every tweet padded to 128, ResNet-50 on
+  the picture and three cut out of it, forward (which decodes), backward, `loss.item()`, AdamW. Prediction is its
+  evaluation, which computes the loss too.
 - `HamLearning, captions` and `HamLearning, regions`: an epoch of `run_mner.py`'s Trainer, batches of 32 grouped by
   length, bf16 where the hardware has it, tweets tokenized and padded on the clock; with about two regions a picture
   and with 15, features from file. Prediction is the Trainer's, from the longest tweet to the shortest.
 
-A round times each of them once: HamLearning on all tweets, UMT, whose time does not depend on their lengths, on
-`--umt_steps` batches. Reported are the medians over the rounds, and of the ratios within a round.
+The peers' pictures and tweets are tensors in memory before the clock starts. A round times each of them once:
+HamLearning on all tweets, a peer, whose time does not depend on their lengths, on `--peer_tweets` of them. Reported
+are the medians over the rounds, and of the ratios within a round the median and the lowest.
 """
 
 import argparse
@@ -33,16 +38,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torchvision
+import transformers.file_utils
+import transformers.modeling_utils
+import transformers.pytorch_utils
 from datasets import Dataset
-from transformers import set_seed
+from transformers import BertConfig, get_linear_schedule_with_warmup, set_seed
 
 from operations import PRESETS
 from run_mner import TrainingWatch, predict
-from workload import SIZES, made_up_tweets, make_trainer, spread
+from workload import SIZES, made_up_tweets, make_trainer, print_table, spread
 
 
-MAX_LENGTH, TRAIN_BATCH, PREDICT_BATCH = 128, 32, 16  # of UMT's run script
-NUM_TAGS, NUM_CHUNK_TAGS = 13, 7  # its tags and chunk tags: padding, X, [CLS] and [SEP] among them
+MAX_LENGTH = 128  # of both run scripts
+BATCH_SIZE = 32  # HamLearning's, and UMT's
+NUM_TAGS, NUM_CHUNK_TAGS = 13, 7  # tags and UMT's chunk tags: padding, X, [CLS] and [SEP] among them
 IMAGE_POSITIONS = 49
 
 
@@ -65,8 +75,54 @@ def import_umt(folder: Path) -> types.SimpleNamespace:
     return types.SimpleNamespace(**modules)
 
 
-class UMT:
+class Peer:
+    """How the rates of a peer's `training_step` and `predict` are taken.
+
+    Its `batch(first, size)` gives tensors, its `vision` is the network that sees pictures.
+    """
+
+    train_batch: int
+    predict_batch: int
+
+    def watch_vision(self, vision: torch.nn.Module):
+        """Sums up, in `vision_seconds`, the time of its forward passes."""
+        self.vision_seconds = 0.0
+
+        def on(*_):
+            self.vision_seconds -= time.perf_counter()
+
+        def off(*_):
+            self.vision_seconds += time.perf_counter()
+
+        vision.register_forward_pre_hook(on)
+        vision.register_forward_hook(off)
+
+    def training_rate(self, count: int) -> float:
+        """Tweets a second; `vision_share` becomes the share of the pictures' network in the time."""
+        batches = [self.batch(first, self.train_batch) for first in range(0, count, self.train_batch)]
+        self.train_mode(True)
+        self.vision_seconds, start = 0.0, time.perf_counter()
+        for batch in batches:
+            self.training_step(batch)
+        seconds = time.perf_counter() - start
+        self.vision_share = self.vision_seconds / seconds
+        return count / seconds
+
+    @torch.no_grad()
+    def prediction_rate(self, count: int) -> float:
+        """Tweets a second."""
+        batches = [self.batch(first, self.predict_batch) for first in range(0, count, self.predict_batch)]
+        self.train_mode(False)
+        start = time.perf_counter()
+        for batch in batches:
+            self.predict(batch)
+        return count / (time.perf_counter() - start)
+
+
+class UMT(Peer):
     """UMT's model and its ResNet-152, random weights, and the steps of its run script."""
+
+    train_batch, predict_batch = BATCH_SIZE, 16
 
     def __init__(self, folder: Path, tweets: Dataset, device: torch.device):
         umt = import_umt(folder)
@@ -86,6 +142,7 @@ class UMT:
             [{"params": groups[True], "weight_decay": 0.01}, {"params": groups[False], "weight_decay": 0.0}],
             lr=5e-5, warmup=0.1, t_total=10_000,
         )  # fmt: skip
+        self.watch_vision(self.resnet)
         self.chunk_to_tag = torch.rand(NUM_CHUNK_TAGS, NUM_TAGS, dtype=torch.double, device=device)
         self.lengths = torch.tensor([min(length, MAX_LENGTH) for length in tweets["length"]])
 
@@ -110,37 +167,95 @@ class UMT:
             _, _, visual_embeds_att = self.resnet(batch.pop("pictures"))
         return self.model(**batch, visual_embeds_att=visual_embeds_att, trans_matrix=self.chunk_to_tag)
 
-    def training_rate(self, steps: int) -> float:
-        """Tweets a second."""
-        batches = [self.batch(step * TRAIN_BATCH, TRAIN_BATCH) for step in range(steps)]
-        self.model.train()
-        self.resnet.train()
-        start = time.perf_counter()
-        for batch in batches:
-            loss = self._forward(batch)
-            loss.backward()
-            loss.item()
-            self.optimiser.step()
-            self.optimiser.zero_grad()
-        return steps * TRAIN_BATCH / (time.perf_counter() - start)
+    def train_mode(self, is_on: bool):
+        self.model.train(is_on)
+        self.resnet.train(is_on)
 
-    @torch.no_grad()
-    def prediction_rate(self, steps: int) -> float:
-        """Tweets a second, on as many tweets as `training_rate`."""
-        count = steps * TRAIN_BATCH
-        batches = [self.batch(first, PREDICT_BATCH) for first in range(0, count, PREDICT_BATCH)]
-        for batch in batches:
-            del batch["labels"], batch["auxlabels"]
-        self.model.eval()
-        self.resnet.eval()
-        start = time.perf_counter()
-        for batch in batches:
-            self._forward(batch)
-        return count / (time.perf_counter() - start)
+    def training_step(self, batch: dict[str, torch.Tensor]):
+        loss = self._forward(batch)
+        loss.backward()
+        loss.item()
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+
+    def predict(self, batch: dict[str, torch.Tensor]):
+        self._forward({name: tensor for name, tensor in batch.items() if name not in ("labels", "auxlabels")})
+
+
+def import_hvpnet(folder: Path) -> types.ModuleType:
+    """Its module of models, with what transformers and torchvision have dropped since, and no downloads."""
+    if not (folder / "models" / "bert_model.py").is_file():
+        raise FileNotFoundError(f"{folder} holds no models/bert_model.py: git clone zjunlp/HVPNeT there.")
+    for name in ("apply_chunking_to_forward", "find_pruneable_heads_and_indices", "prune_linear_layer"):
+        function = getattr(transformers.pytorch_utils, name, None)  # None: no head is pruned here
+        setattr(transformers.modeling_utils, name, function)
+    transformers.file_utils.add_code_sample_docstrings = lambda **_: lambda function: function  # other arguments now
+    sys.path.insert(0, str(folder))
+    models = importlib.import_module("models.bert_model")
+    sys.path.remove(str(folder))
+    bert = models.BertModel
+    bert.get_extended_attention_mask = lambda self, mask, shape, device: (
+        (1 - mask[:, None, None, :].float()) * -10000.0
+    )
+    bert.get_head_mask = lambda self, head_mask, count: [None] * count
+    bert.init_weights = lambda self: None  # random weights are as good
+    bert.from_pretrained = classmethod(lambda cls, name: cls(BertConfig(**PRESETS["bert-base"])))
+    models.resnet50 = lambda pretrained: torchvision.models.resnet50()
+    return models
+
+
+class HVPNeT(Peer):
+    """HVPNeT's model with its ResNet-50, random weights, and the steps of its run script."""
+
+    train_batch = predict_batch = 8
+
+    def __init__(self, folder: Path, tweets: Dataset, device: torch.device):
+        args = types.SimpleNamespace(prompt_dim=800, prompt_len=4, bert_name="", use_prompt=True, device=device)
+        self.model = import_hvpnet(folder).HMNeTNERModel([str(tag) for tag in range(NUM_TAGS)], args).to(device)
+        use_bool_masks(self.model.crf)
+        self.device = device
+        self.watch_vision(self.model.image_model)
+        rates: dict[float, list] = {3e-5: [], 5e-2: []}
+        for name, parameter in self.model.named_parameters():
+            if "image_model" in name:
+                parameter.requires_grad = False
+            else:
+                rates[5e-2 if "crf" in name or name.startswith("fc") else 3e-5].append(parameter)
+        groups = [{"params": parameters, "lr": rate, "weight_decay": 1e-2} for rate, parameters in rates.items()]
+        self.optimiser = torch.optim.AdamW(groups)
+        self.scheduler = get_linear_schedule_with_warmup(self.optimiser, 100, 10_000)
+        self.lengths = torch.tensor([min(length, MAX_LENGTH) for length in tweets["length"]])
+
+    def batch(self, first: int, size: int) -> dict[str, torch.Tensor]:
+        """Tensors of tweets, over and over if they are fewer."""
+        lengths = self.lengths[torch.arange(first, first + size) % len(self.lengths)]
+        mask = (torch.arange(MAX_LENGTH) < lengths[:, None]).long()
+        return {
+            "input_ids": torch.randint(1000, 30000, (size, MAX_LENGTH)) * mask,
+            "token_type_ids": torch.zeros_like(mask),
+            "attention_mask": mask,
+            "labels": torch.randint(1, NUM_TAGS, (size, MAX_LENGTH)) * mask,
+            "images": torch.randn(size, 3, 224, 224),
+            "aux_imgs": torch.randn(size, 3, 3, 224, 224),
+        }
+
+    def train_mode(self, is_on: bool):
+        self.model.train(is_on)
+
+    def training_step(self, batch: dict[str, torch.Tensor]):
+        loss = self.predict(batch).loss
+        loss.backward()
+        loss.item()
+        self.optimiser.step()
+        self.scheduler.step()
+        self.optimiser.zero_grad()
+
+    def predict(self, batch: dict[str, torch.Tensor]):
+        return self.model(**{name: tensor.to(self.device) for name, tensor in batch.items()})
 
 
 def use_bool_masks(crf):
-    """Today's `torch.where` refuses the byte masks that UMT gives its CRF."""
+    """Today's `torch.where` refuses the byte masks that peers give their CRF."""
     forward, decode = crf.forward, crf.decode
     crf.forward = lambda emissions, tags, mask, reduction: forward(emissions, tags, mask.bool(), reduction)
     crf.decode = lambda emissions, mask: decode(emissions, mask.bool())
@@ -150,7 +265,7 @@ class HamLearning:
     """`run_mner.py`'s Trainer on tweets with a kind of pictures."""
 
     def __init__(self, kind: str, tweets: Dataset, tokenizer, folder: str):
-        self.trainer = make_trainer("bert-base", kind, tweets, tokenizer, TRAIN_BATCH, folder)
+        self.trainer = make_trainer("bert-base", kind, tweets, tokenizer, BATCH_SIZE, folder)
 
     def training_rate(self) -> float:
         """Tweets a second."""
@@ -169,12 +284,17 @@ class HamLearning:
 def main():
     """Prints a table, and writes it as JSON if asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--umt", type=Path, required=True, help="clone of github.com/jefferyYu/UMT")
+    parser.add_argument("--umt", type=Path, help="clone of github.com/jefferyYu/UMT")
+    parser.add_argument("--hvpnet", type=Path, help="clone of github.com/zjunlp/HVPNeT")
     parser.add_argument("--tweets", type=int, default=256, help="of a round of HamLearning")
-    parser.add_argument("--umt_steps", type=int, default=2, help="batches of 32 of a round of UMT")
+    parser.add_argument("--peer_tweets", type=int, default=64, help="of a round of a peer, a multiple of 32")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", help="also write the figures here")
     options = parser.parse_args()
+    folders = {"UMT": (UMT, options.umt), "HVPNeT": (HVPNeT, options.hvpnet)}
+    folders = {name: given for name, given in folders.items() if given[1] is not None}
+    if not folders or options.peer_tweets % BATCH_SIZE:
+        parser.error("give --umt or --hvpnet, the clone of a peer, and as --peer_tweets a multiple of 32")
     warnings.filterwarnings("ignore", category=UserWarning)  # UMT calls signatures that PyTorch will drop
 
     set_seed(1)
@@ -182,18 +302,24 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         contestants = {f"HamLearning, {kind}": HamLearning(kind, tweets, tokenizer, folder) for kind in SIZES}
         trainer = next(iter(contestants.values())).trainer
-        umt = UMT(options.umt, trainer.train_dataset, trainer.args.device)
+        peers = {
+            name: peer(place, trainer.train_dataset, trainer.args.device) for name, (peer, place) in folders.items()
+        }
+        count = options.peer_tweets
         timers = {
-            "training": {"UMT": lambda: umt.training_rate(options.umt_steps)}
+            "training": {name: (lambda peer=peer: peer.training_rate(count)) for name, peer in peers.items()}
             | {name: contestant.training_rate for name, contestant in contestants.items()},
-            "prediction": {"UMT": lambda: umt.prediction_rate(options.umt_steps)}
+            "prediction": {name: (lambda peer=peer: peer.prediction_rate(count)) for name, peer in peers.items()}
             | {name: contestant.prediction_rate for name, contestant in contestants.items()},
         }
         rates = {task: {name: [] for name in of_task} for task, of_task in timers.items()}
+        vision_shares = {name: [] for name in peers}
         for round_ in range(options.rounds):
             for task, of_task in timers.items():
                 for name, timer in of_task.items():
                     rates[task][name].append(timer())
+            for name, peer in peers.items():
+                vision_shares[name].append(peer.vision_share)
             print(
                 f"round {round_ + 1}:",
                 {t: {n: round(v[-1], 2) for n, v in r.items()} for t, r in rates.items()},
@@ -202,21 +328,28 @@ def main():
 
     setting = {
         "tweets": options.tweets,
-        "umt_tweets": options.umt_steps * TRAIN_BATCH,
+        "peer_tweets": count,
         "rounds": options.rounds,
         "threads": torch.get_num_threads(),
         "bf16": trainer.args.bf16,
         "torch": torch.__version__,
     }
-    print(f"\n{setting}\n\n| | tweets/s | spread | over UMT | spread |\n|---|---|---|---|---|")
-    figures = setting | {"rates": rates, "median": {}, "over_umt": {}}
+    shares = {name: statistics.median(values) for name, values in vision_shares.items()}
+    figures = setting | {"rates": rates, "median": {}, "over": {}, "vision_share_of_training": shares}
+    rows = []
     for task, of_task in rates.items():
         for name, values in of_task.items():
-            over = [value / base for value, base in zip(values, of_task["UMT"], strict=True)]
-            figures["median"][f"{task}, {name}"] = statistics.median(values)
-            figures["over_umt"][f"{task}, {name}"] = statistics.median(over)
             row = [f"{task}, {name}", f"{statistics.median(values):.2f}", f"{spread(values):.0%}"]
-            print("| " + " | ".join([*row, f"{statistics.median(over):.2f}", f"{spread(over):.0%}"]) + " |")
+            figures["median"][row[0]] = statistics.median(values)
+            for peer in peers:
+                over = [value / base for value, base in zip(values, of_task[peer], strict=True)]
+                figures["over"][f"{row[0]} over {peer}"] = {"median": statistics.median(over), "lowest": min(over)}
+                row += [f"{statistics.median(over):.2f}", f"{min(over):.2f}"] if name not in peers else ["", ""]
+            rows.append(row)
+    print(f"\n{setting}\n")
+    print_table(["", "tweets/s", "spread", *(title for peer in peers for title in (f"over {peer}", "lowest"))], rows)
+    for name, share in shares.items():
+        print(f"\nOf {name}'s training, {share:.0%} is the network that sees pictures.")
     if options.json:
         Path(options.json).write_text(json.dumps(figures, indent=2) + "\n")
 

@@ -10,10 +10,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import BertModel
+from transformers import AutoConfig, BertModel
 
 from configuration_hamlearning import HamLearningConfig
-from modeling_hamlearning import HamLearningForTokenClassification, HamLearningModel, spatial_relations
+from modeling_hamlearning import (
+    FULL_ATTENTION_ENCODERS,
+    HamLearningForTokenClassification,
+    HamLearningModel,
+    spatial_relations,
+)
 
 
 TEXT_MODELS = ("bert", "roberta", "mpnet", "distilbert", "modernbert")
@@ -850,3 +855,28 @@ def test_outputs_come_as_a_tuple_when_asked(make_model, make_batch):
 
 def test_hidden_states_come_when_the_config_says_so(make_model, make_batch):
     assert len(run(make_model(output_hidden_states=True), make_batch()).hidden_states) == 6
+
+
+SMALL_ENCODER = {
+    "vocab_size": 128, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
+    "max_position_embeddings": 64, "embedding_size": 32, "pad_token_id": 0,
+}  # fmt: skip
+ENCODERS = {name: {"model_type": name} for name in FULL_ATTENTION_ENCODERS} | {
+    "windows": {"model_type": "modernbert", "local_attention": 4, "global_attn_every_n_layers": 2},
+    "causal order": {"model_type": "bert", "is_decoder": True},
+}
+
+
+@pytest.mark.parametrize("encoder", ENCODERS.values(), ids=ENCODERS.keys())
+def test_an_encoder_attends_within_the_network_as_it_does_alone(encoder, make_batch):
+    torch.manual_seed(0)
+    text_config = AutoConfig.for_model(**SMALL_ENCODER | encoder)
+    model = HamLearningModel(HamLearningConfig(text_config=text_config, use_vision=False)).eval()
+    assert model.text_model.config._attn_implementation == "sdpa"
+    batch = make_batch(words=(12, 3), regions=(None, None))
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        inside, _ = model.encode_text(**inputs, word_ids=None, num_words=None)
+        alone = model.text_model(**inputs).last_hidden_state
+    is_token = inputs["attention_mask"].bool()
+    torch.testing.assert_close(inside[:, 1:][is_token], alone[is_token])

@@ -1,5 +1,6 @@
 """Nothing makes the host wait for the device: not the forward pass, not the loss, not the collator."""
 
+import sys
 import traceback
 from pathlib import Path
 
@@ -93,3 +94,38 @@ def test_collator_does_not_wait():
         batch = collate(rows)
     assert batch["labels"].shape == (3, 2) and batch["image_mask"].tolist() == [0, 1, 0]
     assert waits.lines == []
+
+
+def test_no_step_of_the_collator_is_a_loop_over_tweets():
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "##b"]
+    processor = HamLearningProcessor(BertTokenizer(vocab={piece: index for index, piece in enumerate(vocabulary)}))
+    picture = {
+        "image_size": np.array([64, 48]),
+        "image_features": np.ones(6, np.float32),
+        "boxes": np.full((2, 4), 0.5, np.float32),
+        "class_ids": np.zeros(2, np.int64),
+        "features": np.ones((2, 5), np.float32),
+    }
+    collate = HamLearningDataCollator(processor, {str(number): picture for number in range(0, 64, 2)})
+    rows = [{"id": str(number), "tokens": ["a", "ab", "a"], "ner_tags": [0, 1, 2]} for number in range(64)]
+
+    def lines_of_python(batch: list) -> int:
+        """How many lines of the processor run for a batch."""
+        count = 0
+
+        def trace(frame, event, argument):
+            nonlocal count
+            if Path(frame.f_code.co_filename).name != "processing_hamlearning.py":
+                return None
+            count += event == "line"
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            collate(batch)
+        finally:
+            sys.settrace(before)
+        return count
+
+    assert lines_of_python(rows[:4]) == lines_of_python(rows) > 50

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -364,3 +365,23 @@ def test_two_processes_train_as_one_does_and_leave_a_model_that_one_loads(
         assert (output / "predictions_test.jsonl").read_text() == (
             tmp_path / "two" / "predictions_test.jsonl"
         ).read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library's allocator is left alone")
+def test_what_a_step_on_a_cpu_frees_is_kept_for_the_next():
+    code = """
+import resource, torch, run_mner
+
+def page_faults_of_a_step():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    blocks = [torch.zeros(4_000_000) for _ in range(8)]  # 128 MB, in pages of 4 kB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+print([page_faults_of_a_step() for _ in range(6)][-1])
+run_mner.keep_freed_memory()
+print([page_faults_of_a_step() for _ in range(6)][-1])
+"""
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    given_back, kept = map(int, run.stdout.split())
+    assert kept < 10 < given_back
