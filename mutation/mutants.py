@@ -5,13 +5,14 @@
 python mutation/line_tests.py outputs/mutation                 # once: which test runs which line
 python mutation/mutants.py draw --count 480 --seed 0
 python mutation/mutants.py check                               # unmutated, all tests pass; a planted mutant dies
-python mutation/mutants.py run --part 1/2 & python mutation/mutants.py run --part 2/2    # resumable: kill it, start it
+python mutation/mutants.py run --seconds 8                     # a first sieve; killed, the same command goes on
+python mutation/mutants.py run --survivors                     # the rest, by all tests of their module
 python mutation/mutants.py report
 ```
 
 Cosmic Ray makes the mutants and keeps their fates. What is added here makes a mutant cost seconds instead of minutes:
 all that the tests import, but for this project, is imported once, and each mutant is a fork of that process, in which
-only those tests run that run the mutated line.
+the tests run that run the mutated line.
 """
 
 import argparse
@@ -190,11 +191,11 @@ class LineMap:
         """Those that run the mutated statement, themselves or in a fixture made for them, quickest file first.
 
         If there are none, as where it runs while its module is imported or in another process, those that run its
-        module, but for the slow ones: `run --survivors --all_tests` does not spare them.
+        module.
         """
         module = str(spec.module_path)
         names = self._names(module, self._lines(module, spec.start_pos[0]))
-        return self._known(names) or [test for test in self.all_of([module]) if self.seconds[test] < 1]
+        return self._known(names) or self.all_of([module])
 
     def all_of(self, modules: Iterable[str]) -> list[str]:
         """All tests that run a line of some modules."""
@@ -231,6 +232,13 @@ class LineMap:
         for names in files.values():
             names.sort(key=lambda name: (self.seconds[name], name))
         return [name for _, names in sorted(files.items(), key=lambda file: self.cost(file[1])) for name in names]
+
+    def quickest(self, tests: Iterable[str], seconds: float) -> list[str]:
+        """As many of the quickest tests as fit into some processor time, at least one."""
+        chosen = sorted(tests, key=lambda test: (self.seconds[test], test))
+        while len(chosen) > 1 and self.cost(chosen) > seconds:
+            chosen.pop()
+        return self._in_order(chosen)
 
     def cost(self, tests: Iterable[str]) -> float:
         """Processor time of some tests, unmutated."""
@@ -384,7 +392,7 @@ def check() -> None:
         sys.exit("tests fail without a mutation")
 
 
-def run(modules: list[str], part: int, parts: int, again: bool, everything: bool) -> None:
+def run(modules: list[str], part: int, parts: int, again: bool, seconds: float | None) -> None:
     """Runs the mutants of some modules that have no fate yet, or those that survived again."""
     with use_db(FOLDER / "session.sqlite", WorkDB.Mode.open) as session:
         fates = dict(session.results)
@@ -402,7 +410,9 @@ def run(modules: list[str], part: int, parts: int, again: bool, everything: bool
             source = server.sources[module]
             code = mutated_code(source, spec)
             tests = server.map.tests_of(spec)
-            if everything:
+            if seconds is not None:
+                tests = server.map.quickest(tests, seconds)
+            elif again:
                 tests += [test for test in server.map.all_of([module]) if test not in set(tests)]
             start = time.monotonic()
             status, output = server.fate(module, code, tests)
@@ -463,8 +473,8 @@ def main():
     running = commands.add_parser("run", help="run the mutants that have no fate yet")
     running.add_argument("--modules", nargs="+", default=MODULES, metavar="FILE", help="those of these alone")
     running.add_argument("--part", default="1/1", help="`1/2`: the first of two halves, for two processes at a time")
-    running.add_argument("--survivors", action="store_true", help="run those that survived once more")
-    running.add_argument("--all_tests", action="store_true", help="not only tests of the line, but all of its module")
+    running.add_argument("--survivors", action="store_true", help="those that survived, by all tests of their module")
+    running.add_argument("--seconds", type=float, help="a first sieve: the quickest tests that so much time holds")
     commands.add_parser("report", help="print the tables")
     given = parser.parse_args()
     if given.command == "draw":
@@ -473,7 +483,7 @@ def main():
         check()
     elif given.command == "run":
         part, parts = map(int, re.fullmatch(r"(\d+)/(\d+)", given.part).groups())
-        run(given.modules, part - 1, parts, given.survivors, given.all_tests)
+        run(given.modules, part - 1, parts, given.survivors, given.seconds)
     else:
         report()
 
