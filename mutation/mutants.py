@@ -17,6 +17,7 @@ the tests run that run the mutated line.
 
 import argparse
 import ast
+import atexit
 import difflib
 import gc
 import hashlib
@@ -269,10 +270,9 @@ class Only:
 class Server:
     """A process that has imported what the tests import, and a copy of the project that its forks may spoil."""
 
-    def __init__(self, number: int):
-        self.place = FOLDER / f"copy{number}"
+    def __init__(self):
+        self.place = FOLDER / f"copy{os.getpid()}"
         self.copy = self.place / ROOT.name
-        shutil.rmtree(self.place, ignore_errors=True)
         listed = subprocess.run(
             ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
             cwd=ROOT, capture_output=True, text=True, check=True,
@@ -305,6 +305,7 @@ class Server:
                     pass
         gc.collect()
         gc.freeze()
+        atexit.register(shutil.rmtree, self.place, ignore_errors=True)
         self.mtime = int(time.time()) + 1000
         self.map = LineMap()
 
@@ -377,7 +378,7 @@ def check() -> None:
     Raises:
         SystemExit: It cannot.
     """
-    server = Server(0)
+    server = Server()
     module, old, new = PLANTED
     source = server.sources[module]
     tests = server.map.all_of(MODULES)
@@ -403,7 +404,7 @@ def run(modules: list[str], part: int, parts: int, again: bool, seconds: float |
             and int(item.job_id, 16) % parts == part
             and (item.job_id not in fates or again and fates[item.job_id].test_outcome == TestOutcome.SURVIVED)
         ]
-        server = Server(part + 1)
+        server = Server()
         for number, item in enumerate(sorted(todo, key=lambda item: item.job_id), 1):
             [spec] = item.mutations
             module, line = str(spec.module_path), spec.start_pos[0]
