@@ -540,7 +540,8 @@ def test_two_systems_are_compared(tmp_path, capsys):
     assert (comparison["f1"], comparison["other_f1"]) == (pytest.approx(10 / 14), 1.0)
     assert comparison["predictions"] == str(GOLD)
     assert f"## Against {GOLD}\n\nF1 71.43 against 100.00: difference -28.57 (95 % interval -" in page
-    assert f"p = {comparison['p_value']:.4g}\n" in page
+    low, high = (100 * end for end in comparison["interval"])
+    assert f"(95 % interval {low:+.2f} to {high:+.2f}), p = {comparison['p_value']:.4g}\n" in page
 
 
 def test_json_holds_what_the_page_says(tmp_path, capsys, known_scores):
