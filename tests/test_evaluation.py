@@ -420,8 +420,8 @@ def test_gold_is_read_alike_from_text_folder_and_predictions(tmp_path, gold):
     [
         ("Ada O\nsings O\n", r"line 1: the file holds 1 tweets and the gold file 2, which agree up to tweet 1"),
         (
-            "Ada O\nsings O\n\nin O\nNew O\nYork O\n\nso O\n",
-            r"line 8: the file holds 3 tweets and the gold file 2, which agree up to tweet 2",
+            "Ada O\nsings O\n\nin O\nNew O\nYork O\n\nso O\n\nfar O\n",
+            r"line 8: the file holds 4 tweets and the gold file 2, which agree up to tweet 2",
         ),
         ("Ada O\nsings O\n\nin O\nOld O\nYork O\n", r"line 4: tweet 2 \('2' .*\) has 'Old' where .* 'New' \(word 2\)"),
         ("Ada O\nsings O\n\nin O\nold O\n##er X\nYork O\n", r"tweet 2 .* has 'older' where .* 'New'"),

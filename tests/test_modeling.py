@@ -494,6 +494,12 @@ def test_a_tweet_without_a_picture_goes_through_the_rounds_without_attention(mak
             torch.testing.assert_close(states[round_], words)
 
 
+def test_activation_and_dropout_stand_between_the_linear_layers_of_the_ffnn(make_model):
+    """Eq 12."""
+    kinds = [type(layer) for layer in make_model(num_ffnn_layers=3, hidden_act="relu").model.ffnn]
+    assert kinds == [nn.Linear, nn.ReLU, nn.Dropout, nn.Linear, nn.ReLU, nn.Dropout, nn.Linear]
+
+
 def test_relevance_and_fusion_are_matrices_without_a_bias(make_model):
     """Eq 8, 9 and 13."""
     model = make_model().model

@@ -675,6 +675,12 @@ def test_bad_visual_features_name_the_tweet(processor, changes, message):
         processor(text=["warm", "up"], visual_features=[a_picture(), a_picture(**changes)])
 
 
+@pytest.mark.parametrize("changes, message", BAD_PICTURES.values(), ids=BAD_PICTURES.keys())
+def test_bad_visual_features_of_a_single_tweet_are_refused_too(processor, changes, message):
+    with pytest.raises(ValueError, match=f"visual_features: tweet 0: .*{message}"):
+        processor(text=["up"], visual_features=[a_picture(**changes)])
+
+
 @pytest.mark.parametrize("missing", ["image_features", "boxes", "class_ids", "features"])
 def test_visual_features_that_lack_a_column_name_it_and_the_tweet(processor, missing):
     picture = {name: value for name, value in a_picture().items() if name != missing}
