@@ -2,14 +2,17 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 SAMPLE := datasets/sample/generated
-# `make test WORKERS="-n 2 --dist loadfile"` tests on two cores, whole files each, as most fixtures are a file's.
-WORKERS ?=
+# Whole files each, as most fixtures are a file's. `make test WORKERS=` tests in one process.
+WORKERS ?= -n 2 --dist loadfile
 
-.PHONY: demo test test-all test-lowest lint typecheck audit dist clean
+.PHONY: demo test test-all test-lowest coverage lint typecheck audit dist clean
 
 demo: $(VENV)/installed $(SAMPLE) $(SAMPLE)/backbone  ## look at the sample's pictures, train on them, print scores and a predicted tweet
 	rm -rf outputs/demo
 	$(BIN)/python run_mner.py configs/sample.yaml --output_dir outputs/demo
+
+# Else the threads of one process wait for the cores of the other.
+test test-all test-lowest coverage: export OMP_NUM_THREADS := 1
 
 test: $(VENV)/installed-dev  ## all tests but the slow ones
 	$(BIN)/python -m pytest -m "not slow" $(WORKERS)
@@ -22,6 +25,12 @@ test-lowest:  ## the tests with the lowest versions that pyproject.toml allows, 
 	$(PYTHON) .ci/lowest_versions.py > $(VENV)-lowest/constraints.txt
 	$(VENV)-lowest/bin/python -m pip install -c $(VENV)-lowest/constraints.txt -e ".[dev]"
 	$(VENV)-lowest/bin/python -m pytest -m "not slow" $(WORKERS)
+
+coverage: $(VENV)/installed-dev  ## which lines and branches all tests run, those that other processes run among them
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -355,3 +355,11 @@ def test_a_checkpoint_loaded_without_its_crf_has_no_transitions(make_model, make
         outputs = loaded(**make_batch())
     words = outputs.predictions != -100
     assert torch.equal(outputs.predictions[words], outputs.logits[words].argmax(-1))
+
+
+def test_a_crf_without_transitions_has_zeros_whatever_its_memory_held(make_model):
+    model = make_model(use_crf=False)
+    for buffer in model.crf.buffers():
+        buffer.fill_(torch.nan)  # loading leaves what no file holds as it finds it
+    model._init_weights(model.crf)
+    assert not any(buffer.any() for buffer in model.crf.buffers())

@@ -273,8 +273,8 @@ def test_a_class_label_without_a_name_is_refused(tmp_path):
         load_tweets(tmp_path)
 
 
-def test_a_class_label_of_another_scheme_is_refused(tmp_path):
-    class_label_parquet(tmp_path / "train.parquet", ["O", "S-PER"], [0])
+def test_a_class_label_of_another_scheme_is_refused_by_its_first_tag(tmp_path):
+    class_label_parquet(tmp_path / "train.parquet", ["O", "S-PER", "E-PER"], [0])
     with pytest.raises(ValueError, match="train split names the tag 'S-PER'"):
         load_tweets(tmp_path)
 

@@ -420,8 +420,8 @@ def test_gold_is_read_alike_from_text_folder_and_predictions(tmp_path, gold):
     [
         ("Ada O\nsings O\n", r"line 1: the file holds 1 tweets and the gold file 2, which agree up to tweet 1"),
         (
-            "Ada O\nsings O\n\nin O\nNew O\nYork O\n\nso O\n",
-            r"line 8: the file holds 3 tweets and the gold file 2, which agree up to tweet 2",
+            "Ada O\nsings O\n\nin O\nNew O\nYork O\n\nso O\n\nfar O\n",
+            r"line 8: the file holds 4 tweets and the gold file 2, which agree up to tweet 2",
         ),
         ("Ada O\nsings O\n\nin O\nOld O\nYork O\n", r"line 4: tweet 2 \('2' .*\) has 'Old' where .* 'New' \(word 2\)"),
         ("Ada O\nsings O\n\nin O\nold O\n##er X\nYork O\n", r"tweet 2 .* has 'older' where .* 'New'"),
@@ -540,7 +540,8 @@ def test_two_systems_are_compared(tmp_path, capsys):
     assert (comparison["f1"], comparison["other_f1"]) == (pytest.approx(10 / 14), 1.0)
     assert comparison["predictions"] == str(GOLD)
     assert f"## Against {GOLD}\n\nF1 71.43 against 100.00: difference -28.57 (95 % interval -" in page
-    assert f"p = {comparison['p_value']:.4g}\n" in page
+    low, high = (100 * end for end in comparison["interval"])
+    assert f"(95 % interval {low:+.2f} to {high:+.2f}), p = {comparison['p_value']:.4g}\n" in page
 
 
 def test_json_holds_what_the_page_says(tmp_path, capsys, known_scores):

@@ -494,7 +494,27 @@ def test_a_tweet_without_a_picture_goes_through_the_rounds_without_attention(mak
             torch.testing.assert_close(states[round_], words)
 
 
+def test_activation_and_dropout_stand_between_the_linear_layers_of_the_ffnn(make_model):
+    """Eq 12."""
+    kinds = [type(layer) for layer in make_model(num_ffnn_layers=3, hidden_act="relu").model.ffnn]
+    assert kinds == [nn.Linear, nn.ReLU, nn.Dropout, nn.Linear, nn.ReLU, nn.Dropout, nn.Linear]
+
+
+def test_relevance_and_fusion_are_matrices_without_a_bias(make_model):
+    """Eq 8, 9 and 13."""
+    model = make_model().model
+    parts = [*model.relevance.named_parameters(), *model.interaction.fusion.named_parameters()]
+    assert len(parts) == 2 * 3 + 3 and all(name.endswith(".weight") for name, _ in parts)
+
+
 # ------------------------------------------------------------------------------------------------------- invariances
+
+
+def test_token_types_reach_the_text_encoder(make_model, make_batch):
+    model, batch = make_model(), make_batch()
+    types = torch.ones_like(batch["input_ids"])
+    assert torch.equal(run(model, batch, token_type_ids=0 * types).logits, run(model, batch).logits)
+    assert not torch.equal(run(model, batch, token_type_ids=types).logits, run(model, batch).logits)
 
 
 @pytest.mark.parametrize("text", TEXT_MODELS)

@@ -245,6 +245,11 @@ def test_a_tweet_without_words_is_cls_and_sep(processor, text):
     assert (inputs.words, inputs.offsets, inputs.num_words) == ([[]], [[]], [0])
 
 
+def test_no_tweet_gives_tensors_without_rows_and_columns(processor):
+    inputs = processor(text=[])
+    assert {inputs[name].shape for name in ("input_ids", "attention_mask", "word_ids")} == {(0, 0)}
+
+
 def test_one_empty_list_of_words_is_one_tweet_without_words(processor):
     assert processor(text=[], is_split_into_words=True).words == [[]]
 
@@ -621,6 +626,21 @@ def test_a_box_may_reach_over_the_edge_by_rounding(processor):
     assert inputs["region_mask"].tolist() == [[1]]
 
 
+@pytest.mark.parametrize(
+    "box", [[0.5, 0.1, 0.1, 0.9], [0.1, 0.5, 0.9, 0.1], [0.5, 0.9, 0.1, 0.9], [0.9, 0.5, 0.9, 0.1]]
+)
+def test_a_long_box_may_lie_along_an_edge(processor, box):
+    assert processor(text=["up"], visual_features=[a_picture(1, boxes=[box])])["region_mask"].tolist() == [[1]]
+
+
+@pytest.mark.parametrize(
+    "box", [[0.1, 0.5, 0.1, 0.4], [0.5, 0.1, 0.4, 0.1], [0.9, 0.5, 0.1, 0.4], [0.5, 0.9, 0.4, 0.1]]
+)
+def test_a_box_over_any_edge_is_refused(processor, box):
+    with pytest.raises(ValueError, match=r"tweet 0: box \[.*inside \[0, 1\]"):
+        processor(text=["up"], visual_features=[a_picture(1, boxes=[box])])
+
+
 NAN_FEATURES = np.full((2, REGION_SIZE), np.nan)
 BAD_PICTURES = {
     "image_features of another size": ({"image_features": np.ones(5)}, "image_features of size 5, the model takes 12"),
@@ -653,6 +673,12 @@ BAD_PICTURES = {
 def test_bad_visual_features_name_the_tweet(processor, changes, message):
     with pytest.raises(ValueError, match=f"visual_features: tweet 1: .*{message}"):
         processor(text=["warm", "up"], visual_features=[a_picture(), a_picture(**changes)])
+
+
+@pytest.mark.parametrize("changes, message", BAD_PICTURES.values(), ids=BAD_PICTURES.keys())
+def test_bad_visual_features_of_a_single_tweet_are_refused_too(processor, changes, message):
+    with pytest.raises(ValueError, match=f"visual_features: tweet 0: .*{message}"):
+        processor(text=["up"], visual_features=[a_picture(**changes)])
 
 
 @pytest.mark.parametrize("missing", ["image_features", "boxes", "class_ids", "features"])
@@ -709,6 +735,11 @@ def test_a_byte_level_processor_gives_the_same_after_saving(tmp_path):
     processor = HamLearningProcessor(roberta(add_prefix_space=False))
     processor.save_pretrained(tmp_path)
     assert same(HamLearningProcessor.from_pretrained(tmp_path)(text=LINES), processor(text=LINES))
+
+
+def test_the_code_that_serves_the_model_is_saved_beside_the_processor(tmp_path, processor):
+    processor.save_pretrained(tmp_path)
+    assert SERVING_CODE <= set(os.listdir(tmp_path))
 
 
 def test_auto_processor_loads_it_from_its_folder_alone(tmp_path, processor):

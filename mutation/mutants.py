@@ -1,0 +1,493 @@
+#!/usr/bin/env python
+"""Mutation testing: do the tests notice when one operator, one number, one condition of the code is another?
+
+```bash
+python mutation/line_tests.py outputs/mutation                 # once: which test runs which line
+python mutation/mutants.py draw --count 480 --seed 0
+python mutation/mutants.py check                               # unmutated, all tests pass; a planted mutant dies
+python mutation/mutants.py run --seconds 8                     # a first sieve; killed, the same command goes on
+python mutation/mutants.py run --survivors                     # the rest, by all tests of their module
+python mutation/mutants.py report
+```
+
+Cosmic Ray makes the mutants and keeps their fates. What is added here makes a mutant cost seconds instead of minutes:
+all that the tests import, but for this project, is imported once, and each mutant is a fork of that process, in which
+the tests run that run the mutated line.
+"""
+
+import argparse
+import ast
+import atexit
+import difflib
+import gc
+import hashlib
+import importlib
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import cosmic_ray.plugins
+import coverage
+import pytest
+from cosmic_ray.ast import ast_nodes, get_ast
+from cosmic_ray.ast.ast_query import ASTQuery
+from cosmic_ray.mutating import mutate_code
+from cosmic_ray.work_db import WorkDB, use_db
+from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkerOutcome, WorkItem, WorkResult
+
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "outputs" / "mutation"
+MODULES = (
+    "configuration_hamlearning.py",
+    "data_hamlearning.py",
+    "evaluation.py",
+    "image_processing_hamlearning.py",
+    "mner_scores.py",
+    "modeling_hamlearning.py",
+    "pipeline_hamlearning.py",
+    "processing_hamlearning.py",
+)
+# A binary operator becomes another one of its kind: numbers have no `|` and sets no `**`, and a TypeError at once
+# would say nothing about the tests.
+KINDS = ({"Add", "Sub", "Mul", "Div", "FloorDiv", "Mod", "Pow"}, {"BitOr", "BitAnd", "BitXor"}, {"LShift", "RShift"})
+PLANTED = ("mner_scores.py", "2 *", "3 *")  # what `check` plants: an F1 of up to 1.5
+MEMORY = 6 * 2**30  # bytes that a mutant may take beyond what is imported
+NO_TEST = int(pytest.ExitCode.NO_TESTS_COLLECTED)
+TIME_LIMIT = 10  # seconds of processor time that a test may take beyond three times what it took unmutated
+WALL_LIMIT = 1200  # seconds that a mutant may take, for what waits forever: on a busy machine it says little
+
+
+# ------------------------------------------------------------------------------------------------------------- draw
+
+
+def sites(module: str) -> Iterator[tuple[str, list[tuple[MutationSpec, str]]]]:
+    """Where a module can be mutated: (rank text, the mutants there), one site an operator's family and a place.
+
+    Not mutated are annotations, which nothing evaluates but the checks of the config's fields. Strings, so docstrings
+    and the text of messages, are none of Cosmic Ray's business; what a message computes is mutated.
+    """
+    source = (ROOT / module).read_text(encoding="utf-8")
+    tree, lines = ast.parse(source), source.split("\n")
+    annotations = [(node.lineno, node.col_offset, node.end_lineno, node.end_col_offset) for node in _annotations(tree)]
+    found = defaultdict(list)
+    nodes = list(ast_nodes(get_ast(source)))
+    for name in cosmic_ray.plugins.operator_names():
+        operator_class = cosmic_ray.plugins.get_operator(name)
+        family, *kinds = name.removeprefix("core/").split("_")
+        if operator_class.arguments() or (
+            family == "ReplaceBinaryOperator" and not any(set(kinds) <= kind for kind in KINDS)
+        ):
+            continue
+        places = [(node, *place) for node in nodes for place in operator_class().mutation_positions(node)]
+        for occurrence, (node, start, end) in enumerate(places):
+            if any((a, b) <= start < (c, d) for a, b, c, d in annotations):
+                continue
+            definition = ASTQuery(node).get_definition_name()
+            spec = MutationSpec(module, name, occurrence, start, end, {}, definition)
+            found[family, start].append((spec, f"{name} {kinds} {len(found[family, start])}"))
+    alike = Counter()
+    for (family, start), mutants in sorted(found.items(), key=lambda item: (item[0][1], item[0][0])):
+        text = f"{module} {mutants[0][0].definition_name} {lines[start[0] - 1].strip()} {start[1]} {family}"
+        alike[text] += 1
+        yield f"{text} {alike[text]}", mutants
+
+
+def _annotations(tree: ast.AST) -> Iterator[ast.AST]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg | ast.AnnAssign) and node.annotation is not None:
+            yield node.annotation
+        elif isinstance(node, ast.FunctionDef) and node.returns is not None:
+            yield node.returns
+
+
+def draw(count: int, seed: int) -> None:
+    """Draws mutants, at most one a site, and puts them into the session.
+
+    A site's place in the draw is a hash of the seed and of its line: where the code changes elsewhere, the same
+    mutants are drawn again, and keep the fate that they have.
+    """
+
+    def hashed(text: str) -> str:
+        return hashlib.sha256(f"{seed} {text}".encode()).hexdigest()
+
+    drawn, sizes = [], Counter()
+    for module in MODULES:
+        source = (ROOT / module).read_text(encoding="utf-8")
+        original = ast.dump(ast.parse(source))
+        for text, mutants in sites(module):
+            sizes[module] += 1
+            spec, _ = min(mutants, key=lambda mutant: hashed(text + mutant[1]))
+            drawn.append((hashed(text), source, original, spec))
+    drawn.sort(key=lambda entry: entry[0])
+    items = []
+    for job_id, source, original, spec in drawn:
+        if len(items) == count:
+            break
+        try:
+            if ast.dump(ast.parse(mutated_code(source, spec))) != original:
+                items.append(WorkItem.single(job_id[:12], spec))
+        # What Cosmic Ray's operators cannot do: `except module.Error`; a separator of arguments taken for an operator.
+        except (AttributeError, SyntaxError):
+            sizes[str(spec.module_path)] -= 1
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with use_db(FOLDER / "session.sqlite", WorkDB.Mode.create) as session:
+        fates = dict(session.results)
+        session.clear()
+        session.add_work_items(items)
+        kept = [item.job_id for item in items if item.job_id in fates]
+        for job_id in kept:
+            session.set_result(job_id, fates[job_id])
+    per_module = Counter(str(item.mutations[0].module_path) for item in items)
+    for module in MODULES:
+        print(f"{per_module[module]:4} of {sizes[module]:5} sites in {module}")
+    print(f"{len(items)} mutants, {len(kept)} of them with the fate they had")
+
+
+def mutated_code(source: str, spec: MutationSpec) -> str:
+    """The source of a module with one mutation."""
+    operator = cosmic_ray.plugins.get_operator(spec.operator_name)(**spec.operator_args)
+    return mutate_code(source, operator, spec.occurrence)
+
+
+# ------------------------------------------------------------------------------------------------------------ tests
+
+
+def test_runs() -> list[dict]:
+    """What `line_tests.py` wrote, run by run."""
+    return [json.loads(path.read_text()) for path in sorted(FOLDER.glob("tests.*.json"))]
+
+
+def imported_by_tests() -> list[str]:
+    """The modules that some test imported."""
+    return sorted({name for run in test_runs() for name in run["modules"]})
+
+
+class LineMap:
+    """Which tests run a line, as `line_tests.py` saw it."""
+
+    def __init__(self):
+        failed = {test for run in test_runs() for test in run["failed"]}  # such a test would kill every mutant
+        timed = {test: seconds for run in test_runs() for test, seconds in run["seconds"].items()}
+        self.seconds = {test: timed[test] for test in timed if test not in failed}
+        self.contexts = {module: defaultdict(set) for module in MODULES}
+        for path in FOLDER.glob(".coverage.*"):
+            data = coverage.CoverageData(str(path))
+            data.read()
+            for module in MODULES:
+                for line, names in data.contexts_by_lineno(str(ROOT / module)).items():
+                    self.contexts[module][line].update(names)
+        self.trees = {module: ast.parse((ROOT / module).read_text(encoding="utf-8")) for module in MODULES}
+
+    def tests_of(self, spec: MutationSpec) -> list[str]:
+        """Those that run the mutated statement, themselves or in a fixture made for them, quickest file first.
+
+        If there are none, as where it runs while its module is imported or in another process, those that run its
+        module.
+        """
+        module = str(spec.module_path)
+        names = self._names(module, self._lines(module, spec.start_pos[0]))
+        return self._known(names) or self.all_of([module])
+
+    def all_of(self, modules: Iterable[str]) -> list[str]:
+        """All tests that run a line of some modules."""
+        return self._known(name for module in modules for name in self._names(module, self.contexts[module]))
+
+    def _known(self, names: Iterable[str]) -> list[str]:
+        return self._in_order({name.removesuffix("|setup") for name in names} & set(self.seconds))
+
+    def _names(self, module: str, lines: Iterable[int]) -> set[str]:
+        return {name for line in lines for name in self.contexts[module].get(line, ())}
+
+    def _lines(self, module: str, line: int) -> range:
+        """Lines of the innermost statement there: of a compound one its head, of a function's head its body."""
+        lines = range(line, line + 1)
+        size = None
+        for node in ast.walk(self.trees[module]):
+            if not isinstance(node, ast.stmt | ast.ExceptHandler):
+                continue
+            first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))])
+            if first <= line <= node.end_lineno and (size is None or node.end_lineno - first < size):
+                size = node.end_lineno - first
+                body = getattr(node, "body", None)
+                if isinstance(node, ast.FunctionDef):
+                    lines = range(body[0].lineno, node.end_lineno + 1)
+                else:
+                    lines = range(first, max(body[0].lineno, first + 1) if body else node.end_lineno + 1)
+        return lines
+
+    def _in_order(self, tests: Iterable[str]) -> list[str]:
+        # By file, as fixtures of a file are made anew when its tests are torn apart.
+        files = defaultdict(list)
+        for test in tests:
+            files[test.split("::")[0]].append(test)
+        for names in files.values():
+            names.sort(key=lambda name: (self.seconds[name], name))
+        return [name for _, names in sorted(files.items(), key=lambda file: self.cost(file[1])) for name in names]
+
+    def quickest(self, tests: Iterable[str], seconds: float) -> list[str]:
+        """As many of the quickest tests as fit into some processor time, at least one."""
+        chosen = sorted(tests, key=lambda test: (self.seconds[test], test))
+        while len(chosen) > 1 and self.cost(chosen) > seconds:
+            chosen.pop()
+        return self._in_order(chosen)
+
+    def cost(self, tests: Iterable[str]) -> float:
+        """Processor time of some tests, unmutated."""
+        return sum(self.seconds[test] for test in tests)
+
+
+class Only:
+    """Pytest plugin: runs some tests in the order given, each within a limit of processor time."""
+
+    def __init__(self, tests: list[str], seconds: dict[str, float]):
+        self.rank = {test: rank for rank, test in enumerate(tests)}
+        self.seconds = seconds
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items):
+        items[:] = sorted((item for item in items if item.nodeid in self.rank), key=lambda i: self.rank[i.nodeid])
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_protocol(self, item):
+        # The signal that comes then ends the process: a test would catch an exception.
+        signal.setitimer(signal.ITIMER_PROF, 3 * self.seconds[item.nodeid] + TIME_LIMIT)
+        yield
+
+
+# -------------------------------------------------------------------------------------------------------------- run
+
+
+class Server:
+    """A process that has imported what the tests import, and a copy of the project that its forks may spoil."""
+
+    def __init__(self):
+        self.place = FOLDER / f"copy{os.getpid()}"
+        self.copy = self.place / ROOT.name
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT, capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+        for name in filter(None, listed.split("\0")):
+            if (ROOT / name).is_file():
+                (self.copy / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, self.copy / name)
+        self.sources = {module: (self.copy / module).read_text(encoding="utf-8") for module in MODULES}
+        if (ROOT.parent / "shared").is_dir():
+            (self.place / "shared").symlink_to(ROOT.parent / "shared")
+        os.environ |= {
+            "OMP_NUM_THREADS": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+            "HF_HOME": str(self.place / "home"),  # no two forks at a time share modules that a repo brought
+            "HF_HUB_OFFLINE": "1",
+            "HF_DATASETS_OFFLINE": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        }
+        sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() not in (ROOT, ROOT / "mutation")]
+        sys.path.insert(0, str(self.copy))
+        os.chdir(self.copy)
+        ours = {path.stem for path in [*ROOT.glob("*.py"), *(ROOT / "tests").glob("*.py")]}
+        for name in imported_by_tests():
+            if name.split(".")[0] not in ours | {"tests", "transformers_modules", "__mp_main__"}:
+                try:
+                    importlib.import_module(name)
+                except Exception:  # what only exists while a test runs
+                    pass
+        gc.collect()
+        gc.freeze()
+        atexit.register(shutil.rmtree, self.place, ignore_errors=True)
+        self.mtime = int(time.time()) + 1000
+        self.map = LineMap()
+
+    def fate(self, module: str, code: str, tests: list[str]) -> tuple[int | None, str]:
+        """Runs tests on the copy in which a module has other code.
+
+        Returns:
+            Pytest's exit status (the negative signal if that ended it, None if time was up) and what it printed last.
+        """
+        path, log = self.copy / module, self.place / "output.txt"
+        try:
+            self._write(path, code)
+            log.write_text("")
+            pid = os.fork()
+            if pid == 0:
+                self._run(tests, log)
+            status = self._wait(pid)
+        finally:
+            self._write(path, self.sources[module])
+        return status, log.read_text(encoding="utf-8", errors="replace")[-3000:]
+
+    def _write(self, path: Path, code: str) -> None:
+        # Compiled files are told apart by time, in seconds, and size: each version has a second of its own.
+        path.write_text(code, encoding="utf-8")
+        self.mtime += 1
+        os.utime(path, (self.mtime, self.mtime))
+
+    def _run(self, tests: list[str], log: Path):
+        status = 3
+        try:
+            os.setsid()
+            if not tests:  # pytest would take no file for all files
+                os._exit(NO_TEST)
+            stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(stream, 1)
+            os.dup2(stream, 2)
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            limit = pages * resource.getpagesize() + MEMORY
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+            files = list(dict.fromkeys(test.split("::")[0] for test in tests))
+            flags = ["-x", "-q", "-p", "no:cacheprovider", "--tb=line", f"--basetemp={self.place / 'tmp'}"]
+            status = pytest.main([*flags, *files], plugins=[Only(tests, self.map.seconds)])
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(int(status))
+
+    def _wait(self, pid: int) -> int | None:
+        end = time.monotonic() + WALL_LIMIT
+        status = None
+        while time.monotonic() < end:
+            done, ended = os.waitpid(pid, os.WNOHANG)
+            if done:
+                code = os.waitstatus_to_exitcode(ended)
+                status = None if code == -signal.SIGPROF else code
+                break
+            time.sleep(0.02)
+        try:
+            os.killpg(pid, signal.SIGKILL)  # and what it started
+        except ProcessLookupError:
+            pass
+        if not time.monotonic() < end:
+            os.waitpid(pid, 0)
+        return status
+
+
+def check() -> None:
+    """Shows that the harness can tell: without a mutation all tests pass, with a planted one they do not.
+
+    Raises:
+        SystemExit: It cannot.
+    """
+    server = Server()
+    module, old, new = PLANTED
+    source = server.sources[module]
+    tests = server.map.all_of(MODULES)
+    status, output = server.fate(module, source.replace(old, new), server.map.all_of([module]))
+    print(f"planted {new!r} for {old!r} in {module}: exit {status}\n{output[-300:]}")
+    if old not in source or status != 1:
+        sys.exit("the planted mutant lives")
+    start = time.monotonic()
+    status, output = server.fate(module, source, tests)
+    print(f"unmutated, {len(tests)} tests, {time.monotonic() - start:.0f} s: exit {status}\n{output[-1500:]}")
+    if status != 0:
+        sys.exit("tests fail without a mutation")
+
+
+def run(modules: list[str], part: int, parts: int, again: bool, seconds: float | None) -> None:
+    """Runs the mutants of some modules that have no fate yet, or those that survived again."""
+    with use_db(FOLDER / "session.sqlite", WorkDB.Mode.open) as session:
+        fates = dict(session.results)
+        todo = [
+            item
+            for item in session.work_items
+            if str(item.mutations[0].module_path) in modules
+            and int(item.job_id, 16) % parts == part
+            and (item.job_id not in fates or again and fates[item.job_id].test_outcome == TestOutcome.SURVIVED)
+        ]
+        server = Server()
+        for number, item in enumerate(sorted(todo, key=lambda item: item.job_id), 1):
+            [spec] = item.mutations
+            module, line = str(spec.module_path), spec.start_pos[0]
+            source = server.sources[module]
+            code = mutated_code(source, spec)
+            tests = server.map.tests_of(spec)
+            if seconds is not None:
+                tests = server.map.quickest(tests, seconds)
+            elif again:
+                tests += [test for test in server.map.all_of([module]) if test not in set(tests)]
+            start = time.monotonic()
+            status, output = server.fate(module, code, tests)
+            outcome = TestOutcome.SURVIVED if status in (0, NO_TEST) else TestOutcome.KILLED
+            if status is None:
+                output = "time was up\n" + output
+            session.set_result(item.job_id, WorkResult(WorkerOutcome.NORMAL, output, outcome, changed(source, code)))
+            fate = "time was up" if status is None else outcome.value
+            seconds = time.monotonic() - start
+            print(f"{number}/{len(todo)} {module}:{line} {fate} {seconds:.1f} s, {len(tests)} tests", flush=True)
+
+
+def changed(source: str, code: str) -> str:
+    """The lines that differ, old and new."""
+    lines = difflib.ndiff(source.split("\n"), code.split("\n"))
+    return "\n".join(f"{line[0]} {line[1:].strip()}" for line in lines if line[0] in "-+")
+
+
+# ----------------------------------------------------------------------------------------------------------- report
+
+
+def report() -> None:
+    """Prints how many mutants of each module died, and those that live."""
+    with use_db(FOLDER / "session.sqlite", WorkDB.Mode.open) as session:
+        fates = dict(session.results)
+        items = sorted(session.work_items, key=lambda i: (str(i.mutations[0].module_path), i.mutations[0].start_pos))
+    counts = {module: Counter() for module in (*MODULES, "all")}
+    alive = []
+    for item in items:
+        module = str(item.mutations[0].module_path)
+        fate = fates.get(item.job_id)
+        name = "pending" if fate is None else fate.test_outcome.value
+        if name == "killed" and fate.output.startswith("time was up"):
+            name = "time was up"
+        for key in (module, "all"):
+            counts[key].update(["drawn", name])
+        if name == "survived":
+            alive.append((item, fate))
+    print("| module | drawn | killed by a test | by the time limit | survived | pending | killed |")
+    print("|---|---|---|---|---|---|---|")
+    for module, count in counts.items():
+        killed, late, lived = count["killed"], count["time was up"], count["survived"]
+        share = 100 * (killed + late) / max(killed + late + lived, 1)
+        print(f"| {module} | {count['drawn']} | {killed} | {late} | {lived} | {count['pending']} | {share:.1f} % |")
+    for item, fate in alive:
+        [spec] = item.mutations
+        place = f"{spec.module_path}:{spec.start_pos[0]} in {spec.definition_name}"
+        print(f"\n{item.job_id} {place}, {spec.operator_name}\n{fate.diff}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    drawing = commands.add_parser("draw", help="draw mutants and put them into the session")
+    drawing.add_argument("--count", type=int, default=480)
+    drawing.add_argument("--seed", type=int, default=0)
+    commands.add_parser("check", help="show that the unmutated project passes and a planted mutant dies")
+    running = commands.add_parser("run", help="run the mutants that have no fate yet")
+    running.add_argument("--modules", nargs="+", default=MODULES, metavar="FILE", help="those of these alone")
+    running.add_argument("--part", default="1/1", help="`1/2`: the first of two halves, for two processes at a time")
+    running.add_argument("--survivors", action="store_true", help="those that survived, by all tests of their module")
+    running.add_argument("--seconds", type=float, help="a first sieve: the quickest tests that so much time holds")
+    commands.add_parser("report", help="print the tables")
+    given = parser.parse_args()
+    if given.command == "draw":
+        draw(given.count, given.seed)
+    elif given.command == "check":
+        check()
+    elif given.command == "run":
+        part, parts = map(int, re.fullmatch(r"(\d+)/(\d+)", given.part).groups())
+        run(given.modules, part - 1, parts, given.survivors, given.seconds)
+    else:
+        report()
+
+
+if __name__ == "__main__":
+    main()
