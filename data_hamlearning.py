@@ -59,7 +59,8 @@ def _damage_named(path: str | os.PathLike, remedy: str = "give a visual feature 
     """What Arrow and `datasets` say of bytes that are no Parquet as a ValueError with the file's name."""
     try:
         yield
-    except (pa.ArrowException, OSError, UnicodeDecodeError, DatasetGenerationError) as error:
+    # RuntimeError: what Arrow has no name for
+    except (pa.ArrowException, OSError, UnicodeDecodeError, RuntimeError, DatasetGenerationError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # it is the disk's or the system's, no such file
             raise
         reason = error.__cause__ if isinstance(error, DatasetGenerationError) else error
@@ -520,7 +521,6 @@ _ROW_GROUP = 256  # at 15 regions of 2048 half floats, 16 MB
 _BOX_TOLERANCE = 1e-4
 _MAX_UNFOLDING = 100  # times the file's own size; features of real pictures: hardly 2
 _ALWAYS_ALLOWED = 2**27  # bytes
-_BYTES = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "FIXED_LEN_BYTE_ARRAY": 2}  # half floats are the last
 _VISUAL_SCHEMA = pa.schema(
     {
         "id": pa.string(),
@@ -580,14 +580,19 @@ class VisualFeatures(Mapping):
         with _damage_named(self.path), pq.ParquetFile(self.path) as file:
             self.metadata = _read_metadata(self.path, file.schema_arrow)
             _check_schema(self.path, file.schema_arrow)
-            _check_unfolded_size(self.path, file.metadata)
             # One row group at a time: over several, `iter_batches` keeps what it has read of all of them.
             try:
-                blocks = [
-                    _flat_arrays(self.path, batch, self.metadata)
-                    for group in range(file.num_row_groups)
-                    for batch in file.iter_batches(_ROW_GROUP, row_groups=[group], columns=_VISUAL_SCHEMA.names)
-                ]
+                blocks, unfolded, size = [], 0, self.path.stat().st_size
+                for group in range(file.num_row_groups):
+                    for batch in file.iter_batches(_ROW_GROUP, row_groups=[group], columns=_VISUAL_SCHEMA.names):
+                        unfolded += batch.nbytes
+                        # Parquet's index says so before, but Arrow aborts the process where that is damaged.
+                        if unfolded > max(_MAX_UNFOLDING * size, _ALWAYS_ALLOWED):
+                            raise ValueError(
+                                f"{self.path} has {size} bytes and stands for {unfolded // 2**20} MiB or more, the "
+                                "same numbers again and again, which no eyes see: give another visual feature file"
+                            )
+                        blocks.append(_flat_arrays(self.path, batch, self.metadata))
             except OSError as error:
                 if error.errno is None:  # what Arrow says of damage, not what the system says of the disk
                     raise
@@ -821,22 +826,6 @@ def _check_schema(path: Path, schema: pa.Schema) -> None:
         )
         if found_dims != dims or not same_kind:
             raise ValueError(f"{path} has a column {field.name!r} of type {found}: store it as {field.type}")
-
-
-def _check_unfolded_size(path: Path, metadata: pq.FileMetaData) -> None:
-    """Refuses a small file that would fill the memory: Parquet stores a number once, however often it is repeated."""
-    columns = [
-        metadata.row_group(group).column(column)
-        for group in range(metadata.num_row_groups)
-        for column in range(metadata.num_columns)
-    ]
-    size = path.stat().st_size
-    unfolded = sum(column.num_values * _BYTES.get(column.physical_type, 8) for column in columns)
-    if unfolded > max(_MAX_UNFOLDING * size, _ALWAYS_ALLOWED):
-        raise ValueError(
-            f"{path} has {size} bytes and stands for {unfolded // 2**20} MiB, the same numbers again and again, which "
-            "no eyes see: give another visual feature file"
-        )
 
 
 def _flat_arrays(path: Path, batch: pa.RecordBatch, metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -299,6 +299,18 @@ def test_pages_that_do_not_unpack_are_a_damaged_file(tmp_path):
         VisualFeatures(path)
 
 
+@pytest.mark.slow
+def test_whatever_byte_of_a_footer_is_another_the_file_is_read_or_named(tmp_path):
+    """Found by the fuzzer: Arrow ends the process where an index of the pages is asked for and damaged."""
+    path = tmp_path / "features.parquet"
+    data = sound_file(path)
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    for place in range(footer, len(data) - 8):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 0x10]) + data[place + 1 :])
+        with contextlib.suppress(ValueError):
+            VisualFeatures(path)
+
+
 def test_a_column_whose_name_is_no_text_is_a_damaged_file(tmp_path):
     """Found by the fuzzer: Arrow says so with a UnicodeDecodeError, which names no file."""
     path = tmp_path / "features.parquet"
@@ -328,7 +340,7 @@ def test_metadata_that_lie_about_sizes_are_refused(tmp_path, lie):
 
 
 @pytest.mark.slow
-def test_a_small_file_of_millions_of_regions_is_refused_before_it_is_read(tmp_path):
+def test_a_small_file_of_millions_of_regions_is_refused_before_it_fills_the_memory(tmp_path):
     """36 kB of one box again and again took 2.7 GB and a minute."""
     path, count = tmp_path / "features.parquet", 10_000_000
     sound_file(path)
