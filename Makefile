@@ -2,18 +2,26 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 SAMPLE := datasets/sample/generated
+# `make test WORKERS="-n 2 --dist loadfile"` tests on two cores, whole files each, as most fixtures are a file's.
+WORKERS ?=
 
-.PHONY: demo test test-all coverage lint clean
+.PHONY: demo test test-all test-lowest coverage lint typecheck audit dist clean
 
 demo: $(VENV)/installed $(SAMPLE) $(SAMPLE)/backbone  ## look at the sample's pictures, train on them, print scores and a predicted tweet
 	rm -rf outputs/demo
 	$(BIN)/python run_mner.py configs/sample.yaml --output_dir outputs/demo
 
 test: $(VENV)/installed-dev  ## all tests but the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(WORKERS)
 
 test-all: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
+
+test-lowest:  ## the tests with the lowest versions that pyproject.toml allows, in a venv of their own
+	$(PYTHON) -m venv --clear $(VENV)-lowest
+	$(PYTHON) .ci/lowest_versions.py > $(VENV)-lowest/constraints.txt
+	$(VENV)-lowest/bin/python -m pip install -c $(VENV)-lowest/constraints.txt -e ".[dev]"
+	$(VENV)-lowest/bin/python -m pytest -m "not slow" $(WORKERS)
 
 coverage: $(VENV)/installed-dev  ## which lines and branches all tests run, those that other processes run among them
 	$(BIN)/coverage erase
@@ -25,8 +33,20 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+typecheck: $(VENV)/installed-dev  ## pyright on the public modules; it fetches its program from the npm registry once
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+audit: $(VENV)/installed-dev  ## known weaknesses of what is installed; asks PyPI
+	$(BIN)/python -m pip freeze --exclude-editable > $(VENV)/installed.txt
+	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement $(VENV)/installed.txt
+
+dist: $(VENV)/installed-dev  ## wheel and sdist, built and checked
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+
 clean:  ## all that was installed, generated or cached; trained models in outputs/ stay
-	rm -rf $(VENV) $(SAMPLE) build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lowest $(SAMPLE) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(SAMPLE): | $(VENV)/installed

@@ -1,6 +1,7 @@
 """Configuration of HamLearning: hierarchical aligned multimodal learning for named entity recognition."""
 
 import copy
+from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
@@ -27,6 +28,7 @@ VISION_AUTO_MAP = {
     "AutoModel": "modeling_hamlearning_vision.HamLearningVisionModel",
 }
 DETECTORS = ("faster_rcnn_vg", "mask_rcnn_coco", "object_detection", "grid")
+MAX_LAYERS = 1000  # of a kind; the network of a slip, or of a stranger, would be built until the memory is full
 # The tags of the public tweets, in the order of the ids.
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG", "B-MISC", "I-MISC")
 
@@ -106,7 +108,7 @@ class HamLearningConfig(PreTrainedConfig):
             self.id2label = dict(enumerate(TAGS))
         super().__post_init__(**kwargs)
         if self.id2label is not None and self.label2id is None:
-            self.label2id = {tag: index for index, tag in self.id2label.items()}
+            self.label2id = {str(tag): int(index) for index, tag in self.id2label.items()}
         # Always this repo's own code: a loaded config may carry a prefix that points to where it came from.
         self.auto_map = dict(AUTO_MAP)
         self.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)  # `pipeline` puts classes into it
@@ -124,6 +126,8 @@ class HamLearningConfig(PreTrainedConfig):
         for name, minimum in minima.items():
             if getattr(self, name) < minimum:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least {minimum}.")
+            if name.endswith("_layers") and getattr(self, name) > MAX_LAYERS:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at most {MAX_LAYERS}.")
         for name in ("dropout", "picture_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be a share in [0, 1).")
@@ -138,14 +142,22 @@ class HamLearningConfig(PreTrainedConfig):
         return super().to_dict() | {"custom_pipelines": copy.deepcopy(CUSTOM_PIPELINES)}
 
     @property
+    def tags(self) -> list[str]:
+        """The names of the tags in the order of their ids."""
+        names: dict = self.id2label or {}  # from JSON too its keys are numbers
+        return [names[index] for index in range(len(names))]
+
+    @property
     def hidden_size(self) -> int:
         """The text encoder's hidden size d, used everywhere."""
-        return self.text_config.hidden_size
+        text_config: Any = self.text_config
+        return text_config.hidden_size
 
     @property
     def num_attention_heads(self) -> int:
         """The text encoder's number of attention heads, used everywhere."""
-        return self.text_config.num_attention_heads
+        text_config: Any = self.text_config
+        return text_config.num_attention_heads
 
     @property
     def visual_views(self) -> tuple[str, ...]:
@@ -244,12 +256,13 @@ class HamLearningVisionConfig(PreTrainedConfig):
             self.class_names = self._default_class_names()
 
     def _default_class_names(self) -> list[str]:
+        detector_config: Any = self.detector_config
         if self.detector == "grid":
             return ["region"]
         if self.detector == "object_detection":
-            names = self.detector_config.id2label
+            names = detector_config.id2label
             return [names.get(index, f"object {index}") for index in range(max(names) + 1)]
-        count = 91 if self.detector == "mask_rcnn_coco" else self.detector_settings.get("num_classes", 1600)
+        count = 91 if self.detector == "mask_rcnn_coco" else (self.detector_settings or {}).get("num_classes", 1600)
         return [f"object {index}" for index in range(count)]
 
 

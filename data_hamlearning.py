@@ -9,12 +9,12 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import (
     ClassLabel,
@@ -29,10 +29,16 @@ from datasets import (
     load_dataset,
     load_dataset_builder,
 )
+from datasets.exceptions import DatasetGenerationError
+from huggingface_hub import get_session
+from huggingface_hub.utils import httpx
+from pyarrow import compute
 
 from configuration_hamlearning import TAGS
 
 
+pc: Any = compute  # most of its functions are made when it is imported, so no type checker sees them
+SILENCE = 100  # seconds that a silent Hub is waited for
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "dev"), "test": ("test",)}
 
 _TAG = re.compile(r"O|[BI]-\S+")
@@ -46,6 +52,18 @@ def _is_tag(text: Any) -> bool:
 def _canonical(tag: str) -> str:
     """Twitter-2015 says OTHER where the literature, and Twitter-2017, say MISC."""
     return tag[:2] + "MISC" if tag[1:] == "-OTHER" else tag
+
+
+@contextmanager
+def _damage_named(path: str | os.PathLike, remedy: str = "give a visual feature file") -> Iterator[None]:
+    """What Arrow and `datasets` say of bytes that are no Parquet as a ValueError with the file's name."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError, DatasetGenerationError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # it is the disk's or the system's, no such file
+            raise
+        reason = error.__cause__ if isinstance(error, DatasetGenerationError) else error
+        raise ValueError(f"{path} is not a Parquet file, or it is damaged ({reason}): {remedy}") from None
 
 
 # ----------------------------------------------------------------------------------------------------------- tweets
@@ -75,7 +93,10 @@ def read_tweets(path: str | os.PathLike) -> dict[str, list]:
         ValueError: The file is empty or malformed; the message names file, line and text.
     """
     path = Path(path)
-    raw = path.read_bytes()
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise OSError(f"{path} cannot be read: {error.strerror}") from error
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -181,7 +202,8 @@ def load_tweets(
         splits: Those to load, where they exist. Some alone are loaded from the Hub only if they are Parquet.
 
     Raises:
-        FileNotFoundError: The folder or every split file is missing.
+        FileNotFoundError: The folder or every split file is missing, or the Hub has no such data set.
+        ConnectionError: The Hub is down, silent or busy, or refuses.
         ValueError: Not exactly one source was given, or a split is empty or malformed; the message names split, row
             and id, or file and line.
     """
@@ -190,7 +212,8 @@ def load_tweets(
             f"data_dir is {data_dir!r} and dataset_name is {dataset_name!r}: give exactly one of them, a folder or a "
             "data set of the Hub"
         )
-    if data_dir is not None:
+    if dataset_name is None:
+        assert data_dir is not None  # for type checkers: exactly one of them is there
         if dataset_config_name is not None or revision is not None:
             raise ValueError(
                 f"dataset_config_name is {dataset_config_name!r} and revision is {revision!r}, but a folder "
@@ -198,24 +221,27 @@ def load_tweets(
             )
         loaded = _load_folder(Path(data_dir), cache_dir, splits)
     else:
-        if dataset_config_name is None and "pictures" in get_dataset_config_names(
-            dataset_name, revision=revision, cache_dir=cache_dir
-        ):
-            dataset_config_name = "pictures"
         names = {alias: split for split, aliases in SPLITS.items() for alias in aliases}
-        if set(splits) == set(SPLITS):
-            found = load_dataset(dataset_name, dataset_config_name, revision=revision, cache_dir=cache_dir)
-        else:  # asked for a split, `datasets` downloads all of them
-            files = load_dataset_builder(dataset_name, dataset_config_name, revision=revision).config.data_files
-            files = {split: list(files[split]) for split in files if names.get(split, split) in splits}
-            found = load_dataset("parquet", data_files=files, cache_dir=cache_dir)
-        loaded = {names.get(split, split): dataset for split, dataset in found.items()}
+        with wanted_of_hub(dataset_name):
+            if dataset_config_name is None and "pictures" in get_dataset_config_names(
+                dataset_name, revision=revision, cache_dir=cache_dir
+            ):
+                dataset_config_name = "pictures"
+            if set(splits) == set(SPLITS):
+                found = load_dataset(dataset_name, dataset_config_name, revision=revision, cache_dir=cache_dir)
+            else:  # asked for a split, `datasets` downloads all of them
+                files = (
+                    load_dataset_builder(dataset_name, dataset_config_name, revision=revision).config.data_files or {}
+                )
+                files = {split: list(files[split]) for split in files if names.get(split, split) in splits}
+                found = load_dataset("parquet", data_files=files, cache_dir=cache_dir)
+        loaded = {names.get(str(split), str(split)): dataset for split, dataset in found.items()}
 
     tables = {split: _check_split(split, dataset) for split, dataset in loaded.items()}
     tags = {split: _tag_names(split, loaded[split], table) for split, table in tables.items()}
     seen = {_canonical(name) for names, _ in tags.values() for name in names}
     if seen <= set(TAGS):
-        labels = list(TAGS)
+        labels: list[str] = list(TAGS)
     else:
         types = sorted({tag[2:] for tag in seen - {"O"}})
         labels = ["O", *(f"{prefix}-{type_}" for type_ in types for prefix in "BI")]
@@ -240,6 +266,44 @@ def load_tweets(
     return DatasetDict(tweets)
 
 
+def limit_silence() -> None:
+    """Has a silent Hub end in a timeout; for some requests (commits, lists of files) its client would wait for ever.
+
+    It holds for this process and all requests without a limit of their own: those obey the `HF_HUB_*_TIMEOUT`.
+    """
+    session = get_session()
+    hooks = session.event_hooks
+    if _limit_silence not in hooks["request"]:
+        session.event_hooks = hooks | {"request": [*hooks["request"], _limit_silence]}
+
+
+def _limit_silence(request: httpx.Request) -> None:
+    limits = request.extensions.get("timeout") or {}
+    if not any(limits.values()):
+        request.extensions["timeout"] = httpx.Timeout(SILENCE).as_dict()
+
+
+@contextmanager
+def wanted_of_hub(name: str) -> Iterator[None]:
+    """Says what was wanted, and what to do, where the Hub does not give it.
+
+    Raises:
+        ConnectionError: The Hub is down, silent or busy, or refuses. Errors that name the thing stay as they are, and
+            so do those of a path of this machine.
+    """
+    limit_silence()
+    try:
+        yield
+    except (httpx.HTTPError, OSError) as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        if os.path.exists(name) or (name in said and not isinstance(error, httpx.HTTPError)):
+            raise
+        raise ConnectionError(
+            f"{name} cannot be had from the Hub ({said[:500]}): try again later, and where it refuses, log in with "
+            "`hf auth login`"
+        ) from error
+
+
 def stream_tweets(shards: Sequence[str], tags: Sequence[str], seed: int, buffer_size: int) -> IterableDataset:
     """Stream tagged tweets from Parquet shards, shuffled and without end: behind the last the first come again.
 
@@ -260,15 +324,17 @@ def stream_tweets(shards: Sequence[str], tags: Sequence[str], seed: int, buffer_
     Raises:
         ValueError: The shards lack a column, their `ner_tags` are no `ClassLabel`, or not among `tags`.
     """
-    stream = load_dataset("parquet", data_files={"train": list(shards)}, split="train", streaming=True)
-    columns = ["id", "tokens", "ner_tags"]
-    missing = [name for name in columns if name not in stream.column_names]
+    columns = ["id", "tokens", "ner_tags"]  # no others are read: pictures would be most of the bytes
+    files = {"train": list(shards)}
+    stream = load_dataset("parquet", data_files=files, columns=columns, split="train", streaming=True)
+    names_there, types = stream.column_names or [], stream.features or {}
+    missing = [name for name in columns if name not in names_there]
     if missing:
-        raise ValueError(f"{shards[0]} has no column {missing[0]!r}, only {stream.column_names}: write it there")
-    label = getattr(stream.features["ner_tags"], "feature", None)
+        raise ValueError(f"{shards[0]} has no column {missing[0]!r}, only {names_there}: write it there")
+    label = getattr(types["ner_tags"], "feature", None)
     if not isinstance(label, ClassLabel):
         raise ValueError(
-            f"{shards[0]} has ner_tags of type {stream.features['ner_tags']}: a stream needs lists of ClassLabel, "
+            f"{shards[0]} has ner_tags of type {types['ner_tags']}: a stream needs lists of ClassLabel, "
             "which say what tags will come, as `datasets/prepare.py` writes them"
         )
     names = [_canonical(name) for name in label.names]
@@ -276,42 +342,58 @@ def stream_tweets(shards: Sequence[str], tags: Sequence[str], seed: int, buffer_
     if unknown:
         raise ValueError(f"{shards[0]} names the tags {unknown}, which are not among {list(tags)}")
 
-    def read(tweet):
+    def read(tweet: dict[str, Any]) -> dict[str, Any]:
         return {"id": str(tweet["id"]), "ner_tags": [names[tag] for tag in tweet["ner_tags"]]}
 
     # Tags by name, as the numbers are those of this file.
-    features = Features(id=Value("string"), tokens=stream.features["tokens"], ner_tags=List(Value("string")))
+    features = Features(id=Value("string"), tokens=types["tokens"], ner_tags=List(Value("string")))
     stream = stream.select_columns(columns).map(read, features=features)
     return stream.repeat(None).shuffle(seed=seed, buffer_size=buffer_size)
+
+
+def find_split_files(folder: Path, split: str) -> list[Path]:
+    """The files of a split in a folder, as `load_tweets` takes them: one text file, Parquet files in order, or none.
+
+    Raises:
+        ValueError: The folder holds the split more than once.
+    """
+    # A prepared folder holds every tweet twice, with its picture and without.
+    prepared = folder / ("pictures" if any((folder / "pictures").glob("*.parquet")) else "text")
+    sources = []  # each a list of files; a second source would leave open which one is meant
+    for alias in SPLITS[split]:
+        text = folder / f"{alias}.txt"
+        sources += [[text]] if text.is_file() else []
+        for place in (folder, folder / "data", prepared):
+            parquet = [*place.glob(f"{alias}.parquet"), *sorted(place.glob(f"{alias}[-_][0-9]*.parquet"))]
+            sources += [parquet] if parquet else []
+    if len(sources) > 1:
+        names = ", ".join(str(files[0].relative_to(folder)) for files in sources)
+        raise ValueError(f"{folder} holds the {split} split more than once ({names}): keep one of them")
+    return sources[0] if sources else []
 
 
 def _load_folder(folder: Path, cache_dir: str | None, wanted: Sequence[str]) -> dict[str, Dataset]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder: give the folder that holds train.txt or the Parquet files")
-    # A prepared folder holds every tweet twice, with its picture and without.
-    prepared = folder / ("pictures" if any((folder / "pictures").glob("*.parquet")) else "text")
     splits = {}
-    for split, aliases in ((split, SPLITS[split]) for split in wanted):
-        sources = []  # each a list of files; a second source would leave open which one is meant
-        for alias in aliases:
-            text = folder / f"{alias}.txt"
-            sources += [[text]] if text.is_file() else []
-            for place in (folder, folder / "data", prepared):
-                parquet = [*place.glob(f"{alias}.parquet"), *sorted(place.glob(f"{alias}[-_][0-9]*.parquet"))]
-                sources += [parquet] if parquet else []
-        if len(sources) > 1:
-            names = ", ".join(str(files[0].relative_to(folder)) for files in sources)
-            raise ValueError(f"{folder} holds the {split} split more than once ({names}): keep one of them")
-        if sources and sources[0][0].suffix == ".txt":
-            columns = read_tweets(sources[0][0])
+    for split in wanted:
+        files = find_split_files(folder, split)
+        if files and files[0].suffix == ".txt":
+            columns = read_tweets(files[0])
             features = {name: Value("string") if name == "id" else List(Value("string")) for name in columns}
             splits[split] = Dataset.from_dict(columns, features=Features(features))
-        elif sources:
-            if not any(pq.read_metadata(file).num_rows for file in sources[0]):
-                raise ValueError(f"the {split} split, {sources[0][0]}, is empty: fill the file or remove it")
+        elif files:
+            num_rows = 0
+            for file in files:
+                with _damage_named(file, "give the tweets as Parquet"):
+                    num_rows += pq.read_metadata(file).num_rows
+            if num_rows == 0:
+                raise ValueError(f"the {split} split, {files[0]}, is empty: fill the file or remove it")
             # One call a split: files read together share the first one's label names, whatever the others say.
-            files = [str(file) for file in sources[0]]
-            splits[split] = Dataset.from_parquet(files, split=split, cache_dir=cache_dir)
+            names = [str(file) for file in files]
+            with _damage_named(", ".join(names), "give the tweets as Parquet"):
+                where: dict[str, Any] = {"split": split, "cache_dir": cache_dir}
+                splits[split] = Dataset.from_parquet([*names], **where)
     if not splits:
         raise FileNotFoundError(
             f"{folder} holds no split: expected train.txt, valid.txt and test.txt, or train.parquet or "
@@ -335,7 +417,8 @@ def _check_split(split: str, dataset: Dataset) -> pa.Table:
             f"the {split} split has tokens of type {dataset.features['tokens']}: store them as lists of strings"
         )
     columns = [name for name in ("id", "tokens", "ner_tags") if name in dataset.column_names]
-    table = dataset.select_columns(columns).with_format("arrow")[:].combine_chunks()
+    table: Any = dataset.select_columns(columns).with_format("arrow")[:]
+    table = table.combine_chunks()
 
     token_counts = pc.fill_null(pc.list_value_length(table["tokens"]), 0).to_numpy()
     if table["id"].null_count:
@@ -421,7 +504,8 @@ def split_sha256(dataset: Dataset) -> str:
     digest = hashlib.sha256()
     columns = [name for name in ("id", "tokens", "ner_tags") if name in dataset.column_names]
     names = dataset.features["ner_tags"].feature.names if "ner_tags" in columns else []
-    for tweet in dataset.select_columns(columns).with_format(None):
+    tweets: Any = dataset.select_columns(columns).with_format(None)
+    for tweet in tweets:
         lines = [f"IMGID:{tweet['id']}", *tweet["tokens"], "", ""]
         for position, tag in enumerate(tweet.get("ner_tags", []), start=1):
             lines[position] += "\t" + names[tag]
@@ -434,6 +518,9 @@ def split_sha256(dataset: Dataset) -> str:
 _METADATA_KEY = b"hamlearning"
 _ROW_GROUP = 256  # at 15 regions of 2048 half floats, 16 MB
 _BOX_TOLERANCE = 1e-4
+_MAX_UNFOLDING = 100  # times the file's own size; features of real pictures: hardly 2
+_ALWAYS_ALLOWED = 2**27  # bytes
+_BYTES = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "FIXED_LEN_BYTE_ARRAY": 2}  # half floats are the last
 _VISUAL_SCHEMA = pa.schema(
     {
         "id": pa.string(),
@@ -490,19 +577,21 @@ class VisualFeatures(Mapping):
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
-        try:
-            file = pq.ParquetFile(self.path)
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"{self.path} is not a Parquet file ({error}): give a visual feature file") from None
-        with file:
+        with _damage_named(self.path), pq.ParquetFile(self.path) as file:
             self.metadata = _read_metadata(self.path, file.schema_arrow)
             _check_schema(self.path, file.schema_arrow)
+            _check_unfolded_size(self.path, file.metadata)
             # One row group at a time: over several, `iter_batches` keeps what it has read of all of them.
-            blocks = [
-                _flat_arrays(self.path, batch, self.metadata)
-                for group in range(file.num_row_groups)
-                for batch in file.iter_batches(_ROW_GROUP, row_groups=[group], columns=_VISUAL_SCHEMA.names)
-            ]
+            try:
+                blocks = [
+                    _flat_arrays(self.path, batch, self.metadata)
+                    for group in range(file.num_row_groups)
+                    for batch in file.iter_batches(_ROW_GROUP, row_groups=[group], columns=_VISUAL_SCHEMA.names)
+                ]
+            except OSError as error:
+                if error.errno is None:  # what Arrow says of damage, not what the system says of the disk
+                    raise
+                raise ValueError(f"{self.path} cannot be read ({error}): copy or make it anew") from error
         if not blocks:
             raise ValueError(f"{self.path} holds no row: write one row for each picture")
         self.class_names: tuple[str, ...] = tuple(self.metadata["class_names"])
@@ -557,10 +646,8 @@ def read_visual_metadata(path: str | os.PathLike) -> dict[str, Any]:
         FileNotFoundError: There is no such file.
         ValueError: The file is no visual feature file.
     """
-    try:
+    with _damage_named(path):
         return _read_metadata(Path(path), pq.read_schema(path))
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is not a Parquet file ({error}): give a visual feature file") from None
 
 
 def write_visual_features(
@@ -601,7 +688,8 @@ def write_visual_features(
     written = 0
     try:
         # Features hardly repeat: a dictionary of their values would be built in vain.
-        with pq.ParquetWriter(partial, schema, compression="zstd", use_dictionary=["id"]) as writer:
+        settings: dict[str, Any] = {"compression": "zstd", "use_dictionary": ["id"]}
+        with pq.ParquetWriter(partial, schema, **settings) as writer:
 
             def flush() -> None:
                 batch = _record_batch(group, schema)
@@ -691,7 +779,7 @@ def _read_metadata(path: Path, schema: pa.Schema) -> dict[str, Any]:
         )
     try:
         metadata = json.loads(stored)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} has metadata {_METADATA_KEY.decode()!r} that is not JSON ({error}): write the file with "
             "write_visual_features"
@@ -735,6 +823,22 @@ def _check_schema(path: Path, schema: pa.Schema) -> None:
             raise ValueError(f"{path} has a column {field.name!r} of type {found}: store it as {field.type}")
 
 
+def _check_unfolded_size(path: Path, metadata: pq.FileMetaData) -> None:
+    """Refuses a small file that would fill the memory: Parquet stores a number once, however often it is repeated."""
+    columns = [
+        metadata.row_group(group).column(column)
+        for group in range(metadata.num_row_groups)
+        for column in range(metadata.num_columns)
+    ]
+    size = path.stat().st_size
+    unfolded = sum(column.num_values * _BYTES.get(column.physical_type, 8) for column in columns)
+    if unfolded > max(_MAX_UNFOLDING * size, _ALWAYS_ALLOWED):
+        raise ValueError(
+            f"{path} has {size} bytes and stands for {unfolded // 2**20} MiB, the same numbers again and again, which "
+            "no eyes see: give another visual feature file"
+        )
+
+
 def _flat_arrays(path: Path, batch: pa.RecordBatch, metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Check a batch of rows, and return its columns flat: n rows, and R regions in all.
 
@@ -743,7 +847,7 @@ def _flat_arrays(path: Path, batch: pa.RecordBatch, metadata: Mapping[str, Any])
     """
     ids = batch.column("id").to_pylist()
 
-    def fail(row: int, problem: str) -> None:
+    def fail(row: Any, problem: str) -> NoReturn:
         raise ValueError(f"{path}, image {ids[row]!r}: {problem}")
 
     def lengths_of(name: str, lists: pa.Array, owners: np.ndarray) -> np.ndarray:

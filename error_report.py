@@ -177,7 +177,9 @@ def _picture_sources(args: argparse.Namespace, ids: set[str]) -> dict[str, Any]:
     elif args.data_dir is not None:
         splits = load_tweets(args.data_dir)
         if args.split not in splits:
-            raise ValueError(f"{args.data_dir} holds no split {args.split!r}, only {', '.join(splits)}: give --split")
+            raise ValueError(
+                f"{args.data_dir} holds no split {args.split!r}, only {', '.join(map(str, splits))}: give --split"
+            )
         images = TweetImages(DatasetDict({args.split: splits[args.split]}))
         found = {id_: images[place] for place, id_ in enumerate(images.ids) if id_ in ids}
         found = {id_: image for id_, image in found.items() if image is not None}
@@ -274,7 +276,8 @@ def _reliability_plot(run: Mapping[str, Any], gold: Tags) -> str:
     ]
     if not pairs:
         return "<p class=note>The file holds no scores of spans.</p>"
-    figures = calibration(*zip(*pairs, strict=True))
+    scores, are_right = zip(*pairs, strict=True)
+    figures = calibration(scores, are_right)
     size, marks = 170, []
     for row in figures["bins"]:
         left, middle = size * row["low"], size * (row["low"] + row["high"]) / 2

@@ -27,10 +27,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from datasets import ClassLabel, Dataset, Features, List, Value
+from numpy.typing import ArrayLike
 from seqeval.metrics.sequence_labeling import get_entities
 from seqeval.scheme import IOB2, Entities
 
@@ -90,7 +91,7 @@ def evaluate_tags(
         ValueError: There is no tweet, numbers of tweets or of tags differ, or a tag is not O, B-TYPE or I-TYPE.
     """
     # In memory: the metric would else write a file that runs beside this one wait for.
-    scores = MNERScores(keep_in_memory=True).compute(predictions=predicted, references=gold)
+    scores: dict[str, Any] = MNERScores(keep_in_memory=True).compute(predictions=predicted, references=gold) or {}
     scores["predicted_orphan_i_tags"] = sum(
         tags[first].startswith("I-")
         for tags, found in zip(predicted, _entities(predicted), strict=True)
@@ -104,7 +105,7 @@ def evaluate_tags(
             gold,
             predicted,
             ("seen", "unseen"),
-            lambda tweet, entity: "seen" if _mention(tokens[tweet], entity) in known else "unseen",
+            lambda tweet, entity: "seen" if _mention((tokens or [])[tweet], entity) in known else "unseen",
         )
     counts = np.concatenate([entity_counts(gold, predicted), entity_counts(gold, predicted, strict=True)], axis=1)
     resampled = _bootstrap(counts, samples, np.random.default_rng(seed))
@@ -139,7 +140,7 @@ def compare(gold: Tags, one: Tags, other: Tags, samples: int = 1000, seed: int =
     return compare_counts(entity_counts(gold, one)[None], entity_counts(gold, other)[None], samples, seed)
 
 
-def compare_counts(counts: np.ndarray, other_counts: np.ndarray, samples: int = 1000, seed: int = 0) -> dict[str, Any]:
+def compare_counts(counts: ArrayLike, other_counts: ArrayLike, samples: int = 1000, seed: int = 0) -> dict[str, Any]:
     """Whether one system is better than another, each trained with several seeds, by the mean of their F1.
 
     What is drawn is the tweet, with all seeds' predictions of it: so the answer is about other tweets of this kind,
@@ -165,7 +166,7 @@ def compare_counts(counts: np.ndarray, other_counts: np.ndarray, samples: int = 
         )
     seeds, tweets = counts.shape[:2]
 
-    def mean_f1(summed):  # (..., seeds, 3)
+    def mean_f1(summed: np.ndarray) -> np.ndarray:  # (..., seeds, 3)
         return _f1(summed).mean(axis=-1)
 
     difference = mean_f1(counts.sum(axis=1)) - mean_f1(other_counts.sum(axis=1))
@@ -323,25 +324,26 @@ def read_gold(path: str | os.PathLike, split: str = "test") -> dict[str, Any]:
         ValueError: It is malformed or holds no tags; the message names file and line.
     """
     path = Path(path)
+    dataset: Dataset | None = None
     if path.is_dir():
         splits = load_tweets(path)
         if split not in splits:
-            raise ValueError(f"{path} holds no split {split!r}, only {', '.join(splits)}: give --split")
-        dataset = splits[split]
-        untagged = "ner_tags" not in dataset.column_names
+            raise ValueError(f"{path} holds no split {split!r}, only {', '.join(map(str, splits))}: give --split")
+        if "ner_tags" in splits[split].column_names:
+            dataset = splits[split]
     else:
         if path.suffix == ".jsonl":
             tweets = _read_jsonl(path)
-            columns = {
+            columns: dict[str, list] = {
                 "id": [tweet.id for tweet in tweets],
                 "tokens": [tweet.words for tweet in tweets],
                 "ner_tags": [tweet.gold for tweet in tweets],
             }
-            untagged = None in columns["ner_tags"]
+            is_tagged = None not in columns["ner_tags"]
         else:
             columns = read_tweets(path)
-            untagged = "ner_tags" not in columns
-        if not untagged:
+            is_tagged = "ner_tags" in columns
+        if is_tagged:
             names = sorted({tag for tags in columns["ner_tags"] for tag in tags})
             features = {
                 "id": Value("string"),
@@ -349,7 +351,7 @@ def read_gold(path: str | os.PathLike, split: str = "test") -> dict[str, Any]:
                 "ner_tags": List(ClassLabel(names=names)),
             }
             dataset = Dataset.from_dict(columns, features=Features(features))
-    if untagged:
+    if dataset is None:
         raise ValueError(f"{path} holds tweets without gold tags: give the tagged file as GOLD")
     names = dataset.features["ner_tags"].feature.names
     return {
@@ -399,7 +401,7 @@ def read_predictions(
     path = Path(path)
     tweets = _read_jsonl(path) if path.suffix == ".jsonl" else _read_text(path)
     expected = list(zip(gold["id"], gold["tokens"], gold["ner_tags"], strict=True))
-    notes = dict.fromkeys(("dropped", "no_tag", "filled", "other_gold"), 0)
+    notes: dict[str, int] = dict.fromkeys(("dropped", "no_tag", "filled", "other_gold"), 0)
     predicted = []
     # A missing or surplus tweet shows first where words differ: there its cause is found.
     for number, (tweet, (id_, tokens, gold_tags)) in enumerate(zip(tweets, expected, strict=False), start=1):
@@ -470,13 +472,14 @@ def _check_words(place: str, tweet: _Tweet, begins: list[bool], tokens: list[str
 def _joined_pieces(tweet: _Tweet, begins: list[bool]) -> list[str]:
     """The words of a tweet, each joined from its word pieces."""
     words: list[str] = []
-    for word, first in zip(tweet.words, begins, strict=False):
+    pieces = tweet.words or []
+    for word, first in zip(pieces, begins, strict=False):
         if first:
             words.append(word)
         elif words and word not in _NO_WORDS:
             words[-1] += word.removeprefix("##")
     # Words beyond the tags are those that a length limit cut off.
-    return words + tweet.words[len(begins) :]
+    return words + pieces[len(begins) :]
 
 
 def _plain(word: str) -> str:
@@ -507,16 +510,16 @@ def _read_jsonl(path: Path) -> list[_Tweet]:
         if not line:
             continue
 
-        def fail(problem: str, number: int = number) -> None:
+        def fail(problem: str, number: int = number) -> NoReturn:
             raise ValueError(f"{path}, line {number}: {problem}: give a predictions_*.jsonl of run_mner.py")
 
         try:
             entry = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             fail(f"this is no JSON ({error})")
         if not isinstance(entry, dict):
             fail("this is no JSON object")
-        lists = {key: entry.get(key) for key in ("tokens", "ner_tags", "predictions")}
+        lists: dict[str, Any] = {key: entry.get(key) for key in ("tokens", "ner_tags", "predictions")}
         for key, values in lists.items():
             if values is None and key == "ner_tags":
                 continue

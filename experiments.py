@@ -50,6 +50,7 @@ ROOT = Path(__file__).resolve().parent
 CODE = (
     "configuration_hamlearning.py",
     "data_hamlearning.py",
+    "fault_tolerance.py",
     "mner_scores.py",
     "modeling_hamlearning.py",
     "processing_hamlearning.py",
@@ -294,7 +295,7 @@ class Runner:
         """SHA-256 of each split of the run's data."""
         settings = yaml.safe_load((ROOT / "configs" / SCALES[run.scale][run.data]).read_text(encoding="utf-8"))
         tweets = load_tweets(self.places.get(run.data, settings["data_dir"]))
-        return {split: split_sha256(dataset) for split, dataset in tweets.items()}
+        return {str(split): split_sha256(dataset) for split, dataset in tweets.items()}
 
     def folder(self, run: Run) -> Path:
         """Where the run's model and predictions go."""
@@ -628,9 +629,9 @@ def main(command_line: list[str] | None = None) -> None:
         if options.rows is None or row.title in options.rows
     ]
     runs = [] if options.page else list({run.name: run for run in runs}.values())  # tables share rows
-    devices: list[str | None] = list(map(str, range(torch.cuda.device_count()))) or [None]
+    devices: list[str | None] = [*map(str, range(torch.cuda.device_count()))] or [None]
     if torch.cuda.is_available() and os.environ.get("CUDA_VISIBLE_DEVICES"):
-        devices = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
+        devices = [*os.environ["CUDA_VISIBLE_DEVICES"].split(",")]
     free: Queue[str | None] = Queue()  # a device is taken by one run until that ends
     for worker in range(options.workers):
         free.put(devices[worker % len(devices)])

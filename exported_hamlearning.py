@@ -12,6 +12,7 @@ import os
 import shutil
 import warnings
 from pathlib import Path
+from typing import Any, Self
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -117,7 +118,7 @@ class HamLearningExportedForTokenClassification(HamLearningForTokenClassificatio
 
     def __init__(self, config: HamLearningExportedConfig, network_files: tuple[Path, Path] | None = None):
         HamLearningPreTrainedModel.__init__(self, config)  # without the layers of PyTorch
-        self.crf = HamLearningCRF(config.num_labels)  # one without transitions has them at zero
+        self.crf = HamLearningCRF(len(config.tags))  # one without transitions has them at zero
         self.network_files = network_files
         self.network = None if network_files is None else read_network(network_files)
         self.compiled: dict[str, openvino.CompiledModel] = {}
@@ -125,7 +126,7 @@ class HamLearningExportedForTokenClassification(HamLearningForTokenClassificatio
         self.eval()
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args, **kwargs):
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Self:
         """An exported model: a folder or Hub id, and what else `PreTrainedModel.from_pretrained` takes.
 
         Raises:
@@ -134,23 +135,24 @@ class HamLearningExportedForTokenClassification(HamLearningForTokenClassificatio
         model = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         options = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
         found = {name: kwargs[name] for name in options if kwargs.get(name) is not None}
-        model.network_files = tuple(
-            Path(cached_file(pretrained_model_name_or_path, name, **found)) for name in NETWORK_FILES
-        )
+        structure, weights = (str(cached_file(pretrained_model_name_or_path, name, **found)) for name in NETWORK_FILES)
+        model.network_files = Path(structure), Path(weights)
         model.network = read_network(model.network_files)
         return model
 
-    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs):
+    def save_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]  # the rest is in `kwargs`
+        self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any
+    ) -> None:
         """Saves config, CRF, code and network. `kwargs` are those of `PreTrainedModel.save_pretrained`."""
         super().save_pretrained(save_directory, **kwargs)
-        for path in self.network_files:
+        for path in self.network_files or ():
             copy = Path(save_directory, path.name)
             if not (copy.exists() and copy.samefile(path)):
                 shutil.copyfile(path, copy)
         if push_to_hub:  # not by the base class: it would leave out the network, which it did not write
             self.push_to_hub(kwargs.get("repo_id", Path(save_directory).resolve().name), token=kwargs.get("token"))
 
-    def train(self, mode: bool = True):
+    def train(self, mode: bool = True) -> Self:
         """Refuses: there is nothing to train.
 
         Raises:
@@ -163,18 +165,18 @@ class HamLearningExportedForTokenClassification(HamLearningForTokenClassificatio
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.LongTensor,
+        input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
-        word_ids: torch.LongTensor | None = None,
+        word_ids: torch.Tensor | None = None,
         image_features: torch.Tensor | None = None,
         region_features: torch.Tensor | None = None,
         region_boxes: torch.Tensor | None = None,
-        region_class_ids: torch.LongTensor | None = None,
+        region_class_ids: torch.Tensor | None = None,
         region_mask: torch.Tensor | None = None,
         image_mask: torch.Tensor | None = None,
         image_sizes: torch.Tensor | None = None,
-        labels: torch.LongTensor | None = None,
-        token_type_ids: torch.LongTensor | None = None,
+        labels: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
     ) -> HamLearningTokenClassifierOutput:
@@ -208,8 +210,10 @@ class HamLearningExportedForTokenClassification(HamLearningForTokenClassificatio
         kind = "text"
         if image_features is not None and self.config.use_vision:
             kind = "pictures"
-            visual_inputs = HamLearningModel._fill_visual_inputs(  # of which the exported model has the config
-                self, input_ids, image_features, region_features, region_boxes, region_class_ids, region_mask,
+            # Of a trunk it has the config, which is all that this reads.
+            visual_inputs = HamLearningModel._fill_visual_inputs(
+                self,  # pyright: ignore[reportArgumentType]  # no trunk
+                input_ids, image_features, region_features, region_boxes, region_class_ids, region_mask,
                 image_mask, image_sizes,
             )  # fmt: skip
             inputs |= visual_inputs | {"image_mask": visual_inputs.pop("has_picture")}
@@ -231,6 +235,8 @@ class HamLearningExportedForTokenClassification(HamLearningForTokenClassificatio
     def _compute(self, kind: str, inputs: dict[str, torch.Tensor]) -> list[torch.Tensor]:
         """Emissions, `word_mask` and, if it is measured, relevance."""
         if kind not in self.compiled:
+            if self.network is None:
+                raise ValueError("This model was made without its network: load it with `from_pretrained`.")
             self.compiled[kind] = compile_network(self.network, kind, self.config.precision)
         arrays = {
             name: (value.float() if value.is_floating_point() else value).cpu().numpy()
@@ -247,7 +253,8 @@ def read_network(files: tuple[Path, Path]) -> openvino.Model:
         OSError: a file is cut short.
     """
     try:
-        return CORE.read_model(*files)
+        network: openvino.Model = CORE.read_model(*files)
+        return network
     except RuntimeError as error:
         raise OSError(
             f"{files[0]} and {files[1].name} do not hold a whole network ({' '.join(str(error).split())[-200:]}): "
@@ -268,7 +275,8 @@ def compile_network(network: openvino.Model, kind: str, precision: str) -> openv
     outputs = [output for output in network.outputs if any(name.startswith(f"{kind}.") for name in output.names)]
     names = TEXT_INPUTS if kind == "text" else TEXT_INPUTS + VISUAL_INPUTS
     parameters = [network.input(name).get_node() for name in names]
-    part = openvino.Model([output.get_node().input_value(0) for output in outputs], parameters)
+    model_class: Any = openvino.Model  # its stub knows no list of outputs
+    part = model_class([output.get_node().input_value(0) for output in outputs], parameters)
     has_bf16 = "BF16" in CORE.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     settings = {
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" and has_bf16 else "f32",
@@ -287,16 +295,16 @@ class TracedNetwork(nn.Module):
 
     def forward(
         self,
-        input_ids,
-        attention_mask,
-        word_ids,
-        image_features=None,
-        region_features=None,
-        region_boxes=None,
-        region_class_ids=None,
-        region_mask=None,
-        image_mask=None,
-        image_sizes=None,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        word_ids: torch.Tensor,
+        image_features: torch.Tensor | None = None,
+        region_features: torch.Tensor | None = None,
+        region_boxes: torch.Tensor | None = None,
+        region_class_ids: torch.Tensor | None = None,
+        region_mask: torch.Tensor | None = None,
+        image_mask: torch.Tensor | None = None,
+        image_sizes: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, ...]:
         """As `HamLearningModel.forward`, all of it given, or all of the text."""
         visual_inputs = (
@@ -307,7 +315,13 @@ class TracedNetwork(nn.Module):
             found += self._read(input_ids, attention_mask, word_ids, *visual_inputs)
         return found
 
-    def _read(self, input_ids, attention_mask, word_ids, *visual_inputs) -> tuple[torch.Tensor, ...]:
+    def _read(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        word_ids: torch.Tensor,
+        *visual_inputs: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, ...]:
         # A tensor: a number would be the traced tweets' for ever.
         num_words = word_ids.max().clamp(min=1)
         outputs = self.model.model(input_ids, attention_mask, word_ids, *visual_inputs, num_words=num_words)
@@ -335,7 +349,7 @@ def convert_network(model: HamLearningForTokenClassification) -> openvino.Model:
             torch.ones(2, 2, dtype=torch.long),
         ]
 
-    def hypot(node):
+    def hypot(node: Any) -> list[openvino.Output]:
         squares = [opset.multiply(side, side) for side in (node.get_input(0), node.get_input(1))]
         return opset.sqrt(opset.add(*squares)).outputs()
 
@@ -389,7 +403,7 @@ def export_model(source: str | os.PathLike, folder: str | os.PathLike, precision
     config = HamLearningExportedConfig.from_dict(model.config.to_dict(), precision=precision)
 
     folder.mkdir(parents=True, exist_ok=True)
-    files = tuple(folder / name for name in NETWORK_FILES)
+    files = folder / NETWORK_FILES[0], folder / NETWORK_FILES[1]
     # Of the 11 bits that fp16 keeps of a weight bf16 computes with 8.
     openvino.save_model(convert_network(model), files[0], compress_to_fp16=precision == "bf16")
     exported = HamLearningExportedForTokenClassification(config, files)

@@ -1,13 +1,15 @@
 """Whatever a user calls a picture to an RGB picture, or a sentence that says why not."""
 
+import asyncio
 import base64
 import errno
 import io
 import os
 import re
 import stat
-import time
+import struct
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -62,6 +64,17 @@ SVG = re.compile(rb"(\xef\xbb\xbf)?\s*(<(\?xml|!--|!doctype svg).*)?<svg\b", re.
 HEAD = 1024  # bytes of a file that show what it is
 MAX_PATH = 4096  # characters; Linux opens no longer path
 
+# What no honest file needs, but a file of a few bytes can ask for: work that its pixels do not limit.
+MAX_OPEN_READS = 4_000  # small reads before the first pixel: one and a half a marker, chunk or block of metadata
+MAX_LOAD_READS = 30_000  # of pixels, and one more every 512 bytes of the file: PNG comes in chunks, TIFF in strips
+MAX_STRIPS = 30_000  # of a TIFF: its reader makes an object of each
+MAX_SCANS = 64  # of a JPEG: each one goes over all pixels; a progressive one has about ten
+JPEG_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")  # that stands for itself: no filling, no restart
+SOI, EOI, SOS, APP1 = b"\xff\xd8", b"\xff\xd9", b"\xff\xda", b"\xff\xe1"
+EXIF = b"Exif\0\0"
+TAG_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}  # by TIFF type
+STRIP_TAGS = (273, 324)  # StripOffsets, TileOffsets
+
 
 class ImageError(ValueError):
     """The picture cannot be used; the message says why in one sentence."""
@@ -85,6 +98,9 @@ def read_image(image: Any, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
     A file that ends too soon is refused, unless someone has set Pillow's `ImageFile.LOAD_TRUNCATED_IMAGES`: then what
     is missing is grey or black.
+
+    Refused too is what asks for much more work or memory than its pixels: a JPEG of more than 64 scans, thousands of
+    chunks or blocks of metadata, tags that name the same bytes again and again, a BMP with run-length encoding.
 
     Args:
         image: one of
@@ -138,25 +154,42 @@ def download(url: str, max_bytes: int = MAX_DOWNLOAD, seconds: float = DOWNLOAD_
     Args:
         url: the address.
         max_bytes: most bytes.
-        seconds: most time without a byte, and for the bytes of the picture in all.
+        seconds: most time in all: for the address, redirects, headers and bytes.
 
     Raises:
         ImageError: it does not come, not in time, or is too large.
     """
     name = f"{url:.200}"
-    deadline = time.monotonic() + seconds
-    data = bytearray()
+    thread = ThreadPoolExecutor(max_workers=1)  # of its own: a notebook runs its loop in the caller's
     try:
-        with httpx.stream("GET", url.strip(), follow_redirects=True, timeout=seconds) as response:
+        fetched = thread.submit(asyncio.run, _fetch(url.strip(), name, max_bytes, seconds))
+        return fetched.result(seconds + 1)  # one more, since to look up a host's name cannot be cut short
+    except TimeoutError as error:
+        raise ImageError(f"{name} did not come within {seconds:g} seconds: try again later.") from error
+    finally:
+        thread.shutdown(wait=False)
+
+
+async def _fetch(url: str, name: str, max_bytes: int, seconds: float) -> bytes:
+    """What `download` returns; TimeoutError where it takes too long."""
+    data = bytearray()
+    # As it is: a picture is compressed already, and what would unfold here could be of any size.
+    unfolded = {"Accept-Encoding": "identity"}
+    try:
+        async with (
+            asyncio.timeout(seconds),
+            httpx.AsyncClient(timeout=None, follow_redirects=True, headers=unfolded) as client,
+            client.stream("GET", url) as response,
+        ):
             response.raise_for_status()
-            for chunk in response.iter_bytes():
+            async for chunk in response.aiter_raw():
                 data += chunk
                 if len(data) > max_bytes:
                     raise ImageError(f"{name} has more than {max_bytes} bytes: give a smaller picture.")
-                if time.monotonic() > deadline:
-                    raise ImageError(f"{name} did not come within {seconds:g} seconds: try again later.")
-    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:  # UnicodeError: no name of a host
-        reason = " ".join(str(error).split()) or type(error).__name__
+    except (ImageError, TimeoutError):
+        raise
+    except Exception as error:  # of httpx, and what an address that is none leads to below it
+        reason = " ".join(str(getattr(error, "exceptions", [error])[0]).split()) or type(error).__name__
         raise ImageError(f"{name} cannot be downloaded ({reason}): check the address.") from error
     return bytes(data)
 
@@ -210,7 +243,84 @@ def _read_file(path: str | bytes, max_pixels: int) -> Image.Image:
 
 def _format(head: bytes) -> str | None:
     """The format whose files begin like this; it takes 16 bytes to know."""
-    return next((name for name in READERS if Image.OPEN[name][1](head)), None)
+    return next((name for name in READERS if (accept := Image.OPEN[name][1]) and accept(head)), None)
+
+
+class _Metered:
+    """A file whose reader may read so often only, and the file a few times over.
+
+    Pillow parses what stands before the pixels in Python, piece by piece, and believes every count and offset in it.
+    """
+
+    def __init__(self, stream: BinaryIO):
+        self._stream = stream
+        self.size = stream.seek(0, os.SEEK_END)
+        stream.seek(0)
+        self.reads_left = MAX_OPEN_READS
+        self._bytes_left = 4 * self.size + 2**20
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        self.reads_left -= 1
+        self._bytes_left -= len(data)
+        if self.reads_left < 0 or self._bytes_left < 0:
+            raise ValueError("it has too many parts")
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _check_jpeg(data: bytes):
+    """ValueError if decoding a JPEG would go over its pixels too often, or its EXIF block is a bomb."""
+    at, markers, scans, exif = len(SOI), 0, 0, []
+    while found := JPEG_MARKER.search(data, at):
+        marker, start = found[0], found.end()
+        if marker in (SOI, EOI):  # where libjpeg stops
+            break
+        at = start + max(int.from_bytes(data[start : start + 2]), 2)
+        if marker == APP1 and data.startswith(EXIF, start + 2):
+            exif.append(data[start + 2 + len(EXIF) : at])  # Pillow makes one of them
+        markers += 1
+        scans += marker == SOS
+        if scans > MAX_SCANS or markers > MAX_OPEN_READS:
+            raise ValueError("it has too many scans or markers")
+    if exif:
+        _check_exif(b"".join(exif))
+
+
+def _check_exif(exif: bytes):
+    """ValueError if an EXIF block is a bomb."""
+    exif = exif.removeprefix(EXIF)
+    if exif.startswith(EXIF):  # Pillow takes one away after the other, and copies the rest each time
+        raise ValueError("its EXIF block begins twice")
+    _check_directory(io.BytesIO(exif))
+
+
+def _check_directory(stream: BinaryIO):
+    """ValueError if the first directory of a TIFF file or EXIF block is a bomb: Pillow copies what each tag names."""
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
+    head = stream.read(16)
+    order = "<" if head[:2] == b"II" else ">"
+    is_big = 43 in head[2:4]  # BigTIFF
+    start, count, entry = ("Q", "Q", "HHQQ") if is_big else ("I", "H", "HHII")
+    width = struct.calcsize(order + entry)
+    try:
+        stream.seek(struct.unpack_from(order + start, head, 8 if is_big else 4)[0])
+        [number] = struct.unpack(order + count, stream.read(struct.calcsize(order + count)))
+        table = stream.read(min(number, 2**16) * width)
+    except (struct.error, ValueError, OverflowError, OSError):  # there is none: the reader will say so
+        table = b""
+    stream.seek(0)
+    named = 0
+    for tag, kind, number, offset in struct.iter_unpack(order + entry, table[: len(table) // width * width]):
+        if tag in STRIP_TAGS and number > MAX_STRIPS:
+            raise ValueError(f"it has {number} strips or tiles")
+        length = number * TAG_BYTES.get(kind, 0)
+        named += length if offset + length <= size else 0
+    if named > 2 * size + HEAD:
+        raise ValueError("its tags name more bytes than there are")
 
 
 def _decode(stream: BinaryIO, name: str, max_pixels: int) -> Image.Image:
@@ -227,19 +337,36 @@ def _decode(stream: BinaryIO, name: str, max_pixels: int) -> Image.Image:
     if format in ("GIF", "TIFF") and Image.MAX_IMAGE_PIXELS is not None:
         # Their readers look at this global themselves. They would warn, and no warning can be silenced for one thread.
         max_pixels = min(max_pixels, Image.MAX_IMAGE_PIXELS)
-    return _to_rgb(_open(format, stream, name), name, max_pixels)
+    metered = _Metered(stream)
+    picture = _open(format, metered, name)
+    metered.reads_left = MAX_LOAD_READS + metered.size // 512
+    return _to_rgb(picture, name, max_pixels)
 
 
-def _open(format: str, stream: BinaryIO, name: str) -> Image.Image:
-    """The picture, not decoded yet."""
+def _open(format: str, stream: Any, name: str) -> Image.Image:
+    """The picture, not decoded yet, of a `_Metered`."""
     try:
+        if format == "JPEG":
+            _check_jpeg(stream.read())
+            stream.seek(0)
+        elif format == "TIFF":
+            _check_directory(stream)
+        elif (
+            format == "AVIF" and AvifImagePlugin.SUPPORTED
+        ):  # its reader parses the EXIF block at once, and only the decoder knows where that lies
+            _check_exif(AvifImagePlugin._avif.AvifDecoder(stream.read(), "auto", 1).get_info()[4] or b"")
+            stream.seek(0)
         # Not `Image.open`: above the global `Image.MAX_IMAGE_PIXELS` it warns, and above twice that it does not tell
         # width and height.
-        return READERS[format](stream)
+        picture = READERS[format](stream)
     except Image.DecompressionBombError as error:  # a WebP so large that its reader does not even open it
         raise ImageError(f"{name} has too many pixels ({error}): make it smaller.") from error
     except Exception as error:  # see `_to_rgb`
         raise _undecodable(name, error) from error
+    if picture.tile and picture.tile[0].codec_name == "bmp_rle":
+        # Decoded in Python, and one step of it can ask for 255 times the width: gigabytes.
+        raise ImageError(f"{name} is a BMP with run-length encoding, which is not read here: save it as PNG.")
+    return picture
 
 
 def _undecodable(name: str, error: Exception) -> ImageError:
@@ -273,7 +400,9 @@ def _turn(picture: Image.Image) -> Image.Transpose | None:
     """What makes the picture upright; None where it is, or where its EXIF block is broken."""
     # Not `ImageOps.exif_transpose`: it writes the EXIF block anew, and fails where any tag of it is odd.
     try:
-        return TURNS.get(picture.getexif().get(ExifTags.Base.Orientation))
+        text = picture.info.get("Raw profile type exif", "")  # of a PNG, as ImageMagick writes it
+        _check_exif(picture.info.get("exif") or bytes.fromhex("".join(text.split("\n")[3:])))
+        return TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # the pixels are fine all the same
         return None
 

@@ -70,7 +70,9 @@ class MNERScores(evaluate.Metric):  # noqa: D101 the decorator writes it
             reference_urls=["https://github.com/chakki-works/seqeval"],
         )
 
-    def _compute(self, predictions: list[list[str]], references: list[list[str]]) -> dict:
+    def _compute(  # pyright: ignore[reportIncompatibleMethodOverride]  # takes these alone
+        self, predictions: list[list[str]], references: list[list[str]]
+    ) -> dict:
         if not references:
             raise ValueError("there is no tweet to score: give at least one list of tags")
         for tweet, (predicted, gold) in enumerate(zip(predictions, references, strict=True)):
@@ -93,10 +95,14 @@ class MNERScores(evaluate.Metric):  # noqa: D101 the decorator writes it
         default_types = sorted({type_ for type_, _, _ in gold + predicted})
         strict_types = sorted(strict_gold.unique_tags | Entities(predictions, IOB2).unique_tags)
 
+        zero_division: Any = 0  # which seqeval takes for a string
+
         def scores(average: str | None) -> tuple[dict, dict]:
             """Return seqeval's default and strict scores; without an average, an array each, one entry a type."""
-            default = precision_recall_fscore_support(references, predictions, average=average, zero_division=0)
-            strict = strict_scores(references, predictions, average=average, zero_division=0, scheme=IOB2)
+            default = precision_recall_fscore_support(
+                references, predictions, average=average, zero_division=zero_division
+            )
+            strict = strict_scores(references, predictions, average=average, zero_division=zero_division, scheme=IOB2)
             return dict(zip(_SCORES, default, strict=True)), dict(zip(_SCORES, strict, strict=True))
 
         default, strict = scores("micro")
@@ -128,7 +134,7 @@ def score_table(scores: dict[str, Any]) -> str:
     """P, R and F1 a type and over all, in percent, as a Markdown table."""
     lines = ["| type | P | R | F1 | gold |", "|---|---|---|---|---|"]
 
-    def line(name, values, count):
+    def line(name: str, values: dict[str, float], count: int) -> str:
         percent = " | ".join(f"{100 * values[key]:.2f}" for key in ("precision", "recall", "f1"))
         return f"| {name} | {percent} | {count} |"
 

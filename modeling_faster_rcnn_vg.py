@@ -191,7 +191,11 @@ class FasterRCNNVGSettings:
         """
         try:
             sections = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except (
+            yaml.YAMLError,
+            ValueError,
+            RecursionError,
+        ) as error:  # ValueError: not UTF-8, or a number of 4301 digits
             raise ValueError(f"{path} is not YAML: {error}") from None
         if not isinstance(sections, dict):
             raise ValueError(f"{path}: {sections!r} is no mapping: write sections such as `input:` and `resnets:`.")
@@ -275,11 +279,11 @@ class ConvNorm(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel_size, bias=False, **kwargs)
         self.norm = nn.BatchNorm2d(out_channels)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
         """(B, in, h, w) -> (B, out, h / stride, w / stride)."""
         # Not `self.norm(x)`: after `.train()` on the whole model that would use the picture's own statistics.
         norm = self.norm
-        x = super().forward(x)
+        x = super().forward(input)
         return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
 
 
@@ -426,7 +430,8 @@ class ProposalGenerator(nn.Module):
         boxes = clip_boxes(boxes, resized_size)
         has_area = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
         boxes, logits = boxes[has_area], logits[has_area]
-        kept = nms(boxes, logits, self.settings.rpn_nms_threshold)[: self.settings.rpn_post_nms]
+        kept = nms(boxes, logits, self.settings.rpn_nms_threshold)  # pyright: ignore[reportOptionalCall]  # torchvision's
+        kept = kept[: self.settings.rpn_post_nms]
         return boxes[kept], logits[kept]
 
 
@@ -487,7 +492,8 @@ class ROIHeads(nn.Module):
     def pool(self, feature_map: torch.Tensor, proposals: torch.Tensor) -> torch.Tensor:
         """(1, C, h, w) and proposals (R, 4) -> (R, C, pooled_size, pooled_size)."""
         # roi_pool, which rounds the proposals to whole cells, not the later roi_align: the weights are used to it.
-        return roi_pool(feature_map, [proposals], self.pooled_size, spatial_scale=1 / STRIDE)
+        size = self.pooled_size
+        return roi_pool(feature_map, [proposals], size, 1 / STRIDE)  # pyright: ignore[reportOptionalCall]  # torchvision's
 
     def forward(self, feature_map: torch.Tensor, proposals: torch.Tensor) -> torch.Tensor:
         """(1, C, h, w) and proposals (R, 4) -> features (R, D), neither negative nor normalised."""
@@ -525,8 +531,10 @@ def select_regions(
     boxes = clip_boxes(decode_boxes(proposals, deltas, settings.box_weights), resized_size)
     # No score threshold. A crowded picture is given a higher IoU until enough regions are left; where even the last
     # one leaves too few, that is what the picture has (the published code stops with an error there).
+    kept = class_ids[:0]
     for threshold in settings.nms_thresholds:
-        kept = nms(boxes, scores, threshold)[: settings.max_detections]  # (n,), best first
+        kept = nms(boxes, scores, threshold)  # pyright: ignore[reportOptionalCall]  # torchvision's
+        kept = kept[: settings.max_detections]  # (n,), best first
         if len(kept) >= settings.min_detections:
             break
     # "No attribute" is dropped before the softmax, unlike background: an attribute's score is one among attributes.
@@ -635,18 +643,28 @@ def load_published_checkpoint(
         raise FileNotFoundError(f"{name_or_path} has no pytorch_model.bin: give the folder or repo of the detector.")
     config_path = _checkpoint_file(name_or_path, "config.yaml", hub_kwargs)
     settings = FasterRCNNVGSettings.from_published_config(config_path) if config_path else FasterRCNNVGSettings()
+    weights = read_weights(weights_path)
+    return settings, _checked_weights(weights, settings, weights_path)
+
+
+def read_weights(path: str | os.PathLike) -> dict[str, torch.Tensor]:
+    """The state dict of a file in torch's own format, a pickle, of which nothing but tensors is read.
+
+    Raises:
+        ValueError: the file carries code, is damaged, or holds no state dict.
+    """
     try:
-        weights = torch.load(weights_path, map_location="cpu", weights_only=True)
+        weights = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ValueError(
-            f"{weights_path} holds something else than tensors. Either it carries code, which was not run: do not "
-            "trust this file. Or it is damaged, or only Git LFS's pointer to the file: download it again."
+            f"{path} holds something else than tensors. Either it carries code, which was not run: do not trust this "
+            "file. Or it is damaged, or only Git LFS's pointer to the file: download it again."
         ) from None  # torch's own message proposes to load it with weights_only=False, which would run the code
     except (EOFError, RuntimeError) as error:
-        raise ValueError(f"{weights_path} is damaged, download it again: {error}") from error
+        raise ValueError(f"{path} is damaged, download it again: {error}") from error
     if not isinstance(weights, dict):
-        raise ValueError(f"{weights_path} holds a {type(weights).__name__}: must be a state dict.")
-    return settings, _checked_weights(weights, settings, weights_path)
+        raise ValueError(f"{path} holds a {type(weights).__name__}: must be a state dict.")
+    return weights
 
 
 def _checkpoint_file(name_or_path: str | os.PathLike, file: str, hub_kwargs: dict[str, Any]) -> Path | None:

@@ -3,11 +3,15 @@
 Letters in shapes: B tweets, S sub-tokens, W words, N regions, d hidden size, T tags, R spatial relations, L rounds.
 """
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoModel, PreTrainedModel, initialization
 from transformers.activations import ACT2FN
@@ -39,6 +43,25 @@ FULL_ATTENTION_ENCODERS = ("albert", "bert", "camembert", "distilbert", "electra
 BOX_TOLERANCE = 1e-6
 
 
+@contextmanager
+def damaged_weights_named(name_or_path: str | os.PathLike, subfolder: str = "") -> Iterator[None]:
+    """What the safetensors library says of a damaged file as a ValueError that names the file."""
+    try:
+        yield
+    except SafetensorError as error:
+        place = f"a *.safetensors of {name_or_path}"
+        for path in sorted(Path(name_or_path, subfolder).glob("*.safetensors")):
+            try:
+                with safe_open(path, "pt"):
+                    pass
+            except SafetensorError:
+                place = str(path)
+                break
+        raise ValueError(
+            f"{place} is damaged, or only Git LFS's pointer to the file ({error}): copy or download it again."
+        ) from error
+
+
 @dataclass
 class HamLearningModelOutput(ModelOutput):
     """What the trunk returns.
@@ -54,11 +77,11 @@ class HamLearningModelOutput(ModelOutput):
             (B, heads, W, N) each; zero for a tweet without one.
     """
 
-    last_hidden_state: torch.FloatTensor | None = None
-    word_mask: torch.BoolTensor | None = None
-    relevance: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
+    last_hidden_state: torch.Tensor | None = None
+    word_mask: torch.Tensor | None = None
+    relevance: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 @dataclass
@@ -75,18 +98,18 @@ class HamLearningTokenClassifierOutput(ModelOutput):
         attentions: see `HamLearningModelOutput`.
     """
 
-    loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
-    predictions: torch.LongTensor | None = None
-    scores: torch.FloatTensor | None = None
-    relevance: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    predictions: torch.Tensor | None = None
+    scores: torch.Tensor | None = None
+    relevance: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 def spatial_relations(
     region_boxes: torch.Tensor, image_sizes: torch.Tensor, region_mask: torch.Tensor
-) -> torch.LongTensor:
+) -> torch.Tensor:
     """Spatial relation of every ordered pair of nodes, node 0 being the picture (Section 3.1.2, Spatial Encoding).
 
     ```python
@@ -116,7 +139,7 @@ def spatial_relations(
     x, y, height, width = boxes.unbind(-1)  # (B, N) each
     left, right, top, bottom = x - width / 2, x + width / 2, y - height / 2, y + height / 2
 
-    def pairs(values):  # value of i and value of j, as they broadcast to (B, N, N)
+    def pairs(values: torch.Tensor):  # value of i and value of j, as they broadcast to (B, N, N)
         return values[:, :, None], values[:, None, :]
 
     (left_i, left_j), (right_i, right_j) = pairs(left), pairs(right)
@@ -172,7 +195,7 @@ def _whole_picture(like: torch.Tensor) -> torch.Tensor:
     return torch.cat([like.new_full((2,), 0.5), like.new_ones(2)])  # x_c, y_c, h, w
 
 
-def _first_on(mask: torch.BoolTensor) -> torch.BoolTensor:
+def _first_on(mask: torch.Tensor) -> torch.Tensor:
     """`mask` (B, W) with its first column on: a tweet without words is treated as one empty word."""
     return torch.cat([torch.ones_like(mask[:, :1]), mask[:, 1:]], dim=1)
 
@@ -186,7 +209,7 @@ def eager_attention_forward(
     scaling: float,
     dropout: float = 0.0,
     **kwargs,
-):
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention that also returns its weights (B, heads, Q, K); `attention_mask` is boolean."""
     weights = torch.matmul(query, key.transpose(-1, -2)) * scaling
     weights = weights.masked_fill(~attention_mask, torch.finfo(weights.dtype).min)
@@ -210,14 +233,17 @@ class HamLearningAttention(nn.Module):
         self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, queries: torch.Tensor, keys: torch.Tensor, key_mask: torch.BoolTensor):
+    def forward(
+        self, queries: torch.Tensor, keys: torch.Tensor, key_mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Returns (B, Q, d) and, with eager attention, the weights (B, heads, Q, K)."""
 
-        def heads(states):  # (B, heads, length, d / heads)
+        def heads(states: torch.Tensor):  # (B, heads, length, d / heads)
             return states.unflatten(-1, (-1, self.head_size)).transpose(1, 2)
 
         attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
+            self.config._attn_implementation,  # pyright: ignore[reportArgumentType]  # set by the model
+            eager_attention_forward,
         )
         attended, weights = attend(
             self,
@@ -261,9 +287,9 @@ class HamLearningTransformerLayer(GradientCheckpointingLayer):
         self,
         queries: torch.Tensor,  # (B, Q, d)
         keys: torch.Tensor | None,  # (B, K, d); None: nobody has any
-        key_mask: torch.BoolTensor | None,  # (B, K)
-        has_keys: torch.BoolTensor | None = None,  # (B,); None: everybody has some
-    ):
+        key_mask: torch.Tensor | None,  # (B, K)
+        has_keys: torch.Tensor | None = None,  # (B,); None: everybody has some
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Returns (B, Q, d) and, with eager attention, the weights (B, heads, Q, K)."""
         attended, weights = 0, None
         if keys is not None:
@@ -287,7 +313,7 @@ class HamLearningSemanticLayer(GradientCheckpointingLayer):
         self.mlp = HamLearningMLP(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, nodes: torch.Tensor, node_mask: torch.BoolTensor) -> torch.Tensor:
+    def forward(self, nodes: torch.Tensor, node_mask: torch.Tensor) -> torch.Tensor:
         """(B, N + 1, d) -> (B, N + 1, d)."""
         states = self.attention_norm(nodes)
         nodes = nodes + self.dropout(self.attention(states, states, node_mask)[0])
@@ -302,7 +328,7 @@ class HamLearningSemanticEncoder(nn.Module):
         self.layers = nn.ModuleList(HamLearningSemanticLayer(config) for _ in range(config.num_semantic_layers))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    def forward(self, nodes: torch.Tensor, node_mask: torch.BoolTensor) -> torch.Tensor:
+    def forward(self, nodes: torch.Tensor, node_mask: torch.Tensor) -> torch.Tensor:
         """(B, N + 1, d), node 0 the picture -> (B, N + 1, d)."""
         for layer in self.layers:
             nodes = layer(nodes, node_mask)
@@ -343,7 +369,7 @@ class HamLearningSpatialEncoder(nn.Module):
         nodes: torch.Tensor,  # (B, N + 1, d), node 0 the picture
         region_boxes: torch.Tensor,  # (B, N, 4)
         image_sizes: torch.Tensor,  # (B, 2)
-        region_mask: torch.BoolTensor,  # (B, N)
+        region_mask: torch.Tensor,  # (B, N)
     ) -> torch.Tensor:
         """Returns (B, N + 1, d)."""
         picture_box = _whole_picture(nodes).expand(nodes.shape[0], 1, 4)
@@ -367,7 +393,9 @@ class HamLearningVisualEmbeddings(nn.Module):
         self.class_embedding = nn.Embedding(config.num_classes + 1, config.class_embedding_size)
         self.class_projection = nn.Linear(config.class_embedding_size, config.hidden_size, bias=False)
 
-    def forward(self, image_features, region_features, region_class_ids) -> torch.Tensor:
+    def forward(
+        self, image_features: torch.Tensor, region_features: torch.Tensor, region_class_ids: torch.Tensor
+    ) -> torch.Tensor:
         """(B, D_i), (B, N, D_f) and (B, N) -> (B, N + 1, d), node 0 the picture."""
         picture = self.image_projection(image_features)  # Eq 2
         regions = self.region_projection(region_features)
@@ -433,19 +461,19 @@ class HamLearningInteraction(nn.Module):
     def forward(
         self,
         words: torch.Tensor,  # (B, W, d)
-        word_mask: torch.BoolTensor,  # (B, W)
+        word_mask: torch.Tensor,  # (B, W)
         views: list[torch.Tensor],  # (B, N, d) each; empty: no tweet of the batch has a picture
-        region_mask: torch.BoolTensor | None,  # (B, N)
-        has_picture: torch.BoolTensor | None,  # (B,)
+        region_mask: torch.Tensor | None,  # (B, N)
+        has_picture: torch.Tensor | None,  # (B,)
     ) -> tuple[list[torch.Tensor], list[torch.Tensor | None]]:
         """Returns the words' states (B, W, d) and their attention to the regions (B, heads, W, N) after each round."""
         states, attentions = [], []
         for round_ in range(self.num_rounds):
             text_layer = self.text_layers[round_ % len(self.text_layers)]
-            regions = self.fusion(*views) if len(views) == 2 else (views[0] if views else None)
+            regions = self.fusion(*views) if self.fusion is not None and views else next(iter(views), None)
             updated_words, weights = text_layer(words, regions, region_mask, has_picture)  # Eq 15
             if round_ < self.num_rounds - 1:
-                vision_layers = self.vision_layers[round_ % len(self.vision_layers)]
+                vision_layers: Any = self.vision_layers[round_ % len(self.vision_layers)]
                 views = [layer(view, words, word_mask)[0] for layer, view in zip(vision_layers, views, strict=False)]
             words = updated_words
             states.append(words)
@@ -471,15 +499,15 @@ class HamLearningCRF(CRF):
                 delattr(self, name)
                 self.register_buffer(name, torch.zeros_like(parameter), persistent=False)
 
-    def _apply(self, fn, recurse=True):
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True):
         super()._apply(fn, recurse)
         for tensor in (*self.parameters(), *self.buffers()):
             if torch.finfo(tensor.dtype).bits < 32:
                 tensor.data = tensor.data.float()
         return self
 
-    def forward(
-        self, emissions: torch.Tensor, tags: torch.LongTensor, mask: torch.BoolTensor, reduction: str = "sum"
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # the library says masks are bytes and optional
+        self, emissions: torch.Tensor, tags: torch.Tensor, mask: torch.Tensor, reduction: str = "sum"
     ) -> torch.Tensor:
         """Log-likelihood of tags (Eq 17) as in the library, which asks the device three times whether `mask` is valid.
 
@@ -499,7 +527,7 @@ class HamLearningCRF(CRF):
         reduce = {"none": lambda values: values, "sum": torch.sum, "mean": torch.mean}[reduction]
         return reduce(log_likelihood)
 
-    def viterbi(self, emissions: torch.Tensor, mask: torch.BoolTensor) -> torch.LongTensor:
+    def viterbi(self, emissions: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Most probable tag sequence (Eq 18), the path that `decode` finds, for the whole batch at once.
 
         (B, W, T) and (B, W) -> (B, W); entries on padding are arbitrary tags.
@@ -517,7 +545,9 @@ class HamLearningCRF(CRF):
             path.append(torch.where(mask[:, t], previous, path[-1]))
         return torch.stack(path[::-1], dim=1)
 
-    def forward_backward(self, emissions: torch.Tensor, mask: torch.BoolTensor):
+    def forward_backward(
+        self, emissions: torch.Tensor, mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Forward and backward scores, scaled at every word so that they stay small however long the tweet is.
 
         (B, W, T) and (B, W) -> alpha (B, W, T), beta (B, W, T), scale (B, W) and end_scale (B,). alpha[t, y] is the
@@ -539,7 +569,7 @@ class HamLearningCRF(CRF):
             beta.append(torch.where(mask[:, t, None], score - scales[t][:, None], beta[-1]))
         return torch.stack(alpha, dim=1), torch.stack(beta[::-1], dim=1), torch.stack(scales, dim=1), end_scale
 
-    def marginals(self, emissions: torch.Tensor, mask: torch.BoolTensor) -> torch.Tensor:
+    def marginals(self, emissions: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Probability of each tag at each word: (B, W, T) and (B, W) -> (B, W, T), 0 on padding."""
         alpha, beta, _, _ = self.forward_backward(emissions, mask)
         return (alpha + beta).exp() * mask[..., None]
@@ -547,10 +577,10 @@ class HamLearningCRF(CRF):
     def span_probabilities(
         self,
         emissions: torch.Tensor,  # (B, W, T)
-        path: torch.LongTensor,  # (B, W)
-        mask: torch.BoolTensor,  # (B, W)
-        tag_continues: torch.BoolTensor,  # (T, T): a tag [next] goes on with the entity of a tag [previous]
-        tag_is_entity: torch.BoolTensor,  # (T,): B- and I- tags
+        path: torch.Tensor,  # (B, W)
+        mask: torch.Tensor,  # (B, W)
+        tag_continues: torch.Tensor,  # (T, T): a tag [next] goes on with the entity of a tag [previous]
+        tag_is_entity: torch.Tensor,  # (T,): B- and I- tags
     ) -> torch.Tensor:
         """Probability of exactly each entity of a tag sequence.
 
@@ -598,15 +628,28 @@ class HamLearningPreTrainedModel(PreTrainedModel):
     config: HamLearningConfig
     config_class = HamLearningConfig
     base_model_prefix = "model"
-    input_modalities = ("image", "text")
+    input_modalities = ["image", "text"]
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _no_split_modules = ["HamLearningTransformerLayer", "HamLearningSemanticLayer", "HamLearningSpatialLayer"]
     _keep_in_fp32_modules_strict = ["crf"]
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
+        """A model that was saved: a folder or Hub id, and what else `PreTrainedModel.from_pretrained` takes.
+
+        Of its weights only safetensors are read, no `pytorch_model.bin`: a pickle may carry code.
+
+        Raises:
+            OSError: there is no such model, or it has no `model.safetensors`.
+            ValueError: a file of its weights is damaged; the message names it.
+        """
+        with damaged_weights_named(pretrained_model_name_or_path, kwargs.get("subfolder", "")):
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **{"use_safetensors": True, **kwargs})
+
     @torch.no_grad()
-    def _init_weights(self, module: nn.Module):
+    def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if isinstance(module, HamLearningSpatialLayer):
             initialization.normal_(module.relation_weight, std=self.config.initializer_range)
@@ -618,7 +661,9 @@ class HamLearningPreTrainedModel(PreTrainedModel):
                 initialization.zeros_(buffer)
 
     @classmethod
-    def from_text_pretrained(cls, text_model_name_or_path: str, dtype=torch.float32, **config_kwargs):
+    def from_text_pretrained(
+        cls, text_model_name_or_path: str, dtype: torch.dtype = torch.float32, **config_kwargs: Any
+    ) -> Self:
         """A network around a pretrained text encoder, everything else new.
 
         ```python
@@ -636,7 +681,7 @@ class HamLearningPreTrainedModel(PreTrainedModel):
         attn_implementation = text_model.config._attn_implementation
         config = HamLearningConfig(text_config=text_model.config, **config_kwargs)
         text_model.config._attn_implementation = attn_implementation  # a config made of another resets this in both
-        return cls(config, text_model=text_model).to(dtype)
+        return cls(config, text_model=text_model).to(dtype)  # pyright: ignore[reportArgumentType]  # `to` is wrapped without its self
 
 
 class HamLearningModel(HamLearningPreTrainedModel):
@@ -649,6 +694,7 @@ class HamLearningModel(HamLearningPreTrainedModel):
 
     # A trunk is often read from a checkpoint of the token classifier.
     _keys_to_ignore_on_load_unexpected = [r"^classifier\.", r"^crf\."]
+    text_model: Any  # whatever `AutoModel` makes
 
     def __init__(self, config: HamLearningConfig, text_model: PreTrainedModel | None = None):
         super().__init__(config)
@@ -680,15 +726,22 @@ class HamLearningModel(HamLearningPreTrainedModel):
             layers.append(nn.Linear(config.hidden_size, config.hidden_size))
         return nn.Sequential(*layers)
 
-    def get_input_embeddings(self):
+    def get_input_embeddings(self) -> nn.Module:
         """The text encoder's."""
         return self.text_model.get_input_embeddings()
 
-    def set_input_embeddings(self, value):
+    def set_input_embeddings(self, value: nn.Module) -> None:
         """The text encoder's."""
         self.text_model.set_input_embeddings(value)
 
-    def encode_text(self, input_ids, attention_mask, word_ids, num_words, token_type_ids=None):
+    def encode_text(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        word_ids: torch.Tensor | None,
+        num_words: int | None,
+        token_type_ids: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Sentence and words from sub-tokens (Eq 1).
 
         Returns:
@@ -714,8 +767,15 @@ class HamLearningModel(HamLearningPreTrainedModel):
         return torch.bmm(belongs.to(states.dtype), states), word_mask
 
     def encode_picture(
-        self, image_features, region_features, region_boxes, region_class_ids, region_mask, has_picture, image_sizes
-    ):
+        self,
+        image_features: torch.Tensor,
+        region_features: torch.Tensor,
+        region_boxes: torch.Tensor,
+        region_class_ids: torch.Tensor,
+        region_mask: torch.Tensor,
+        has_picture: torch.Tensor,
+        image_sizes: torch.Tensor,
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Semantic and spatial view of the pictures (Eq 2-7). What a mask leaves out is replaced before it is read.
 
         Returns:
@@ -745,7 +805,9 @@ class HamLearningModel(HamLearningPreTrainedModel):
             views.append(self.spatial_encoder(nodes, region_boxes, image_sizes, region_mask))
         return views, region_mask
 
-    def relate(self, sentence: torch.Tensor, view: torch.Tensor, index: int):
+    def relate(
+        self, sentence: torch.Tensor, view: torch.Tensor, index: int
+    ) -> tuple[torch.Tensor | None, torch.Tensor]:
         """Local-global features of one view (Eq 8-11): (B, d) and (B, N + 1, d) -> C^r (B,) or None, V^r (B, N, d)."""
         picture, regions = view[:, 0], view[:, 1:]
         relevance = None
@@ -758,17 +820,17 @@ class HamLearningModel(HamLearningPreTrainedModel):
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.LongTensor,
+        input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
-        word_ids: torch.LongTensor | None = None,
+        word_ids: torch.Tensor | None = None,
         image_features: torch.Tensor | None = None,
         region_features: torch.Tensor | None = None,
         region_boxes: torch.Tensor | None = None,
-        region_class_ids: torch.LongTensor | None = None,
+        region_class_ids: torch.Tensor | None = None,
         region_mask: torch.Tensor | None = None,
         image_mask: torch.Tensor | None = None,
         image_sizes: torch.Tensor | None = None,
-        token_type_ids: torch.LongTensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
         num_words: int | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
@@ -844,14 +906,14 @@ class HamLearningModel(HamLearningPreTrainedModel):
 
     def _fill_visual_inputs(
         self,
-        words,
-        image_features,
-        region_features,
-        region_boxes,
-        region_class_ids,
-        region_mask,
-        image_mask,
-        image_sizes,
+        words: torch.Tensor,
+        image_features: torch.Tensor | None,
+        region_features: torch.Tensor | None,
+        region_boxes: torch.Tensor | None,
+        region_class_ids: torch.Tensor | None,
+        region_mask: torch.Tensor | None,
+        image_mask: torch.Tensor | None,
+        image_sizes: torch.Tensor | None,
     ) -> dict[str, torch.Tensor]:
         """Puts in what the caller left out, and hides pictures in training (`picture_dropout`)."""
         batch_size, device = len(words), words.device
@@ -898,11 +960,13 @@ class HamLearningModel(HamLearningPreTrainedModel):
             "image_sizes": image_sizes,
         }
 
-    def _report_relevance(self, relevance, has_picture, words) -> torch.Tensor | None:
+    def _report_relevance(
+        self, relevance: tuple[torch.Tensor, ...] | None, has_picture: torch.Tensor | None, words: torch.Tensor
+    ) -> torch.Tensor | None:
         """C^r of the views as columns, 0 where there is no picture: (B, views), None without relevance measuring."""
         if not self.config.use_relevance:
             return None
-        if has_picture is None:
+        if relevance is None or has_picture is None:
             return words.new_zeros(words.shape[0], len(self.config.visual_views))
         return torch.where(has_picture[:, None], torch.stack(relevance, dim=1), 0)
 
@@ -928,25 +992,26 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
         super().__init__(config)
         self.model = HamLearningModel(config, text_model=text_model)
         self.dropout = nn.Dropout(config.dropout)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
-        self.crf = HamLearningCRF(config.num_labels, has_transitions=config.use_crf)
+        num_labels = len(config.tags)
+        self.classifier = nn.Linear(config.hidden_size, num_labels)
+        self.crf = HamLearningCRF(num_labels, has_transitions=config.use_crf)
         self.post_init()
 
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.LongTensor,
+        input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
-        word_ids: torch.LongTensor | None = None,
+        word_ids: torch.Tensor | None = None,
         image_features: torch.Tensor | None = None,
         region_features: torch.Tensor | None = None,
         region_boxes: torch.Tensor | None = None,
-        region_class_ids: torch.LongTensor | None = None,
+        region_class_ids: torch.Tensor | None = None,
         region_mask: torch.Tensor | None = None,
         image_mask: torch.Tensor | None = None,
         image_sizes: torch.Tensor | None = None,
-        labels: torch.LongTensor | None = None,
-        token_type_ids: torch.LongTensor | None = None,
+        labels: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
     ) -> HamLearningTokenClassifierOutput:
@@ -990,14 +1055,14 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
             attentions=outputs.attentions,
         )
 
-    def _loss(self, emissions: torch.Tensor, labels: torch.LongTensor) -> torch.Tensor:
+    def _loss(self, emissions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Eq 17: negative log-likelihood (a tweet without words has none), averaged over tweets."""
         mask = labels != -100
         has_words = mask[:, 0]
         log_likelihood = self.crf(emissions, labels.clamp(min=0), _first_on(mask), reduction="none")
         return -torch.where(has_words, log_likelihood, 0).mean()
 
-    def _decode(self, emissions: torch.Tensor, word_mask: torch.BoolTensor):
+    def _decode(self, emissions: torch.Tensor, word_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Eq 18: tags (B, W), -100 on padding, and the probabilities of the entities that they make (B, W)."""
         mask = _first_on(word_mask)
         path = self.crf.viterbi(emissions, mask)
@@ -1005,9 +1070,9 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
         scores = self.crf.span_probabilities(emissions, path, mask, tag_continues, tag_is_entity)
         return torch.where(word_mask, path, -100), torch.where(word_mask, scores, 0)
 
-    def _tag_tables(self) -> tuple[torch.BoolTensor, torch.BoolTensor]:
+    def _tag_tables(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Which tag goes on with the entity of which tag, (T, T) [before, after]; and which are B- or I-, (T,)."""
-        tags = [self.config.id2label[index] for index in range(self.config.num_labels)]
+        tags = self.config.tags
         parts = [tag.split("-", 1) if tag[:2] in ("B-", "I-") else ("O", None) for tag in tags]
         prefixes, types = zip(*parts, strict=True)
         continues = [

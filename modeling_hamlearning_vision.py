@@ -4,10 +4,11 @@ import functools
 import hashlib
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -38,8 +39,9 @@ try:
         FasterRCNNVGSettings,
         load_published_checkpoint,
         preprocess,
+        read_weights,
     )
-    from .modeling_hamlearning import SPATIAL_RELATIONS, spatial_relations
+    from .modeling_hamlearning import SPATIAL_RELATIONS, damaged_weights_named, spatial_relations
 except ImportError:
     if __package__:
         raise
@@ -51,8 +53,9 @@ except ImportError:
         FasterRCNNVGSettings,
         load_published_checkpoint,
         preprocess,
+        read_weights,
     )
-    from modeling_hamlearning import SPATIAL_RELATIONS, spatial_relations
+    from modeling_hamlearning import SPATIAL_RELATIONS, damaged_weights_named, spatial_relations
 
 
 # A thinner picture is stretched to this ratio of its sides: resized to a short side of 224, one of 1 x 5000 pixels
@@ -104,14 +107,14 @@ class HamLearningVisionOutput(ModelOutput):
         image_sizes: (B, 2), (width, height) in pixels; 1 without a picture.
     """
 
-    image_features: torch.FloatTensor | None = None
-    region_features: torch.FloatTensor | None = None
-    region_boxes: torch.FloatTensor | None = None
-    region_class_ids: torch.LongTensor | None = None
-    region_scores: torch.FloatTensor | None = None
-    region_mask: torch.LongTensor | None = None
-    image_mask: torch.LongTensor | None = None
-    image_sizes: torch.LongTensor | None = None
+    image_features: torch.Tensor | None = None
+    region_features: torch.Tensor | None = None
+    region_boxes: torch.Tensor | None = None
+    region_class_ids: torch.Tensor | None = None
+    region_scores: torch.Tensor | None = None
+    region_mask: torch.Tensor | None = None
+    image_mask: torch.Tensor | None = None
+    image_sizes: torch.Tensor | None = None
 
 
 # ----------------------------------------------------------------------------------------------------- preparation
@@ -167,7 +170,8 @@ class GridDetector(nn.Module):
 
     def __init__(self, config: HamLearningVisionConfig):
         super().__init__()
-        self.rows, self.columns = config.detector_settings["rows"], config.detector_settings["columns"]
+        settings = config.detector_settings or {}
+        self.rows, self.columns = settings["rows"], settings["columns"]
 
     @staticmethod
     def prepare(image: Image.Image, config: HamLearningVisionConfig) -> None:
@@ -187,15 +191,17 @@ class FasterRCNNVGDetector(FasterRCNNVG):
     pools_from_backbone = False
 
     def __init__(self, config: HamLearningVisionConfig):
-        super().__init__(FasterRCNNVGSettings(**config.detector_settings))
+        super().__init__(FasterRCNNVGSettings(**(config.detector_settings or {})))
         self.feature_size = 8 * self.settings.res2_channels
 
     @staticmethod
     def prepare(image: Image.Image, config: HamLearningVisionConfig) -> torch.Tensor:
         """Float pixels (3, h', w')."""
-        return preprocess(to_tensor(image), FasterRCNNVGSettings(**config.detector_settings))
+        return preprocess(to_tensor(image), FasterRCNNVGSettings(**(config.detector_settings or {})))
 
-    def forward(self, inputs: torch.Tensor, size: tuple[int, int]) -> Detections:
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # as the other detectors
+        self, inputs: torch.Tensor, size: tuple[int, int]
+    ) -> Detections:
         """One box a proposal at most, of its best class, after suppression across classes."""
         found = super().forward(inputs, size)
         return Detections(found.normalized_boxes, found.class_ids, found.scores, found.features)
@@ -206,6 +212,7 @@ class MaskRCNNDetector(nn.Module):
 
     pools_from_backbone = False
     feature_size = 1024
+    model: Any  # torchvision's, whose parts it does not say the types of
 
     def __init__(self, config: HamLearningVisionConfig):
         super().__init__()
@@ -255,9 +262,9 @@ class ObjectDetector(nn.Module):
 
 
 @functools.cache
-def _image_processor(settings: str):
-    settings = json.loads(settings)
-    return getattr(transformers, settings["image_processor_type"]).from_dict(settings)
+def _image_processor(settings: str) -> Any:
+    fields = json.loads(settings)
+    return getattr(transformers, fields["image_processor_type"]).from_dict(fields)
 
 
 DETECTOR_CLASSES = {
@@ -288,7 +295,10 @@ class HamLearningVisionModel(PreTrainedModel):
         global_backbone: a pretrained `TimmWrapperModel` to take in place of a new one.
     """
 
+    config: HamLearningVisionConfig
     config_class = HamLearningVisionConfig
+    global_backbone: Any  # a `TimmWrapperModel`
+    detector: Any  # one of `DETECTOR_CLASSES`
     base_model_prefix = "vision"
     main_input_name = "images"
     _keep_in_fp32_modules_strict = ["detector"]  # its boxes and anchors are pixels up to 1333
@@ -303,19 +313,24 @@ class HamLearningVisionModel(PreTrainedModel):
         self.requires_grad_(False)
         self.eval()
 
-    def train(self, mode: bool = True):
+    def train(self, mode: bool = True) -> Self:
         """Stays in eval mode: the eyes are frozen."""
         return super().train(False)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
         """Eyes that were saved: a folder or Hub id, mostly with `subfolder="vision"`.
 
         Raises:
-            ValueError: weights are missing from the file; new random ones would be of no use in frozen eyes.
+            OSError: there are no such eyes, or they have no `model.safetensors`.
+            ValueError: a file of weights is damaged, or weights are missing from it; new random ones would be of no
+                use in frozen eyes.
         """
         wants_info = kwargs.pop("output_loading_info", False)
-        model, info = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        kwargs = {"use_safetensors": True, **kwargs, "output_loading_info": True}
+        with damaged_weights_named(pretrained_model_name_or_path, kwargs.get("subfolder", "")):
+            loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model, info = loaded
         if info["missing_keys"]:
             raise ValueError(
                 f"{pretrained_model_name_or_path} lacks the weights {sorted(info['missing_keys'])[:5]} ... of the "
@@ -331,8 +346,8 @@ class HamLearningVisionModel(PreTrainedModel):
         detector: str = "faster_rcnn_vg",
         detector_name_or_path: str | None = None,
         class_names_file: str | None = None,
-        **config_kwargs,
-    ):
+        **config_kwargs: Any,
+    ) -> Self:
         """New eyes, of a pretrained global backbone and a pretrained detector.
 
         Args:
@@ -378,11 +393,12 @@ class HamLearningVisionModel(PreTrainedModel):
                 f"torchvision, {detector_name_or_path}" if is_torchvision else detector_name_or_path
             )
         config = HamLearningVisionConfig(**fields | config_kwargs)
-        for part in (config.global_backbone_config, config.detector_config):
+        parts: tuple[Any, ...] = (config.global_backbone_config, config.detector_config)
+        for part in parts:
             if part is not None and Path(part.name_or_path).is_dir():
                 part.name_or_path = ""  # a Hub id tells others where the weights come from, a folder of ours does not
         if class_names_file is not None:
-            config.class_names = read_class_names(class_names_file, len(config.class_names))
+            config.class_names = read_class_names(class_names_file, len(config.class_names or []))
         model = cls(config, backbone)
         if weights is not None:
             model.detector.load_state_dict(weights)
@@ -463,7 +479,11 @@ class HamLearningVisionModel(PreTrainedModel):
         order = torch.sort(found.scores.to(self.device), descending=True, stable=True).indices
         best = order[(sizes > 0).all(dim=1)[order]][: self.config.max_regions]
         corners, sizes = corners[best], sizes[best]
-        features = self._pool(picture.whole, corners) if found.features is None else found.features[best]
+        if found.features is not None:
+            features = found.features[best]
+        else:
+            assert picture.whole is not None  # `prepare_image` has it for detectors without features
+            features = self._pool(picture.whole, corners)
         boxes = torch.cat([(corners[:, :2] + corners[:, 2:]) / 2, sizes.flip(1)], dim=1)  # (x_c, y_c, h, w)
         return {
             "boxes": boxes.cpu().numpy(),
@@ -554,9 +574,9 @@ def _mask_rcnn_weights(name_or_path: str) -> tuple[dict[str, torch.Tensor], list
     """State dict of `MaskRCNNDetector`, and the class names, by torchvision's enum of weights or from a file."""
     published = MaskRCNN_ResNet50_FPN_V2_Weights.__members__
     if Path(name_or_path).is_file():
-        weights = torch.load(name_or_path, map_location="cpu", weights_only=True)
+        weights = read_weights(name_or_path)
     elif name_or_path in published:
-        weights = published[name_or_path].get_state_dict(check_hash=True)
+        weights = published[name_or_path].get_state_dict(check_hash=True, weights_only=True)
     else:
         raise ValueError(
             f"detector_name_or_path={name_or_path!r} is neither a file nor one of {', '.join(published)}."
@@ -629,7 +649,9 @@ def draw_regions(
     return Image.alpha_composite(image.convert("RGBA"), layer).convert("RGB")
 
 
-def _draw_arrow(draw, start, end, text: str, font, line: int) -> None:
+def _draw_arrow(
+    draw: ImageDraw.ImageDraw, start: Sequence[float], end: Sequence[float], text: str, font: Any, line: int
+) -> None:
     angle = math.atan2(end[1] - start[1], end[0] - start[0])
     draw.line((*start, *end), fill=(0, 0, 0, 160), width=line)
     barbs = [
@@ -640,7 +662,9 @@ def _draw_arrow(draw, start, end, text: str, font, line: int) -> None:
     _draw_label(draw, ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2), text, (0, 0, 0, 160), font)
 
 
-def _draw_label(draw, corner, text: str, colour, font) -> None:
+def _draw_label(
+    draw: ImageDraw.ImageDraw, corner: tuple[float, float], text: str, colour: str | tuple[int, ...], font: Any
+) -> None:
     draw.rectangle(draw.textbbox(corner, text, font=font), fill=colour)
     draw.text(corner, text, fill="white", font=font)
 

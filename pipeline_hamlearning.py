@@ -1,7 +1,8 @@
 """The `transformers` pipeline: tweets, with their pictures or without, to entities."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sized
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset, IterableDataset
@@ -45,22 +46,23 @@ class HamLearningPipeline(Pipeline):
         ImageError: a picture cannot be read. Of several tweets, the message names the place of the one.
     """
 
+    processor: Any  # a `HamLearningProcessor`, perhaps of a repo's own code
     _load_processor = True
     _load_tokenizer = False
     _load_image_processor = False
     _load_feature_extractor = False
 
-    def save_pretrained(self, save_directory, **kwargs) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Saves model, processor, their eyes if loaded, and all code: a folder that `pipeline` loads."""
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
 
-    def _sanitize_parameters(
+    def _sanitize_parameters(  # pyright: ignore[reportIncompatibleMethodOverride]  # takes these alone
         self,
         aggregation_strategy: str | None = None,
         threshold: float | None = None,
         max_pixels: int | None = None,
-    ):
+    ) -> tuple[dict[str, Any], ...]:
         if aggregation_strategy not in (None, "simple", "none"):
             raise ValueError(f"aggregation_strategy={aggregation_strategy!r}: must be 'simple' or 'none'.")
         if threshold is not None and (type(threshold) not in (int, float) or not 0 <= threshold <= 1):
@@ -74,13 +76,21 @@ class HamLearningPipeline(Pipeline):
             for given in (preprocess, {}, postprocess)
         )
 
-    def __call__(self, inputs, **kwargs):
+    def __call__(self, inputs: Any, **kwargs: Any) -> Any:
         """Entities of one tweet or of each of several."""
         if isinstance(inputs, list) and not inputs:  # transformers looks at the first one
             return []
         return super().__call__(inputs, **kwargs)
 
-    def get_iterator(self, inputs, num_workers, batch_size, preprocess_params, forward_params, postprocess_params):
+    def get_iterator(
+        self,
+        inputs: Iterable[Any],
+        num_workers: int,
+        batch_size: int,
+        preprocess_params: dict[str, Any],
+        forward_params: dict[str, Any],
+        postprocess_params: dict[str, Any],
+    ) -> PipelineIterator:
         """Entities of several tweets, `batch_size` of them at a time, read as they are asked for."""
         if isinstance(inputs, Sized):
             tweets = PipelineDataset(Numbered(inputs), self._preprocess_numbered, preprocess_params)
@@ -90,8 +100,15 @@ class HamLearningPipeline(Pipeline):
         batches = DataLoader(tweets, num_workers=num_workers, batch_size=batch_size, collate_fn=list)
         return PipelineIterator(Unbatched(batches, self.forward), self.postprocess, postprocess_params)
 
-    def run_single(self, inputs, preprocess_params, forward_params, postprocess_params):
+    def run_single(
+        self,
+        inputs: Any,
+        preprocess_params: dict[str, Any],
+        forward_params: dict[str, Any],
+        postprocess_params: dict[str, Any],
+    ) -> list[dict[str, Any]]:
         """Entities of one tweet."""
+        outputs: Any
         [outputs] = self.forward([self.preprocess(inputs, **preprocess_params)])
         return self.postprocess(outputs, **postprocess_params)
 
@@ -102,7 +119,9 @@ class HamLearningPipeline(Pipeline):
         except ValueError as error:
             raise type(error)(f"tweet {number}: {error}") from error
 
-    def preprocess(self, tweet: str | Mapping[str, Any], max_pixels: int | None = None) -> dict[str, Any]:
+    def preprocess(  # pyright: ignore[reportIncompatibleMethodOverride]  # its input is a tweet
+        self, tweet: str | Mapping[str, Any], max_pixels: int | None = None
+    ) -> dict[str, Any]:
         """`text` and `image` (a PIL image or None) of a tweet."""
         if isinstance(tweet, str):
             tweet = {"text": tweet}
@@ -126,7 +145,9 @@ class HamLearningPipeline(Pipeline):
             image = download(image)
         return {"text": tweet["text"], "image": read_image(image, max_pixels or MAX_PIXELS)}
 
-    def _forward(self, tweets: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # its inputs are tweets
+        self, tweets: list[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
         """What the network says of each tweet of a batch. Tweets of like length go together: padding costs time."""
         by_length = sorted(range(len(tweets)), key=lambda place: len(tweets[place]["text"]))
         size = max(math.ceil(len(tweets) / MAX_GROUPS), MIN_GROUP)
@@ -154,7 +175,7 @@ class HamLearningPipeline(Pipeline):
         }
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
-    def postprocess(
+    def postprocess(  # pyright: ignore[reportIncompatibleMethodOverride]  # takes what `_forward` gives
         self, outputs: dict[str, Any], aggregation_strategy: str = "simple", threshold: float = 0.0
     ) -> list[dict[str, Any]]:
         """A dict an entity or a word."""
@@ -183,25 +204,26 @@ class HamLearningPipeline(Pipeline):
 class Numbered(Dataset):
     """A collection of tweets as (place, tweet)."""
 
-    def __init__(self, tweets):
+    def __init__(self, tweets: Any):
         self.tweets = tweets
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.tweets)
 
-    def __getitem__(self, place: int):
+    def __getitem__(self, place: int) -> tuple[int, Any]:
         return place, self.tweets[place]
 
 
 class Unbatched(IterableDataset):
     """What `forward` makes of batches of tweets, tweet by tweet."""
 
-    def __init__(self, batches: DataLoader, forward: Callable[[list], list]):
+    def __init__(self, batches: DataLoader, forward: Callable[[list], Any]):
         self.batches = batches
         self.forward = forward
 
-    def __len__(self):
-        return len(self.batches.dataset)
+    def __len__(self) -> int:
+        tweets: Any = self.batches.dataset
+        return len(tweets)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for tweets in self.batches:

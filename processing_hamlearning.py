@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, count, repeat
-from typing import Any
+from typing import Any, NoReturn, Self
 
 import numpy as np
 import torch
 from tokenizers.pre_tokenizers import BertPreTokenizer
-from transformers import BatchFeature, ProcessorMixin
+from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.dynamic_module_utils import custom_object_save
+from transformers.utils import PROCESSOR_NAME, cached_file
 
 
 try:
@@ -131,12 +132,12 @@ class HamLearningProcessor(ProcessorMixin):
             They are loaded when the first picture comes. None: there are none, only `visual_features` are taken.
 
     Raises:
-        ValueError: the tokenizer lacks a special token, or `word_splitting` is unknown.
+        ValueError: the tokenizer lacks a special token or all others, or `word_splitting` is unknown.
     """
 
     def __init__(
         self,
-        tokenizer,
+        tokenizer: PreTrainedTokenizerBase,
         tags: Sequence[str] = TAGS,
         word_splitting: str = "punctuation",
         max_length: int = 128,
@@ -156,6 +157,12 @@ class HamLearningProcessor(ProcessorMixin):
                 f"The tokenizer {tokenizer.name_or_path!r} has no {' and no '.join(missing)}: set it, as in "
                 "`AutoTokenizer.from_pretrained(..., cls_token='<s>')`, or take another text encoder."
             )
+        if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+            # What transformers makes of a tokenizer whose vocabulary the Hub did not send.
+            raise ValueError(
+                f"The tokenizer {tokenizer.name_or_path!r} knows no word, only {tokenizer.all_special_tokens}: its "
+                "vocabulary was not found. Load it again; if that does not help, its tokenizer.json is missing."
+            )
         self.tags = list(tags)
         self.word_splitting = word_splitting
         self.max_length = max_length
@@ -168,8 +175,16 @@ class HamLearningProcessor(ProcessorMixin):
         self._hub_options: dict[str, Any] = {}
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args, **kwargs):
-        """A processor that was saved: a folder or Hub id, and what else `ProcessorMixin.from_pretrained` takes."""
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Self:
+        """A processor that was saved: a folder or Hub id, and what else `ProcessorMixin.from_pretrained` takes.
+
+        Raises:
+            OSError: its `processor_config.json` is missing or cannot be downloaded.
+        """
+        options = ("cache_dir", "local_files_only", "revision", "subfolder", "token")
+        found = {name: kwargs[name] for name in options if kwargs.get(name) is not None}
+        # Where the Hub does not send it, transformers would go on with the arguments' defaults, other tags and all.
+        cached_file(pretrained_model_name_or_path, PROCESSOR_NAME, **found)
         processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         if processor.vision_source is not None and "pretrained_model_name_or_path" not in processor.vision_source:
             place, revision = str(pretrained_model_name_or_path), kwargs.get("revision")
@@ -177,13 +192,15 @@ class HamLearningProcessor(ProcessorMixin):
             if revision is not None:
                 # `AutoProcessor` has looked up its commit: the eyes are of the same one, also after saving.
                 home["revision"] = getattr(revision, "resolved", revision)
-            processor.vision_source = home | processor.vision_source
+            processor.vision_source = {**home, **processor.vision_source}
         # How this machine reaches the Hub is no part of where the eyes lie: it is never saved.
         options = ("cache_dir", "local_files_only", "token")
         processor._hub_options = {name: kwargs[name] for name in options if kwargs.get(name) is not None}
         return processor
 
-    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs):
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any
+    ) -> list[str]:
         """Saves the processor, the code that serves the model, and the eyes into `vision/` if they are loaded.
 
         Eyes that are not loaded are not copied: the saved processor finds them where this one does. With
@@ -207,7 +224,7 @@ class HamLearningProcessor(ProcessorMixin):
         return files
 
     @staticmethod
-    def _save_serving_code(save_directory: str | os.PathLike):
+    def _save_serving_code(save_directory: str | os.PathLike) -> None:
         """Copies pipeline and endpoint handler, which no other file of a repo imports."""
         try:
             from .handler import EndpointHandler
@@ -229,12 +246,13 @@ class HamLearningProcessor(ProcessorMixin):
         return blind.to_dict()
 
     @property
-    def vision_model(self):
+    def vision_model(self) -> Any:
         """The frozen eyes, a `HamLearningVisionModel`; loaded now if they were not.
 
         Raises:
             ValueError: this processor has none.
             ImportError: timm or torchvision is not installed.
+            OSError: they are missing or cannot be downloaded.
         """
         if self._vision_model is None:
             if self.vision_source is None:
@@ -248,11 +266,15 @@ class HamLearningProcessor(ProcessorMixin):
                 if __package__:
                     raise
                 from modeling_hamlearning_vision import HamLearningVisionModel
-            self.vision_model = HamLearningVisionModel.from_pretrained(**self.vision_source, **self._hub_options)
+            try:
+                eyes = HamLearningVisionModel.from_pretrained(**self.vision_source, **self._hub_options)
+            except OSError as error:  # transformers' does not always say whose connection it was
+                raise OSError(f"The eyes cannot be loaded from {self.vision_source}: {error}") from error
+            self.vision_model = eyes
         return self._vision_model
 
     @vision_model.setter
-    def vision_model(self, vision_model):
+    def vision_model(self, vision_model: Any) -> None:
         sizes = {
             "image_feature_size": vision_model.image_feature_size,
             "region_feature_size": vision_model.region_feature_size,
@@ -274,7 +296,7 @@ class HamLearningProcessor(ProcessorMixin):
             "region_class_ids", "region_mask", "image_mask", "image_sizes", "labels",
         ]  # fmt: skip
 
-    def __call__(
+    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]  # pictures may lack, videos do not come
         self,
         text: str | Sequence[str] | Sequence[Sequence[str]],
         images: Any = None,
@@ -313,11 +335,11 @@ class HamLearningProcessor(ProcessorMixin):
         if return_tensors != "pt":
             raise ValueError(f"return_tensors={return_tensors!r}: HamLearning takes PyTorch tensors, 'pt'.")
         if isinstance(text, str):
-            text, is_single = [text], True
+            tweets, is_single = [text], True
         else:
             is_single = is_split_into_words and (not text or isinstance(text[0], str))
-            text = [text] if is_single else text
-        texts, words, offsets = zip(*map(self._read_tweet, text), strict=True) if text else ((), (), ())
+            tweets: Sequence[Any] = [text] if is_single else text
+        texts, words, offsets = zip(*map(self._read_tweet, tweets), strict=True) if tweets else ((), (), ())
 
         if images is not None:
             if visual_features is not None:
@@ -329,11 +351,11 @@ class HamLearningProcessor(ProcessorMixin):
         if visual_features is not None:
             visual_features = [visual_features] if isinstance(visual_features, Mapping) else visual_features
             self._check_count("visual_features", len(visual_features), len(words))
-        if word_labels is not None:
-            word_labels = [word_labels] if is_single else word_labels
-            self._check_count("word_labels", len(word_labels), len(words))
-        data, num_words = self.model_inputs(words, visual_features, word_labels)
-        inputs = BatchFeature(data)
+        labels: Any = None if word_labels is None else [word_labels] if is_single else word_labels
+        if labels is not None:
+            self._check_count("word_labels", len(labels), len(words))
+        data, num_words = self.model_inputs(words, visual_features, labels)
+        inputs: Any = BatchFeature(data)  # with attributes that are no tensors
         inputs.texts, inputs.words, inputs.offsets = list(texts), list(words), list(offsets)
         inputs.num_words = num_words
         return inputs
@@ -393,7 +415,7 @@ class HamLearningProcessor(ProcessorMixin):
             rows += self.vision_model.extract_images(images[first : first + batch_size], first)
         return rows
 
-    def post_process_entities(self, outputs, inputs: BatchFeature) -> list[list[dict[str, Any]]]:
+    def post_process_entities(self, outputs: Any, inputs: BatchFeature) -> list[list[dict[str, Any]]]:
         """The entities of each tweet.
 
         Args:
@@ -433,7 +455,7 @@ class HamLearningProcessor(ProcessorMixin):
             )
         return entities
 
-    def post_process_relevance(self, outputs, inputs: BatchFeature) -> list[list[float] | None]:
+    def post_process_relevance(self, outputs: Any, inputs: BatchFeature) -> list[list[float] | None]:
         """|C^r| of Eq 8 of each tweet's picture: a figure a view, semantic first; None where there is no picture.
 
         Args:
@@ -504,7 +526,9 @@ class HamLearningProcessor(ProcessorMixin):
         arrays = {"input_ids": input_ids, "attention_mask": attention_mask, "word_ids": word_ids}
         return arrays, np.bincount(tweet, minlength=len(tweets))
 
-    def _pad_tags(self, word_labels, words, num_words: np.ndarray) -> np.ndarray:
+    def _pad_tags(
+        self, word_labels: Sequence[Sequence[int | str]], words: Sequence[Sequence[str]], num_words: np.ndarray
+    ) -> np.ndarray:
         """Tag ids of the words that fit, (B, W), -100 on padding."""
         counts = np.fromiter(map(len, word_labels), np.int64, len(word_labels))
         for row in np.flatnonzero(counts != np.fromiter(map(len, words), np.int64, len(words)))[:1]:
@@ -516,8 +540,8 @@ class HamLearningProcessor(ProcessorMixin):
         flat = np.fromiter(map(id_of.get, chain.from_iterable(word_labels), repeat(-1)), np.int64, counts.sum())
         row = np.repeat(np.arange(len(counts)), counts)
         column = np.arange(len(flat)) - _starts(counts)[row]
-        for bad in np.flatnonzero(flat < 0)[:1]:
-            tweet, place = row[bad], column[bad]
+        for bad in np.flatnonzero(flat < 0)[:1].tolist():
+            tweet, place = int(row[bad]), int(column[bad])
             raise ValueError(
                 f"word_labels: tweet {tweet}, word {place} ({words[tweet][place]!r}) has the tag "
                 f"{word_labels[tweet][place]!r}, which is not among the processor's tags {self.tags}: correct it or "
@@ -534,10 +558,11 @@ class HamLearningProcessor(ProcessorMixin):
         with_picture = np.flatnonzero(image_mask)
         if not len(with_picture):
             return {}
-        pictures = [*map(rows.__getitem__, with_picture)]
+        pictures = [row for row in rows if row is not None]
         flat = self._flat_visual_features(pictures)
         if flat is None:  # lists in place of arrays, or something that is wrong
             flat = self._flat_visual_features(self._regular_arrays(pictures, with_picture))
+            assert flat is not None  # they are as it wants them, or an error was raised
         self._check_visual_values(flat, with_picture)
         counts = flat.pop("counts")
         row = np.repeat(with_picture, counts)
@@ -588,7 +613,7 @@ class HamLearningProcessor(ProcessorMixin):
         return {"counts": counts, **flat}
 
     def _regular_arrays(
-        self, pictures: Sequence[Mapping[str, Any]], tweets: Sequence[int]
+        self, pictures: Sequence[Mapping[str, Any]], tweets: np.ndarray
     ) -> list[dict[str, np.ndarray]]:
         """Rows of a visual feature file as arrays of the sizes that belong together; ValueError names the tweet."""
         of_model = {"image_features": self.image_feature_size, "features": self.region_feature_size}
@@ -596,7 +621,7 @@ class HamLearningProcessor(ProcessorMixin):
         regular = []
         for tweet, picture in zip(tweets, pictures, strict=True):
 
-            def fail(problem: str, tweet=tweet):
+            def fail(problem: str, tweet: int = tweet) -> NoReturn:
                 raise ValueError(f"visual_features: tweet {tweet}: {problem}")
 
             arrays = {}
@@ -631,14 +656,14 @@ class HamLearningProcessor(ProcessorMixin):
         }
         return [arrays if len(arrays["boxes"]) else arrays | no_region for arrays in regular]
 
-    def _check_visual_values(self, flat: dict[str, np.ndarray], tweets: np.ndarray):
+    def _check_visual_values(self, flat: dict[str, np.ndarray], tweets: np.ndarray) -> None:
         """ValueError, with the tweet, where a number of `_flat_visual_features` cannot be."""
         tweet_of_region = np.repeat(tweets, flat["counts"])
 
-        def first(bad: np.ndarray) -> np.ndarray:
-            return np.flatnonzero(bad)[:1]
+        def first(bad: Any) -> list[int]:
+            return np.flatnonzero(bad)[:1].tolist()
 
-        def fail(tweet: int, problem: str):
+        def fail(tweet: int, problem: str) -> NoReturn:
             raise ValueError(f"visual_features: tweet {tweet}: {problem}")
 
         for i in first((flat["image_size"] < 1).any(1)):
@@ -663,7 +688,7 @@ class HamLearningProcessor(ProcessorMixin):
             )
 
     @staticmethod
-    def _check_count(name: str, count: int, num_tweets: int):
+    def _check_count(name: str, count: int, num_tweets: int) -> None:
         if count != num_tweets:
             raise ValueError(f"{name} are for {count} tweets, text is {num_tweets}: give one entry a tweet.")
 

@@ -8,7 +8,11 @@
 
 import argparse
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+import shlex
+import time
+from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,12 +24,24 @@ from huggingface_hub import (
     HfApi,
     ModelCardData,
 )
-from huggingface_hub.utils import httpx
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+from huggingface_hub.utils import httpx, parse_ratelimit_headers, validate_repo_id
 
 from configuration_hamlearning import HamLearningVisionConfig
+from data_hamlearning import limit_silence
 from mner_scores import score_table
 from processing_hamlearning import VISION_FOLDER
 
+
+logger = logging.getLogger(__name__)
+
+# The Hub client asks again where the Hub is down or busy, but not for what changes a repo: there it is done here, with
+# the client's own waits.
+WAITS = (1, 2, 4, 8, 8)
+LONGEST_WAIT = 300  # seconds that the Hub may ask for: it counts requests in windows of five minutes
+# The second one: another one has committed meanwhile.
+PASSING = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.PRECONDITION_FAILED, HTTPStatus.TOO_MANY_REQUESTS)
+REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 CARD_FILE, RESULTS_FILE, REQUIREMENTS_FILE = "README.md", "results.json", "requirements.txt"
 # A card without it is somebody's own, and stays.
@@ -92,8 +108,9 @@ def publish_model(
 
     Raises:
         FileNotFoundError: the folder holds no model or no results.
-        ValueError: the results are no such results, or the eyes lie in another folder of this machine.
-        PublishError: the Hub cannot be reached or refuses.
+        ValueError: the results are no such results, the eyes lie in another folder of this machine, or `repo_id` is
+            no name of a repo.
+        PublishError: the Hub cannot be reached or refuses; the message says how to publish later.
     """
     folder = Path(folder)
     for name in ("config.json", RESULTS_FILE):
@@ -110,15 +127,35 @@ def publish_model(
     eyes = None
     if (folder / VISION_FOLDER).is_dir():
         eyes = HamLearningVisionConfig.from_pretrained(folder / VISION_FOLDER)
-    repo_id = create_repo(repo_id, private=private, token=token)
+    try:
+        repo_id = create_repo(repo_id, private=private, token=token)
+        commit = _commit_model(folder, repo_id, results, license, eyes, token)
+    except PublishError as error:
+        again = ["python", "publishing.py", str(folder), repo_id, *(["--private"] if private else [])]
+        again += [] if license == "apache-2.0" else ["--license", license]
+        raise PublishError(
+            f"{error} Nothing is lost: {folder} holds the model and its results. Publish it later with "
+            f"`{shlex.join(again)}`."
+        ) from error
+    return f"{commit.repo_url}/tree/{commit.oid}"
+
+
+def _commit_model(
+    folder: Path,
+    repo_id: str,
+    results: Mapping[str, Any],
+    license: str,
+    eyes: HamLearningVisionConfig | None,
+    token: str | None,
+) -> CommitInfo:
     card = folder / CARD_FILE
     if not card.is_file() or CARD_MARK in card.read_text(encoding="utf-8"):
         card.write_text(model_card(results, repo_id, license, eyes), encoding="utf-8")
     packages = ["torch", "transformers", "pytorch-crf", *(("timm", "torchvision", "pillow") if eyes else ())]
     (folder / REQUIREMENTS_FILE).write_text("\n".join(packages) + "\n", encoding="utf-8")
     paths = {path.relative_to(folder).as_posix() for pattern in PUBLIC_FILES for path in folder.glob(pattern)}
-    commit = commit_folder(folder, paths, repo_id, "Publish model", own_files=PUBLIC_FILES, token=token)
-    return f"{commit.repo_url}/tree/{commit.oid}"
+    files = {path: folder / path for path in paths}
+    return commit_files(files, repo_id, "Publish model", own_files=PUBLIC_FILES, token=token)
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -141,65 +178,134 @@ def create_repo(repo_id: str, repo_type: str = "model", private: bool | None = N
     """Makes the repo if there is none, makes sure that it can be written to, and returns its full name.
 
     Raises:
+        ValueError: the Hub could have no repo of this name.
         PublishError: nobody is logged in, the name is not theirs, the Hub cannot be reached, or what is meant to be
             private is public there already.
     """
-    api = HfApi(token=token)
     try:
-        repo_id = api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True).repo_id
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise ValueError(
+            f"{repo_id!r} is no name of a {repo_type} repo: give ORG/NAME, each of letters, digits, '-', '_' and '.' "
+            "(neither at an end, nor '--' or '..'), and of 96 characters at most."
+        ) from error
+    api = HfApi(token=token)
+
+    def make() -> tuple[str, bool]:
+        full_name = api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True).repo_id
         # `exist_ok` forgives a bad token where there is a repo, and does not make that repo private.
-        api.auth_check(repo_id, repo_type=repo_type, write=True)
-        is_private = api.repo_info(repo_id, repo_type=repo_type).private
+        api.auth_check(full_name, repo_type=repo_type, write=True)
+        return full_name, bool(api.repo_info(full_name, repo_type=repo_type).private)
+
+    try:
+        full_name, is_private = _persist(make)
     except (httpx.HTTPError, OSError, ValueError) as error:
+        remedy = "log in with `hf auth login` and check that the name is ORG/NAME with an ORG that you may write to."
+        if isinstance(error, OfflineModeIsEnabled) or _is_passing(error):
+            remedy = "try again later."
         raise PublishError(
-            f"The {repo_type} repo {repo_id} cannot be written to ({_reason(error)}): log in with `hf auth login` "
-            "and check that the name is ORG/NAME with an ORG that you may write to."
+            f"The {repo_type} repo {repo_id} cannot be written to ({_reason(error)}): {remedy}"
         ) from error
     if private and not is_private:
         raise PublishError(
             f"The {repo_type} repo {repo_id} is public: make it private on the Hub, or take another name."
         )
-    return repo_id
+    return full_name
 
 
-def commit_folder(
-    folder: Path,
-    paths: Iterable[str],
+def commit_files(
+    files: Mapping[str, Path | bytes],
     repo_id: str,
     message: str,
     repo_type: str = "model",
     own_files: Sequence[str] = (),
     token: str | None = None,
 ) -> CommitInfo:
-    """Makes `paths` of a folder the content of a repo, in one commit.
+    """Makes `files` the content of a repo, in one commit.
 
     Not by `upload_folder`: it cuts a slow upload into several commits, and people would be served half of it.
 
     Args:
-        folder: where the files lie.
-        paths: which files, relative to it; in the repo they are called the same.
+        files: by their paths in the repo, where they lie or what they hold.
         repo_id: a repo that exists.
         message: of the commit.
         repo_type: `model` or `dataset`.
-        own_files: patterns of what is ours in the repo: files that match and are not among `paths` are removed.
+        own_files: patterns of what is ours in the repo: files that match and are not among `files` are removed.
         token: of the Hub; that of `hf auth login` if None.
 
     Raises:
-        PublishError: the Hub cannot be reached or refuses; the repo is as it was.
+        PublishError: the Hub cannot be reached or refuses; it serves whole revisions alone.
     """
     api = HfApi(token=token)
-    paths = sorted(paths)
+
+    def additions() -> list[CommitOperationAdd]:
+        return [CommitOperationAdd(path, files[path]) for path in sorted(files)]
+
+    def commit() -> CommitInfo:
+        # Anew each time: the commit may have been made and the answer lost, and then nothing is left to do.
+        head: Any = api.repo_info(repo_id, repo_type=repo_type)
+        stale = sorted(
+            file.rfilename
+            for file in head.siblings or ()
+            if file.rfilename not in files and any(_matches(file.rfilename, pattern) for pattern in own_files)
+        )
+        operations = [*additions(), *map(CommitOperationDelete, stale)]
+        return api.create_commit(
+            repo_id, operations, commit_message=message, repo_type=repo_type, parent_commit=head.sha
+        )
+
     try:
-        there = set(api.list_repo_files(repo_id, repo_type=repo_type))
-        stale = sorted(path for path in there - set(paths) if any(_matches(path, pattern) for pattern in own_files))
-        operations = [CommitOperationAdd(path, folder / path) for path in paths]
-        operations += [CommitOperationDelete(path) for path in stale]
-        return api.create_commit(repo_id, operations, commit_message=message, repo_type=repo_type)
-    except (httpx.HTTPError, OSError, ValueError) as error:
+        limit_silence()
+        # By itself, because here the client persists: tried again as a part of the commit, it would do so 36 times.
+        api.preupload_lfs_files(repo_id, additions(), repo_type=repo_type)
+        return _persist(commit)
+    except (httpx.HTTPError, OSError, RuntimeError, ValueError) as error:
+        # The client's RuntimeError says which file it was, and has the reason behind it.
+        cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ is not None else error
+        reason = _reason(error) if cause is error else f"{error} {_reason(cause)}"
+        is_refused = isinstance(cause, HfHubHTTPError) and cause.response.status_code in REFUSED
+        remedy = " Log in with `hf auth login`, as one who may write to it." if is_refused else ""
         raise PublishError(
-            f"{repo_id} was not published ({_reason(error)}). The Hub serves what it served before, and {folder} is "
-            "complete: publish it again when the cause is gone."
+            f"{repo_id} was not published ({reason}). The Hub serves its last whole revision.{remedy}"
         ) from error
+
+
+def _persist(call: Callable[[], Any]) -> Any:
+    """What `call` returns; it is called again while the Hub is down, silent or busy, and has to bear that."""
+    for wait in (*WAITS, None):
+        limit_silence()
+        try:
+            return call()
+        except (httpx.HTTPError, json.JSONDecodeError) as error:
+            if wait is None or not _is_passing(error):
+                raise
+            asked = _asked_wait(error)
+            if asked is not None and asked > LONGEST_WAIT:
+                raise
+            wait = wait if asked is None else asked + 1  # they are whole seconds, rounded
+            logger.warning(f"The Hub: {_reason(error)}. Trying again in {wait} s.")
+        time.sleep(wait)
+
+
+def _is_passing(error: Exception) -> bool:
+    """Whether it may be over soon: no connection, no answer, a busy server, another one's commit at the same time."""
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        return status in PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    # A gateway's page where the client expects JSON.
+    kinds = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError, json.JSONDecodeError)
+    return isinstance(error, kinds)
+
+
+def _asked_wait(error: BaseException) -> int | None:
+    """The seconds that the Hub asks to wait, if it does."""
+    if not isinstance(error, HfHubHTTPError):
+        return None
+    limit = parse_ratelimit_headers(error.response.headers)
+    if limit is not None and limit.remaining == 0:
+        return limit.reset_in_seconds
+    asked = error.response.headers.get("Retry-After", "")
+    return int(asked) if asked.isdecimal() else None
 
 
 def _matches(path: str, pattern: str) -> bool:
@@ -207,8 +313,10 @@ def _matches(path: str, pattern: str) -> bool:
     return path.count("/") == pattern.count("/") and PurePosixPath(path).match(pattern)
 
 
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+def _reason(error: BaseException) -> str:
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    asked = _asked_wait(error)
+    return reason if asked is None else f"{reason}; it asks to wait {asked} s"
 
 
 def weights_origins(config: HamLearningVisionConfig) -> list[dict[str, str]]:
@@ -216,7 +324,7 @@ def weights_origins(config: HamLearningVisionConfig) -> list[dict[str, str]]:
 
     What timm's files do not say of a licence, the card of the Hub repo says, where it can be asked.
     """
-    backbone = config.global_backbone_config
+    backbone: Any = config.global_backbone_config
     facts = getattr(backbone, "pretrained_cfg", None) or {}
     origin = backbone.name_or_path or facts.get("origin_url")
     parts = [("global backbone", origin, facts.get("license"))]
@@ -233,7 +341,7 @@ def _hub_license(repo_id: str | None) -> str:
     if repo_id is None:
         return unknown
     try:
-        card = HfApi().model_info(repo_id).card_data
+        card: Any = HfApi().model_info(repo_id).card_data
     except (httpx.HTTPError, OSError, ValueError):  # offline, or no repo of the Hub
         return unknown
     return (card and card.license) or unknown
@@ -359,6 +467,7 @@ def _pictures(eyes: HamLearningVisionConfig | None, model: Mapping[str, Any]) ->
             "## Pictures\n\nThis model learned from a file of visual features and has no eyes of its own: it takes "
             "texts as above, and pictures only as rows of such a file, `processor(text=..., visual_features=...)`."
         )
+    backbone: Any = eyes.global_backbone_config
     lines = ["| part | weights from | licence |", "|---|---|---|"]
     lines += [f"| {part['part']} | {part['origin']} | {part['license']} |" for part in weights_origins(eyes)]
     table = "\n".join(lines)
@@ -369,7 +478,7 @@ ner({{"text": "a tweet", "image": "picture.jpg"}})  # or a URL, bytes, a PIL ima
 ```
 
 The frozen eyes are in `{VISION_FOLDER}/` and load when the first picture comes:
-`{eyes.global_backbone_config.architecture}` for the whole picture, the detector `{eyes.detector}` for its regions.
+`{backbone.architecture}` for the whole picture, the detector `{eyes.detector}` for its regions.
 `relevance` is |C| of the paper's Eq 8, one figure a view of the picture. It gates what the network takes from the
 picture; it has not been shown to measure how much a picture has to do with its text.
 

@@ -11,11 +11,13 @@ python run_mner.py --do_extract --data_dir prepared/twitter2017 --output_dir fea
 """
 
 import ctypes
+import hashlib
 import json
 import logging
 import math
 import os
 import re
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,8 +32,8 @@ import numpy as np
 import torch
 import transformers
 import yaml
-from accelerate.utils import TorchDynamoPlugin
-from datasets import ClassLabel, Dataset, DatasetDict, IterableDataset
+from accelerate.utils import DistributedType, DynamoBackend, TorchDynamoPlugin
+from datasets import Dataset, DatasetDict, IterableDataset
 from huggingface_hub import DatasetCard, hf_hub_download
 from huggingface_hub.constants import HF_HOME
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
@@ -39,25 +41,49 @@ from transformers import (
     AutoConfig,
     AutoTokenizer,
     EarlyStoppingCallback,
+    EvalPrediction,
     HfArgumentParser,
-    Trainer,
     TrainerCallback,
+    TrainerControl,
+    TrainerState,
     TrainingArguments,
     set_seed,
 )
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.trainer_utils import IntervalStrategy, get_last_checkpoint
+from transformers.trainer_utils import IntervalStrategy, TrainOutput
 from transformers.utils import is_torch_bf16_gpu_available
 
 import mner_scores
 from configuration_hamlearning import DETECTORS, HamLearningConfig, HamLearningVisionConfig
-from data_hamlearning import SPLITS, VisualFeatures, load_tweets, read_visual_metadata, split_sha256, stream_tweets
+from data_hamlearning import (
+    SPLITS,
+    VisualFeatures,
+    limit_silence,
+    load_tweets,
+    read_visual_metadata,
+    split_sha256,
+    stream_tweets,
+    wanted_of_hub,
+)
+from fault_tolerance import (
+    DECISIVE_SETTINGS,
+    UNFINISHED,
+    FaultTolerantTrainer,
+    begin_run,
+    claim_folder,
+    describe_config,
+    file_sha256,
+    move_into,
+    run_from_terminal,
+    write_text,
+    writing,
+)
 from modeling_hamlearning import HamLearningForTokenClassification
 from modeling_hamlearning_vision import HamLearningVisionModel
 from pipeline_hamlearning import HamLearningPipeline
 from processing_hamlearning import VISION_FOLDER, HamLearningDataCollator, HamLearningProcessor, entity_spans
-from publishing import RESULTS_FILE, create_repo, publish_model
-from shard_prediction import find_shards, predict_shards
+from publishing import RESULTS_FILE, PublishError, create_repo, publish_model
+from shard_prediction import TweetReader, find_shards, predict_shards
 from visual_extraction import REPORT_FILE, TweetImages, extract_visual_features
 
 
@@ -67,6 +93,9 @@ import matplotlib.pyplot as plt  # noqa: E402
 
 logger = logging.getLogger("run_mner")
 
+KEPT = "Checkpoints and earlier results stay: make room, and go on with --resume_from_checkpoint True."
+
+MAX_DEPTH = 20  # of a file of settings
 # Of the training arguments, what decides about the scores.
 TRAINING_FACTS = (
     "learning_rate",
@@ -208,7 +237,7 @@ class VisionArguments:
 class MNERTrainingArguments(TrainingArguments):
     """`TrainingArguments` with this project's defaults and a learning rate a part of the network."""
 
-    output_dir: str | None = field(default="runs/hamlearning", metadata={"help": "Where model and results go."})
+    output_dir: str = field(default="runs/hamlearning", metadata={"help": "Where model and results go."})  # pyright: ignore[reportIncompatibleVariableOverride]  # never None here
     do_extract: bool = field(
         default=False, metadata={"help": "Write what the eyes see of all pictures to the output folder."}
     )
@@ -240,7 +269,7 @@ class MNERTrainingArguments(TrainingArguments):
     metric_for_best_model: str | None = "f1"
     train_sampling_strategy: str = "group_by_length"
     warmup_steps: float = 0.1
-    remove_unused_columns: bool | None = False
+    remove_unused_columns: bool = False
     # A filtered log would hide a loss that is not a number.
     logging_nan_inf_filter: bool = False
     # Every parameter gets a gradient in every step, so nobody has to look for those that do not.
@@ -254,7 +283,7 @@ class MNERTrainingArguments(TrainingArguments):
         if not torch.accelerator.is_available():
             self.use_cpu = True  # without it TrainingArguments refuses bf16 on a CPU
         if self.bf16 is None:
-            self.bf16 = not self.fp16 and self._hardware_has_bf16()
+            self.bf16 = not self.fp16 and self._hardware_has_bf16()  # pyright: ignore[reportIncompatibleVariableOverride]  # from here on a bool, as in the base class
             logger.info(f"bf16 is {'on' if self.bf16 else 'off'}: chosen by the hardware, --bf16 overrides it.")
         self.label_names = ["labels"]
         wants_eval = self.do_eval
@@ -279,22 +308,50 @@ def parse_arguments(
     """Flags, or one YAML/JSON file and flags that override it.
 
     Raises:
-        ValueError: the file is not a mapping of names to values.
+        ValueError: see `read_settings`.
         SystemExit: an argument is unknown or of the wrong type; argparse names it.
     """
     if argv and argv[0].endswith((".yaml", ".yml", ".json")):
-        settings = yaml.safe_load(Path(argv[0]).read_text(encoding="utf-8"))  # JSON is YAML too
+        argv = read_settings(argv[0]) + argv[1:]
+    parts: Any = (ModelArguments, DataArguments, VisionArguments, MNERTrainingArguments)
+    parser: Any = HfArgumentParser(parts)
+    try:
+        return parser.parse_args_into_dataclasses(argv)
+    except ValueError as error:  # of `TrainingArguments`, or an unknown flag
+        raise ValueError(f"{error} `python run_mner.py --help` lists the flags.") from error
+
+
+def read_settings(path: str) -> list[str]:
+    """The flags that a YAML or JSON file of settings stands for.
+
+    Raises:
+        ValueError: the file is not a mapping of names to values, or holds what has no place in one: tags of Python
+            objects, aliases (a few lines of them can stand for gigabytes), brackets in brackets without end.
+    """
+    flags = []
+    try:
+        text = Path(path).read_text(encoding="utf-8")  # JSON is YAML too
+        depth = 0
+        event: Any
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            line = event.start_mark.line + 1
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError(f"line {line} has the alias *{event.anchor}: write it out")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:  # what is deeper takes the parser ever longer
+                raise ValueError(f"line {line} is more than {MAX_DEPTH} brackets deep")
+        settings = yaml.safe_load(text)
         if not isinstance(settings, dict):
-            raise ValueError(f"{argv[0]} holds {type(settings).__name__}, expected lines `name: value`.")
-        flags = []
+            raise ValueError(f"it is of type {type(settings).__name__}")
         for name, value in settings.items():
             if isinstance(value, list):
                 flags += [f"--{name}", *map(str, value)]
             elif value is not None:
                 flags += [f"--{name}", json.dumps(value) if isinstance(value, dict) else str(value)]
-        argv = flags + argv[1:]
-    parser = HfArgumentParser((ModelArguments, DataArguments, VisionArguments, MNERTrainingArguments))
-    return parser.parse_args_into_dataclasses(argv)
+    except (yaml.YAMLError, ValueError, TypeError) as error:  # TypeError: a dict of what JSON does not have
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} holds no settings ({reason}): expected lines `name: value`.") from None
+    return flags
 
 
 class TokenBudgetBatches(Sampler):
@@ -347,7 +404,7 @@ class TokenBudgetBatches(Sampler):
             sizes[largest : largest + 1] = [sizes[largest] - half, half]
         self.ends = np.cumsum(sizes)
 
-    def set_epoch(self, epoch: int):
+    def set_epoch(self, epoch: int) -> None:
         """Trainer says here which epoch comes, also where it goes on from a checkpoint."""
         self.epoch = epoch
 
@@ -374,8 +431,8 @@ class PictureInEveryBatch(HamLearningDataCollator):
         """As `HamLearningDataCollator`."""
         processor, count = self.processor, len(rows)
         nothing = {
-            "image_features": torch.zeros(count, processor.image_feature_size),
-            "region_features": torch.zeros(count, 0, processor.region_feature_size),
+            "image_features": torch.zeros(count, processor.image_feature_size or 0),
+            "region_features": torch.zeros(count, 0, processor.region_feature_size or 0),
             "region_boxes": torch.zeros(count, 0, 4),
             "region_class_ids": torch.zeros(count, 0, dtype=torch.long),
             "region_mask": torch.zeros(count, 0, dtype=torch.long),
@@ -390,25 +447,41 @@ class PictureInEveryBatch(HamLearningDataCollator):
         return batch
 
 
-class MNERTrainer(Trainer):
+class MNERTrainer(FaultTolerantTrainer):
     """`Trainer` with learning rates a part of the network, and predictions in the order of the data set."""
 
-    def train(self, *args, **kwargs):
-        """As in `Trainer`."""
+    # What `main` gives it.
+    args: MNERTrainingArguments
+    model: Any
+    processing_class: HamLearningProcessor
+    data_collator: HamLearningDataCollator
+    train_dataset: Any
+
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> TrainOutput:
+        """As in `FaultTolerantTrainer`."""
         if self.args.device.type == "cpu":
             keep_freed_memory()
-        return super().train(*args, **kwargs)
+        return super().train(resume_from_checkpoint, **kwargs)
 
     def _build_accelerator_args(self, **kwargs) -> dict[str, Any]:
         # What is to be compiled is so already. Trainer would compile the CRF too, anew for every number of words.
         given = super()._build_accelerator_args(**kwargs)
-        return given | {"dynamo_plugin": TorchDynamoPlugin(backend="no")} if self.args.torch_compile else given
+        return (
+            given | {"dynamo_plugin": TorchDynamoPlugin(backend=DynamoBackend.NO)}
+            if self.args.torch_compile
+            else given
+        )
 
     def create_accelerator_and_postprocess(self) -> None:
         """As in `Trainer`, and says how FSDP treats this model."""
+        state: Any = self.args.distributed_state
+        if state.distributed_type == DistributedType.MULTI_CPU and os.environ.get("ACCELERATE_USE_FSDP") == "true":
+            # accelerate 1.15 (`AcceleratorState.__init__`) makes FSDP's processes of those of every device but a CPU,
+            # and leaves these with whole weights, without a word. Torch shards over gloo as over anything.
+            state.distributed_type = DistributedType.MULTI_GPU
         super().create_accelerator_and_postprocess()
         if self.is_fsdp_enabled:
-            plugin = self.accelerator.state.fsdp_plugin
+            plugin: Any = self.accelerator.state.fsdp_plugin
             # It would cast the CRF too. Autocast decides, as for whole weights, what is computed in less than float32.
             plugin.mixed_precision_policy = None
             # The text encoder's own list may name its embeddings, which accelerate shards by themselves already.
@@ -422,20 +495,20 @@ class MNERTrainer(Trainer):
         super()._save(output_dir, state_dict)
         self.model.__class__ = sharded_class
 
-    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW over the text encoder, the new layers and the CRF, with and without weight decay."""
         if self.optimizer is not None:
             return self.optimizer
-        model = self.model if model is None else model
+        network: Any = self.model if model is None else model
         args = self.args
         rates = {"text": args.text_learning_rate, "new": None, "crf": args.crf_learning_rate}
-        decayed = self.get_decay_parameter_names(model)
+        decayed = self.get_decay_parameter_names(network)
         groups: dict[tuple[str, bool], list[torch.nn.Parameter]] = {}
-        for name, parameter in model.named_parameters():
+        for name, parameter in network.named_parameters():
             if parameter.requires_grad:
                 part = "text" if "text_model." in name else "crf" if "crf." in name else "new"
                 groups.setdefault((part, name in decayed), []).append(parameter)
-        optimizer_class, optimizer_kwargs = self.get_optimizer_cls_and_kwargs(args, model)
+        optimizer_class, optimizer_kwargs = self.get_optimizer_cls_and_kwargs(args, network)
         self.optimizer = optimizer_class(
             [
                 {
@@ -449,11 +522,11 @@ class MNERTrainer(Trainer):
         )
         return self.optimizer
 
-    def get_train_dataloader(self) -> DataLoader:
+    def make_train_dataloader(self) -> tuple[DataLoader, Sampler | None]:
         """Batches of `--per_device_train_batch_size` tweets, or of `--tokens_per_batch` sub-tokens."""
         args = self.args
         if args.tokens_per_batch is None:
-            return super().get_train_dataloader()
+            return super().make_train_dataloader()
         seed = args.seed if args.data_seed is None else args.data_seed
         batches = TokenBudgetBatches(self.train_dataset["length"], args.tokens_per_batch, args.world_size, seed)
         loader = self.accelerator.prepare(
@@ -467,54 +540,56 @@ class MNERTrainer(Trainer):
                 prefetch_factor=args.dataloader_prefetch_factor,
             )
         )
-        # With several processes this is accelerate's wrapper, and an epoch that goes on from a checkpoint has one more
-        # around it, which Trainer looks through: it looks through one.
-        loader.batch_sampler.set_epoch = batches.set_epoch
         logger.info(
             f"{len(loader)} batches an epoch, of at most {args.tokens_per_batch} padded sub-tokens: "
             f"{len(self.train_dataset) / len(batches):.1f} tweets in the mean."
         )
-        return loader
+        return loader, batches
 
-    def _get_eval_sampler(self, eval_dataset):
+    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler | None:
         # Trainer would shuffle by length here too, and predictions would not be in the order of the tweets.
         return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
 
 
 class TrainingWatch(TrainerCallback):
-    """Times the epochs without their evaluations, and stops a run whose loss is no number."""
+    """Times the epochs without their evaluations."""
 
     def __init__(self):
         self.epochs = 0.0
         self.seconds = 0.0
+        self._begun_at = 0.0
         self._start: float | None = None
 
-    def on_epoch_begin(self, args, state, control, **kwargs):
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Starts the clock."""
-        self.epochs -= state.epoch or 0
+        self._begun_at = state.epoch or 0
         self._start = time.perf_counter()
 
-    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Takes an evaluation in the middle of an epoch out."""
         if self._start is not None:
-            self._start += metrics["eval_runtime"]
+            self._start += (metrics or {})["eval_runtime"]
 
-    def on_epoch_end(self, args, state, control, **kwargs):
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Stops the clock."""
-        self.epochs += state.epoch
-        self.seconds += time.perf_counter() - self._start
+        self.epochs += (state.epoch or 0) - self._begun_at
+        if self._start is not None:
+            self.seconds += time.perf_counter() - self._start
         self._start = None
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        """Raises FloatingPointError at a loss that is not finite."""
-        if logs and "loss" in logs and not np.isfinite(float(logs["loss"])):
-            raise FloatingPointError(
-                f"The loss is {logs['loss']} at step {state.global_step} (epoch {state.epoch:.2f}): lower "
-                "--learning_rate, --text_learning_rate or --crf_learning_rate, or train without --fp16."
-            )
 
-
-def keep_freed_memory():
+def keep_freed_memory() -> None:
     """Has glibc keep the memory that tensors free for those of the next step.
 
     Else it goes back to the system, and comes again page by page: a sixth of the time of a step on a CPU.
@@ -527,15 +602,15 @@ def keep_freed_memory():
     libc.mallopt(mmap_threshold, 2**25)  # the most that it takes
 
 
-def compile_trunk(model: HamLearningForTokenClassification, args: MNERTrainingArguments):
+def compile_trunk(model: HamLearningForTokenClassification, args: MNERTrainingArguments) -> None:
     """`--torch_compile`: the network up to the last hidden state, for batches of any size, without the CRF's loop."""
     # Else sizes that happen to be equal in the first batch are taken to be so always, which costs another graph.
-    torch.fx.experimental._config.use_duck_shape = False
+    torch.fx.experimental._config.use_duck_shape = False  # pyright: ignore[reportAttributeAccessIssue]  # no public name
     # In place, so that the weights keep their names.
     model.model.compile(backend=args.torch_compile_backend, mode=args.torch_compile_mode, dynamic=True)
 
 
-def check_output_dir(args: MNERTrainingArguments):
+def check_output_dir(args: MNERTrainingArguments) -> None:
     """Refuses a folder that holds another run.
 
     Raises:
@@ -552,7 +627,7 @@ def check_output_dir(args: MNERTrainingArguments):
         )
 
 
-def check_splits(tweets: DatasetDict, args: MNERTrainingArguments, is_streamed: bool):
+def check_splits(tweets: DatasetDict, args: MNERTrainingArguments, is_streamed: bool) -> None:
     """Refuses a data set that lacks a split or the tags that the run needs, before anything is computed.
 
     A train split that is streamed is not among them.
@@ -574,8 +649,8 @@ def check_splits(tweets: DatasetDict, args: MNERTrainingArguments, is_streamed: 
     for split, reason in needed.items():
         if split not in tweets:
             raise ValueError(
-                f"The data set has no {split} split, which {reason} needs; it has {', '.join(tweets)}: add it, or "
-                "leave that flag out."
+                f"The data set has no {split} split, which {reason} needs; it has {', '.join(map(str, tweets))}: "
+                "add it, or leave that flag out."
             )
 
 
@@ -587,7 +662,8 @@ def local_file(path: str) -> str:
     if found is None:
         raise ValueError(f"{path}: expected hf://datasets/ORG/NAME/FILE or hf://datasets/ORG/NAME@REVISION/FILE.")
     repo_id, revision, file_name = found.groups()
-    return hf_hub_download(repo_id, file_name, repo_type="dataset", revision=revision)
+    with wanted_of_hub(path):
+        return hf_hub_download(repo_id, file_name, repo_type="dataset", revision=revision)
 
 
 def load_eyes(model_args: ModelArguments, vision_args: VisionArguments) -> HamLearningVisionModel | None:
@@ -618,14 +694,14 @@ def look_at_pictures(
         workers = min(max((os.cpu_count() or 1) // args.world_size - 1, 1), 8)
     path = extract_visual_features(
         images,
-        eyes.to(args.device),
+        eyes.to(args.device),  # pyright: ignore[reportArgumentType]  # `to` is wrapped without its self
         args.output_dir if args.do_extract else vision_args.extraction_dir,
         vision_args.extraction_batch_size,
         workers,
         show_progress=not args.disable_tqdm,
         is_cache=not args.do_extract,
     )
-    eyes.to("cpu")
+    eyes.to("cpu")  # pyright: ignore[reportArgumentType]  # `to` is wrapped without its self
     report = json.loads(path.with_name(REPORT_FILE).read_text(encoding="utf-8"))
     logger.info(
         f"{path}: {report['pictures']} pictures; {report['without_picture']} tweets have none, {report['unusable']} "
@@ -691,9 +767,10 @@ def load_model(
     switches = model_args.config_switches()
     if model_args.model_name_or_path is not None:
         path = model_args.model_name_or_path
-        config = HamLearningConfig.from_pretrained(path, **switches)
-        model = HamLearningForTokenClassification.from_pretrained(path, config=config, dtype=torch.float32)
-        processor = HamLearningProcessor.from_pretrained(path)
+        with wanted_of_hub(path):
+            config = HamLearningConfig.from_pretrained(path, **switches)
+            model = HamLearningForTokenClassification.from_pretrained(path, config=config, dtype=torch.float32)
+            processor = HamLearningProcessor.from_pretrained(path)
         unknown = sorted(set(tags or ()) - set(processor.tags))
         if unknown:
             raise ValueError(f"The data has the tags {unknown}, which {path} does not know; it has {processor.tags}.")
@@ -713,12 +790,15 @@ def load_model(
         if tags is None:
             raise ValueError("The train split has no ner_tags: a new model learns from them.")
         text_model = model_args.text_model or "bert-base-uncased"
-        model = HamLearningForTokenClassification.from_text_pretrained(
-            text_model, id2label=dict(enumerate(tags)), label2id={tag: i for i, tag in enumerate(tags)}, **switches
-        )
+        label2id = {tag: i for i, tag in enumerate(tags)}
+        with wanted_of_hub(text_model):
+            tokenizer = AutoTokenizer.from_pretrained(text_model)
+            model = HamLearningForTokenClassification.from_text_pretrained(
+                text_model, id2label=dict(enumerate(tags)), label2id=label2id, **switches
+            )
         sizes = {name: switches.get(name) for name in ("image_feature_size", "region_feature_size", "num_classes")}
         processor = HamLearningProcessor(
-            AutoTokenizer.from_pretrained(text_model),
+            tokenizer,
             tags=tags,
             word_splitting=model_args.word_splitting,
             max_length=model_args.max_length,
@@ -783,7 +863,8 @@ def predict(trainer: MNERTrainer, dataset: Dataset) -> dict[str, Any]:
     """
     order = np.argsort(dataset["length"], kind="stable")[::-1]
     start = time.perf_counter()
-    output = trainer.predict(dataset.select(order)).predictions
+    rows: Any = dataset.select(order)
+    output: Any = trainer.predict(rows).predictions
     seconds = time.perf_counter() - start
     place = np.argsort(order)
     predictions, scores = output[0][place], output[1][place]
@@ -804,7 +885,7 @@ def predict(trainer: MNERTrainer, dataset: Dataset) -> dict[str, Any]:
     return {"tags": tags, "scores": tweet_scores, "relevance": relevance, "num_cut": num_cut, "seconds": seconds}
 
 
-def prepare_streamed_training(data_args: DataArguments, args: MNERTrainingArguments):
+def prepare_streamed_training(data_args: DataArguments, args: MNERTrainingArguments) -> None:
     """Refuses what a stream cannot do, and has done by steps what would be done at the end of each epoch.
 
     Raises:
@@ -824,7 +905,8 @@ def prepare_streamed_training(data_args: DataArguments, args: MNERTrainingArgume
                 f"--{name} {value} needs the whole train split, and --streaming True reads it bit by bit."
             )
     # Trainer would have the first process read for all of them.
-    args.accelerator_config.dispatch_batches = False
+    accelerator_config: Any = args.accelerator_config
+    accelerator_config.dispatch_batches = False
     for what in ("eval", "save", "logging"):
         if getattr(args, f"{what}_strategy") == "epoch":
             setattr(args, f"{what}_strategy", IntervalStrategy.STEPS)
@@ -832,62 +914,137 @@ def prepare_streamed_training(data_args: DataArguments, args: MNERTrainingArgume
 
 
 def predict_streamed(
-    model_args: ModelArguments, data_args: DataArguments, args: MNERTrainingArguments
+    model_args: ModelArguments, data_args: DataArguments, vision_args: VisionArguments, args: MNERTrainingArguments
 ) -> dict[str, Any]:
     """Writes entities of the test split's shards, see `predict_shards`.
 
     Raises:
         ValueError: the arguments ask for more than the predictions of a trained model.
     """
-    reason = "--streaming True predicts without --do_train: it writes entities of the test split's shards, so"
-    for name, is_asked in (("do_eval", args.do_eval), ("do_extract", args.do_extract)):
-        if is_asked:
-            raise ValueError(f"{reason} leave out --{name}, or do that in a run of its own without --streaming.")
-    if model_args.model_name_or_path is None:
-        raise ValueError(f"{reason} give --model_name_or_path, a trained model.")
+    check_streamed_prediction(model_args, data_args, vision_args, args)
     shards = find_shards(data_args.data_dir, data_args.dataset_name, data_args.dataset_config_name)
-    visual_features = None if data_args.visual_features is None else VisualFeatures(data_args.visual_features)
+    logger.info(f"{len(shards)} shards, from {shards[0]} to {shards[-1]}")
+    features_file, eyes = None, None
+    if data_args.visual_features is not None and not data_args.hide_pictures:
+        features_file, eyes = find_visual_features(DatasetDict(), model_args, data_args, vision_args, args)
+    elif vision_args.vision_model is not None:
+        eyes = load_eyes(model_args, vision_args)
+    visual_features = None if features_file is None else VisualFeatures(features_file)
     model, processor = load_model(model_args, None, visual_features)
-    paths = predict_shards(
-        shards,
-        model.to(args.device).eval(),
+    if eyes is not None:
+        processor.vision_model = eyes
+    reader = TweetReader(
+        model.to(args.device).eval(),  # pyright: ignore[reportArgumentType]  # `to` is wrapped without its self
         processor,
-        Path(args.output_dir),
         args.per_device_eval_batch_size,
         visual_features,
-        args.bf16,
-        show_progress=not args.disable_tqdm,
+        image_dir=data_args.image_dir,
+        hide_pictures=data_args.hide_pictures,
+        mask_words=data_args.mask_words,
+        extraction_batch_size=vision_args.extraction_batch_size,
+        dtype=torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None,
     )
-    logger.info(f"Everything is in {args.output_dir}: {len(shards)} shards, {len(paths)} of them of this process.")
+    if reader.pictures == "none":
+        asked = {
+            "visual_features": data_args.visual_features,
+            "image_dir": data_args.image_dir,
+            "vision_model": vision_args.vision_model,
+        }
+        for name in (name for name, value in asked.items() if value is not None):
+            reason = "has no eyes: give --vision_model too" if model.config.use_vision else "reads text alone"
+            raise ValueError(f"--{name} {asked[name]}, but {model_args.model_name_or_path} {reason}.")
+        if model.config.use_vision:
+            logger.warning(
+                f"{model_args.model_name_or_path} has no eyes: tweets are read without pictures. Give --vision_model "
+                "or --visual_features."
+            )
+    counts = predict_shards(shards, reader, Path(args.output_dir), show_progress=not args.disable_tqdm)
+    if visual_features is not None and counts["tweets"] and not counts["pictures"]:
+        logger.warning(
+            f"{features_file} has no picture of any of {counts['tweets']} tweets: its ids are like "
+            f"{next(iter(visual_features))!r}."
+        )
+    logger.info(f"This process's {counts['shards']} of {len(shards)} shards are in {args.output_dir}: {counts}")
     return {}
+
+
+# Of streamed prediction: what it cannot do, and what to do about it.
+NOT_STREAMED = {
+    "do_eval": "do that in a run of its own without --streaming",
+    "do_extract": "do that in a run of its own without --streaming",
+    "shuffle_pictures": "it needs all pictures of the split, so do that without --streaming",
+    "shuffle_buffer": "nothing is shuffled",
+    "extraction_dir": "nothing of what the eyes see is kept",
+    "extraction_workers": "pictures are decoded as they come: start more processes",
+    "vision_backbone": "the eyes are the model's, or those that --vision_model names",
+    "detector": "the eyes are the model's, or those that --vision_model names",
+    "detector_name_or_path": "the eyes are the model's, or those that --vision_model names",
+    "class_names_file": "the eyes are the model's, or those that --vision_model names",
+    "text_model": "the model has its own",
+    "word_splitting": "the model has its own",
+    "max_length": "the model has its own",
+    "max_regions": "the model has its own",
+    "resume_from_checkpoint": "it goes on by itself with the shards that are missing",
+    "torch_compile": "nothing is compiled",
+    "bf16_full_eval": "--bf16 it is",
+    "fp16_full_eval": "--fp16 it is",
+    "prediction_loss_only": "there is no loss",
+    "full_determinism": "nothing is drawn by lot",
+    "dataloader_num_workers": "start more processes",
+    "report_to": "there is nothing to report",
+    "fsdp": "each process has the whole model",
+    "deepspeed": "each process has the whole model",
+}
+
+
+def check_streamed_prediction(
+    model_args: ModelArguments, data_args: DataArguments, vision_args: VisionArguments, args: MNERTrainingArguments
+):
+    """Refuses every argument that streamed prediction would have to ignore, but for those of training.
+
+    Raises:
+        ValueError: names the argument and what to do.
+    """
+    reason = "--streaming True predicts without --do_train: it writes entities of the test split's shards, so"
+    for name, remedy in NOT_STREAMED.items():
+        of = next(part for part in (model_args, data_args, vision_args, args) if hasattr(part, name))
+        value, usual = getattr(of, name), None if of is args else getattr(type(of)(), name)
+        if value if of is args else value != usual:
+            raise ValueError(f"{reason} leave out --{name} {value}: {remedy}.")
+    if model_args.model_name_or_path is None:
+        raise ValueError(f"{reason} give --model_name_or_path, a trained model.")
+    given = [name for name in ("visual_features", "image_dir") if getattr(data_args, name) is not None]
+    if len(given) == 2:
+        raise ValueError("--visual_features and --image_dir were both given: the features are those of the pictures.")
 
 
 def gold_tags(dataset: Dataset) -> list[list[str]]:
     """The tags of a split by name."""
-    label: ClassLabel = dataset.features["ner_tags"].feature
-    return [[label.int2str(tag) for tag in tags] for tags in dataset["ner_tags"]]
+    names = dataset.features["ner_tags"].feature.names
+    return [[names[tag] for tag in tags] for tags in dataset["ner_tags"]]
 
 
-def write_predictions(path: Path, dataset: Dataset, predicted: dict[str, Any]):
+def write_predictions(path: Path, dataset: Dataset, predicted: dict[str, Any]) -> None:
     """One JSON line a tweet: its id, tokens, gold tags where known, predicted tags, entities, |C^r| of its picture."""
     gold = gold_tags(dataset) if "ner_tags" in dataset.column_names else None
-    with path.open("w", encoding="utf-8") as file:
-        for row, (id_, tokens) in enumerate(zip(dataset["id"], dataset["tokens"], strict=True)):
-            line = {"id": id_, "tokens": tokens}
-            if gold is not None:
-                line["ner_tags"] = gold[row]
-            line["predictions"] = predicted["tags"][row]
-            line["entities"] = [
-                {"type": type_, "start": first, "end": end, "score": round(predicted["scores"][row][first], 4)}
-                for type_, first, end in entity_spans(predicted["tags"][row])
-            ]
-            if predicted["relevance"] is not None:
-                views = predicted["relevance"][row]
-                line["relevance"] = views and [round(value, 4) for value in views]
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    lines = []
+    for row, (id_, tokens) in enumerate(zip(dataset["id"], dataset["tokens"], strict=True)):
+        line = {"id": id_, "tokens": tokens}
+        if gold is not None:
+            line["ner_tags"] = gold[row]
+        line["predictions"] = predicted["tags"][row]
+        line["entities"] = [
+            {"type": type_, "start": first, "end": end, "score": round(predicted["scores"][row][first], 4)}
+            for type_, first, end in entity_spans(predicted["tags"][row])
+        ]
+        if predicted["relevance"] is not None:
+            views = predicted["relevance"][row]
+            line["relevance"] = views and [round(value, 4) for value in views]
+        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+    write_text(path, "".join(lines))
 
 
-def plot_training(history: list[dict[str, float]], path: Path):
+def plot_training(history: list[dict[str, float]], path: Path) -> None:
     """Training loss and dev F1 over the epochs (the paper's Figure 4)."""
     figure, loss_axis = plt.subplots(figsize=(7, 4))
     f1_axis = loss_axis.twinx()
@@ -938,12 +1095,24 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             f"--hub_strategy {args.hub_strategy} --hub_revision {args.hub_revision}: a run is published once, at its "
             "end, to main: leave them out."
         )
+    if args.torch_compile and args.torch_compile_backend == "inductor" and args.device.type == "cpu":
+        raise ValueError(
+            "--torch_compile True on a CPU: steps are no faster (1.02 times, docs/performance.md) and compiling takes "
+            "minutes: leave it out, it is for GPUs."
+        )
+    limit_silence()
     data_name = data_set_name(data_args)
     if is_main:
         check_output_dir(args)
         if args.push_to_hub:  # now, not after hours of training
             name = args.hub_model_id or Path(args.output_dir).resolve().name
-            args.hub_model_id = create_repo(name, private=args.hub_private_repo, token=args.hub_token)
+            try:
+                args.hub_model_id = create_repo(name, private=args.hub_private_repo, token=args.hub_token)
+            except PublishError as error:
+                command = shlex.join(["python", "publishing.py", args.output_dir, name])
+                raise PublishError(
+                    f"{error} Or train without --push_to_hub and publish afterwards: `{command}`."
+                ) from error
     # A model folder is loaded with this code, never with the code that it carries.
     AutoConfig.register("hamlearning", HamLearningConfig, exist_ok=True)
 
@@ -954,13 +1123,16 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     if trains_streamed:
         prepare_streamed_training(data_args, args)
     elif data_args.streaming:
-        return predict_streamed(model_args, data_args, args)
+        return predict_streamed(model_args, data_args, vision_args, args)
     tweets = load_tweets(*place, splits=("validation", "test") if trains_streamed else tuple(SPLITS))
     check_splits(tweets, args, trains_streamed)
-    tags = next((d.features["ner_tags"].feature.names for d in tweets.values() if "ner_tags" in d.column_names), None)
+    tags: Any = next(
+        (d.features["ner_tags"].feature.names for d in tweets.values() if "ner_tags" in d.column_names), None
+    )
     stream, shards = None, []
     if trains_streamed:
         shards = find_shards(*place, split="train")
+        logger.info(f"{len(shards)} shards, from {shards[0]} to {shards[-1]}")
         stream = stream_tweets(shards, tags, args.seed, data_args.shuffle_buffer)
         looks = data_args.visual_features is None and model_args.use_vision is not False
         if looks and TweetImages(tweets, data_args.image_dir).has_pictures:
@@ -973,26 +1145,24 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         return {}
     set_seed(args.seed)  # behind the eyes, which draw random numbers too where they are new
     tweets = DatasetDict(
-        {split: dataset.remove_columns({"image"} & set(dataset.column_names)) for split, dataset in tweets.items()}
+        {
+            split: dataset.remove_columns([*({"image"} & set(dataset.column_names))])
+            for split, dataset in tweets.items()
+        }
     )
     visual_features = None if features_file is None else VisualFeatures(features_file)
     model, processor = load_model(model_args, tags, visual_features)
     if args.torch_compile:
-        if args.device.type == "cpu":
-            logger.warning(
-                "--torch_compile True on a CPU: measured, steps are hardly faster (1.02 times) and compiling takes "
-                "minutes. It is meant for GPUs."
-            )
         compile_trunk(model, args)
     data_facts = {
-        split: {"tweets": len(dataset), "sha256": split_sha256(dataset)}
+        str(split): {"tweets": len(dataset), "sha256": split_sha256(dataset)}
         for split, dataset in tweets.items()
         if "ner_tags" in dataset.column_names
     }
     if data_args.mask_words:
         mask = processor.tokenizer.mask_token or processor.tokenizer.unk_token
 
-        def mask_words(tweet):
+        def mask_words(tweet: dict[str, Any]) -> dict[str, Any]:
             return {"tokens": [mask] * len(tweet["tokens"])}
 
         tweets = tweets.map(mask_words)
@@ -1010,15 +1180,23 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     splits = {"validation": args.do_eval, "test": args.do_predict}
     results: dict[str, Any] = {}
 
-    def compute_metrics(evaluation) -> dict[str, float]:
+    def compute_metrics(evaluation: EvalPrediction) -> dict[str, float]:
         gold = gold_tags(tweets["validation"])
         names = np.array(processor.tags)
         predictions = [
             whole_tags(row, len(tags), names) for row, tags in zip(evaluation.predictions[0], gold, strict=True)
         ]
-        scores = metric.compute(predictions=predictions, references=gold)
+        scores: Any = metric.compute(predictions=predictions, references=gold)
         return {name: scores[name] for name in ("precision", "recall", "f1", "strict_f1")}
 
+    output_dir, checkpoint = Path(args.output_dir), None
+    if args.do_train:
+        facts = run_facts(data_facts, shards, model, processor, data_args, visual_features, args)
+        checkpoint = begin_run(args, facts)
+    elif is_main:
+        claim_folder(output_dir)
+    # Not Trainer's business: it would make the repo once more, and give up at the first fault of the Hub.
+    publishes, args.push_to_hub = args.push_to_hub, False
     watch = TrainingWatch()
     callbacks: list[TrainerCallback] = [watch]
     if args.early_stopping_patience is not None:
@@ -1037,24 +1215,23 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     )
     if pictures is not None and (args.torch_compile or trainer.is_fsdp_enabled):
         trainer.data_collator = PictureInEveryBatch(processor, pictures)
-    output_dir = Path(args.output_dir)
     if args.do_train:
-        results["train"] = train(trainer, watch, output_dir, eyes)
+        results["train"] = train(trainer, watch, output_dir, eyes, checkpoint)
     trainer.compute_metrics = None  # from here on whole splits are scored, with all their tags
     for split in (name for name, wanted in splits.items() if wanted):
         dataset = tweets[split]
         predicted = predict(trainer, dataset)
         results[split] = {"words_cut": predicted["num_cut"], "tweets_per_second": len(dataset) / predicted["seconds"]}
         if "ner_tags" in dataset.column_names:
-            scores = metric.compute(predictions=predicted["tags"], references=gold_tags(dataset))
+            scores: Any = metric.compute(predictions=predicted["tags"], references=gold_tags(dataset))
             results[split] = scores | results[split]
         if is_main:
-            output_dir.mkdir(parents=True, exist_ok=True)
-            write_predictions(output_dir / f"predictions_{split}.jsonl", dataset, predicted)
-            if "types" in results[split]:
-                table = mner_scores.score_table(results[split])
-                (output_dir / f"scores_{split}.md").write_text(table + "\n", encoding="utf-8")
-                print(f"\n{split}: entity-level, seqeval\n{table}")
+            with writing(f"The predictions of the {split} split", output_dir, KEPT):
+                write_predictions(output_dir / f"predictions_{split}.jsonl", dataset, predicted)
+                if "types" in results[split]:
+                    table = mner_scores.score_table(results[split])
+                    write_text(output_dir / f"scores_{split}.md", table + "\n")
+                    print(f"\n{split}: entity-level, seqeval\n{table}")
             print(f"\n{show_tweet(dataset, predicted)}\n")
     if stream is not None:
         results["streamed"] = {"shards": len(shards), "shuffle_buffer": data_args.shuffle_buffer}
@@ -1065,35 +1242,41 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             model = HamLearningForTokenClassification.from_pretrained(output_dir)
         ner = HamLearningPipeline(model=model, processor=processor, device=args.device)
         results["examples"] = [{"text": text, "entities": ner(text)} for text in args.example_texts]
-        (output_dir / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        with writing(RESULTS_FILE, output_dir, KEPT):
+            write_text(output_dir / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
         logger.info(f"Everything is in {output_dir}")
-        if args.push_to_hub:
-            url = publish_model(output_dir, args.hub_model_id, args.hub_license, args.hub_private_repo, args.hub_token)
+        if publishes:
+            url = publish_model(
+                output_dir, str(args.hub_model_id), args.hub_license, args.hub_private_repo, args.hub_token
+            )
             logger.info(f"Published: {url}")
     return results
 
 
 def train(
-    trainer: MNERTrainer, watch: TrainingWatch, output_dir: Path, eyes: HamLearningVisionModel | None
+    trainer: MNERTrainer,
+    watch: TrainingWatch,
+    output_dir: Path,
+    eyes: HamLearningVisionModel | None,
+    checkpoint: Path | None,
 ) -> dict[str, Any]:
     """Trains to the checkpoint with the best dev F1, saves it with its eyes, and returns how it went."""
     args = trainer.args
-    checkpoint = args.resume_from_checkpoint
-    if checkpoint in ("True", "true", True):
-        checkpoint = get_last_checkpoint(str(output_dir)) if output_dir.is_dir() else None
-        if checkpoint is None:
-            raise FileNotFoundError(f"--resume_from_checkpoint True, but {output_dir} holds no checkpoint.")
-    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     processor = trainer.processing_class
     if eyes is not None:
         processor.vision_model = eyes  # not before: every checkpoint would carry them
     elif processor.vision_source is not None and trainer.is_world_process_zero():
         _ = processor.vision_model  # loaded, the eyes of the model to go on with are saved with what became of it
-    # Called by its public name it would push a model that has neither card nor scores yet.
-    trainer.save_model(str(output_dir), _internal_call=True)
     history = trainer.state.log_history
-    if trainer.is_world_process_zero():
-        plot_training(history, output_dir / "training.png")
+    staged = output_dir / UNFINISHED / "model"
+    with writing("The trained model", output_dir, KEPT):
+        # Called by its public name it would push a model that has neither card nor scores yet.
+        trainer.save_model(str(staged), _internal_call=True)
+        if trainer.is_world_process_zero():
+            plot_training(history, staged / "training.png")
+            move_into(staged, output_dir)
+            staged.parent.rmdir()
     evaluations = [entry for entry in history if "eval_f1" in entry]
     last = {"epoch": trainer.state.epoch}
     best = max(evaluations, key=lambda entry: entry["eval_f1"], default=last)
@@ -1113,6 +1296,29 @@ def train(
     }
 
 
+def run_facts(
+    data_facts: dict[str, Any],
+    shards: Sequence[str],
+    model: HamLearningForTokenClassification,
+    processor: HamLearningProcessor,
+    data_args: DataArguments,
+    visual_features: VisualFeatures | None,
+    args: MNERTrainingArguments,
+) -> dict[str, Any]:
+    """What a training is, whatever code does it: settings, network, tokenizer, data and features."""
+    names = ("streaming", "shuffle_buffer", "shuffle_pictures", "hide_pictures", "mask_words")
+    vocabulary = json.dumps(sorted(processor.tokenizer.get_vocab().items()))
+    return {
+        "settings": {name: args.to_dict().get(name, getattr(args, name)) for name in DECISIVE_SETTINGS},
+        "data": data_facts | {name: getattr(data_args, name) for name in names},
+        "shards": [Path(shard).name for shard in shards],
+        "visual_features_sha256": None if visual_features is None else file_sha256(visual_features.path),
+        "model": describe_config(model.config),
+        "processor": {name: getattr(processor, name) for name in ("max_length", "max_regions", "tags")},
+        "vocabulary_sha256": hashlib.sha256(vocabulary.encode()).hexdigest(),
+    }
+
+
 def data_set_name(data_args: DataArguments) -> str:
     """The data set's Hub id, the name in its card, or that of its folder."""
     if data_args.dataset_name is not None or data_args.data_dir is None:
@@ -1121,7 +1327,7 @@ def data_set_name(data_args: DataArguments) -> str:
     if not card.is_file():
         return name
     try:
-        return DatasetCard.load(card).data.pretty_name or name
+        return getattr(DatasetCard.load(card).data, "pretty_name", None) or name
     except (ValueError, yaml.YAMLError) as error:
         logger.warning(f"{card} is no card of a data set ({error}): the data set is called {name}.")
         return name
@@ -1139,7 +1345,7 @@ def starting_point(model_args: ModelArguments) -> dict[str, Any]:
 def describe_run(
     data_name: str,
     data_facts: dict[str, Any],
-    model,
+    model: HamLearningForTokenClassification,
     model_args: ModelArguments,
     data_args: DataArguments,
     visual_features: VisualFeatures | None,
@@ -1169,7 +1375,7 @@ def describe_run(
         "shuffle_pictures": data_args.shuffle_pictures,
         "hide_pictures": data_args.hide_pictures,
         "mask_words": data_args.mask_words,
-        "types": list(dict.fromkeys(tag[2:] for tag in model.config.label2id if tag != "O")),
+        "types": list(dict.fromkeys(tag[2:] for tag in model.config.label2id or () if tag != "O")),
         "starts_from": starting_point(model_args),
         "text_encoder": encoder,
         "model": {name: getattr(model.config, name) for name in sorted(switches)},
@@ -1180,4 +1386,4 @@ def describe_run(
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_from_terminal(main))

@@ -6,15 +6,18 @@ accelerate launch run_mner.py --do_predict --streaming True --model_name_or_path
 ```
 
 A shard is read some rows at a time, never whole, and its output appears when all of it is done: what was killed goes
-on with the shards that are missing. Each of several processes opens its own shards only.
+on with the shards that are missing. Each of several processes opens its own shards only, and waits for no other.
 """
 
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from pathlib import Path
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
@@ -22,11 +25,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from accelerate import PartialState
-from datasets import load_dataset_builder
+from datasets import get_dataset_config_names, load_dataset_builder
+from filelock import FileLock, Timeout
+from fsspec.core import url_to_fs
 from tqdm import tqdm
 
+from data_hamlearning import VisualFeatures, find_split_files, wanted_of_hub
+from image_processing_hamlearning import ImageError, read_image
 from modeling_hamlearning import HamLearningForTokenClassification
-from processing_hamlearning import HamLearningProcessor
+from modeling_hamlearning_vision import lasting_settings, prepare_image
+from processing_hamlearning import HamLearningProcessor, split_words
+from visual_extraction import find_images
 
 
 logger = logging.getLogger(__name__)
@@ -45,8 +54,31 @@ ENTITY = pa.struct(
         ("word_end", pa.int32()),
     ]
 )
-SCHEMA = pa.schema([("id", pa.string()), ("entities", pa.list_(ENTITY)), ("relevance", pa.list_(pa.float32()))])
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("entities", pa.list_(ENTITY)),
+        ("relevance", pa.list_(pa.float32())),
+        ("image_error", pa.string()),
+    ]
+)
 METADATA_KEY = b"hamlearning"
+OUTPUT_NAME = re.compile(r"predictions-\d+-of-(\d+)\.parquet")
+NO_PICTURES = "the shard has none"
+# What the rows of an output depend on, as its metadata names it, and as a user does.
+FACTS = {
+    "shard": "the shard",
+    "content": "its content",
+    "model": "the model",
+    "precision": "the precision (--bf16, --fp16)",
+    "words": "what was read (--mask_words)",
+    "pictures": "the source of pictures (--visual_features, --image_dir, --hide_pictures)",
+    "eyes": "the fingerprint of the eyes",
+}
+
+
+class ShardError(OSError):
+    """A shard cannot be read, or its output not be written; the message says which, and why."""
 
 
 def find_shards(
@@ -54,128 +86,421 @@ def find_shards(
 ) -> list[str]:
     """The Parquet files of a split, of a folder or of a data set of the Hub; nothing is downloaded.
 
+    They are those that `load_tweets` would read, in its order: of a prepared data set those with pictures, where there
+    are such. A folder that is laid out in another way is read as its card or `datasets` says.
+
+    Args:
+        data_dir: the folder. Either this or `dataset_name`.
+        dataset_name: a data set of the Hub.
+        config_name: its configuration, or that of the folder's card; `pictures` if None and there is one of this name,
+            else the data set's own default.
+        split: `train`, `validation` or `test`.
+
     Raises:
-        ValueError: there is no such split, or it is not Parquet.
+        FileNotFoundError: there is no such folder.
+        ConnectionError: the Hub is down, silent or busy, or refuses.
+        ValueError: not exactly one source was given; there is no such split, or it is not Parquet.
     """
-    place = data_dir if dataset_name is None else dataset_name
-    files = load_dataset_builder(str(place), config_name).config.data_files or {}
-    if split not in files:
+    if (data_dir is None) == (dataset_name is None):
         raise ValueError(
-            f"{place} has no split {split!r}, only {', '.join(map(str, files)) or 'none'}: name its files "
-            f"{split}-*.parquet"
+            f"--data_dir is {data_dir} and --dataset_name is {dataset_name}: give exactly one of them, a folder or a "
+            "data set of the Hub"
         )
-    shards = list(files[split])
+    place = str(data_dir if dataset_name is None else dataset_name)
+    shards: list[str] = []
+    if data_dir is not None:
+        if not Path(place).is_dir():
+            raise FileNotFoundError(f"{place} is not a folder: give the folder that holds the Parquet files")
+        if config_name is None:
+            shards = [str(path) for path in find_split_files(Path(place), split)]
+    if not shards:
+        with wanted_of_hub(place):
+            if config_name is None and "pictures" in get_dataset_config_names(place):
+                config_name = "pictures"
+            files = load_dataset_builder(place, config_name).config.data_files or {}
+        if split not in files:
+            raise ValueError(
+                f"{place} has no split {split!r}, only {', '.join(map(str, files)) or 'none'}: name its files "
+                f"{split}-*.parquet"
+            )
+        shards = list(files[split])
     for shard in shards:
         if not shard.endswith(".parquet"):
             raise ValueError(f"{shard} is no Parquet file: streaming reads Parquet alone, see `datasets/prepare.py`")
     return shards
 
 
+@dataclass
+class TweetReader:
+    """Rows of a shard to rows of its output.
+
+    Args:
+        model: in eval mode, on its device.
+        processor: its own.
+        batch_size: tweets that go through the network together.
+        visual_features: by tweet id, in place of pictures.
+        image_dir: folder of pictures named by tweet id, in place of those of the shards. Its names are in memory.
+        hide_pictures: no tweet has its picture.
+        mask_words: every word is the mask token.
+        extraction_batch_size: pictures that the eyes look at together.
+        dtype: of autocast; None for float32.
+    """
+
+    model: HamLearningForTokenClassification
+    processor: HamLearningProcessor
+    batch_size: int = 32
+    visual_features: VisualFeatures | None = None
+    image_dir: str | None = None
+    hide_pictures: bool = False
+    mask_words: bool = False
+    extraction_batch_size: int = 8
+    dtype: torch.dtype | None = None
+
+    @cached_property
+    def pictures(self) -> str:
+        """Where pictures come from."""
+        if not self.model.config.use_vision:
+            return "none"
+        if self.hide_pictures:
+            return "hidden"
+        if self.visual_features is not None:
+            return f"features {_sha256(str(self.visual_features.path))}"
+        if self.processor.vision_source is None and self.processor._vision_model is None:
+            return "none"
+        return "column image" if self.image_dir is None else f"folder {self._folder_sha256}"
+
+    @property
+    def needs_ids(self) -> bool:
+        """Whether a picture is found by its tweet's id."""
+        return self.pictures.startswith(("features", "folder"))
+
+    @property
+    def looks(self) -> bool:
+        """Whether the eyes look at pictures."""
+        return self.pictures.startswith(("column", "folder"))
+
+    @cached_property
+    def eyes(self) -> str:
+        """The fingerprint of the eyes, which are loaded now."""
+        self.processor.vision_model.to(self.model.device)
+        return self.processor.vision_model.fingerprint()
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What the rows of every shard depend on, but for the eyes, which a shard without pictures does without."""
+        precision = "float32" if self.dtype is None else str(self.dtype).removeprefix("torch.")
+        words = "masked" if self.mask_words else "as they are"
+        return {"model": self._model_sha256(), "precision": precision, "words": words, "pictures": self.pictures}
+
+    @cached_property
+    def _images(self) -> dict[str, Path]:
+        return find_images(Path(str(self.image_dir)))
+
+    @cached_property
+    def _folder_sha256(self) -> str:
+        digest = hashlib.sha256()
+        for id_, path in self._images.items():
+            status = path.stat()
+            digest.update(json.dumps([id_, path.name, status.st_size, status.st_mtime_ns]).encode())
+        return digest.hexdigest()
+
+    def _model_sha256(self) -> str:
+        """Of weights and settings of the network, and of what makes its inputs."""
+        tokenizer, processor = self.processor.tokenizer, self.processor.to_dict()
+        vocabulary = tokenizer.get_vocab()
+        if tokenizer.is_fast:
+            vocabulary = json.loads(tokenizer.backend_tokenizer.to_str())
+            del vocabulary["truncation"], vocabulary["padding"]  # those of the last call
+        processor.pop("vision_source", None)  # a folder, which may be moved
+        config = lasting_settings(json.loads(self.model.config.to_json_string(use_diff=False)))
+        digest = hashlib.sha256(json.dumps([config, processor, vocabulary], sort_keys=True, default=str).encode())
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+    @torch.inference_mode()
+    def read(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """The output of some rows with `id`, `words` and `image`, in their order.
+
+        Tweets of like length go together: padding costs time.
+        """
+        found = [{"id": row["id"]} for row in rows]
+        by_length = [place for place, row in enumerate(rows) if row["words"] is not None]
+        by_length.sort(key=lambda place: len(rows[place]["words"]))
+        for first in range(0, len(by_length), self.batch_size):
+            places = by_length[first : first + self.batch_size]
+            features, errors = self._look([rows[place] for place in places])
+            inputs = self.processor(
+                text=[self._words(rows[place]["words"]) for place in places], visual_features=features
+            )
+            autocast = nullcontext() if self.dtype is None else torch.autocast(self.model.device.type, self.dtype)
+            with autocast:
+                outputs = self.model(**inputs.to(self.model.device))
+            columns = {
+                "entities": self.processor.post_process_entities(outputs, inputs),
+                "relevance": self.processor.post_process_relevance(outputs, inputs),
+                "image_error": errors,
+                "has_picture": [picture is not None for picture in features],
+            }
+            for place, *values in zip(places, *columns.values(), strict=True):
+                found[place] |= dict(zip(columns, values, strict=True))
+        return found
+
+    def _words(self, words: str | list[str | None]) -> str | list[str]:
+        if not self.mask_words:
+            return words if isinstance(words, str) else [word or "" for word in words]
+        count = len(split_words(words, self.processor.word_splitting) if isinstance(words, str) else words)
+        tokenizer = self.processor.tokenizer
+        return [tokenizer.mask_token or tokenizer.unk_token] * count
+
+    def _look(self, tweets: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[str | None]]:
+        """What is to be seen of each tweet's picture, None where there is none, and why one cannot be looked at."""
+        features: list[Any] = [None] * len(tweets)
+        errors: list[str | None] = [None] * len(tweets)
+        if self.visual_features is not None and self.pictures.startswith("features"):
+            return [self.visual_features.get(tweet["id"]) for tweet in tweets], errors
+        if not self.looks:
+            return features, errors
+        images = [tweet["image"] for tweet in tweets]
+        if self.image_dir is not None:
+            images = [self._images.get(tweet["id"]) for tweet in tweets]
+            errors = [f"there is no picture of this name in {self.image_dir}" if i is None else None for i in images]
+        if all(image is None for image in images):
+            return features, errors
+        eyes = self.processor.vision_model
+        for first in range(0, len(images), self.extraction_batch_size):
+            prepared = []
+            for place, image in enumerate(images[first : first + self.extraction_batch_size], start=first):
+                try:
+                    prepared.append(None if image is None else prepare_image(read_image(image), eyes.config))
+                except ImageError as error:
+                    errors[place] = str(error)
+                    prepared.append(None)
+            features[first : first + len(prepared)] = eyes.extract(prepared)
+        return features, errors
+
+
 def predict_shards(
-    shards: Sequence[str],
-    model: HamLearningForTokenClassification,
-    processor: HamLearningProcessor,
-    folder: Path,
-    batch_size: int = 32,
-    visual_features: Mapping[str, Mapping[str, Any]] | None = None,
-    bf16: bool = False,
-    show_progress: bool = True,
-) -> list[Path]:
+    shards: Sequence[str], reader: TweetReader, folder: Path, show_progress: bool = True
+) -> dict[str, int]:
     """Writes the entities of each shard to `predictions-00000-of-00012.parquet` and so on.
 
     A shard has the columns `tokens` (words) or `text` (raw), perhaps `id`, and perhaps `image`, which is looked at if
-    the model has eyes. The output has a row a tweet, in its order: `id` (null where there was none), `entities` (as
-    `HamLearningProcessor.post_process_entities` returns them; of `tokens`, places are in the words joined by spaces)
-    and `relevance` (|C^r| a view, null without a picture).
+    the model has eyes. Ids are compared, and written, as strings. A word that is null is an empty one.
+
+    The output has a row a tweet, in its order: `id` (null where there was none), `entities` (as
+    `HamLearningProcessor.post_process_entities` returns them; of `tokens`, places are in the words joined by spaces;
+    null where the tweet is), `relevance` (|C^r| a view, null without a picture) and `image_error` (why the tweet's
+    picture could not be used, null where there is none or it could).
+
+    Its metadata hold what it depends on, see `FACTS`. Output that is there is kept if all of that is as it was: the
+    content of a shard of the Hub is told by the hash that the Hub has of it, that of a file by size and time of change
+    and, where the time is another, by its SHA-256. So a data set may be moved or get a commit that leaves it alone.
 
     Args:
         shards: paths or URLs that fsspec opens, `hf://` among them.
-        model: in eval mode, on its device.
-        processor: its own.
+        reader: model and processor.
         folder: of the output.
-        batch_size: tweets that go through the network together.
-        visual_features: by tweet id, in place of pictures.
-        bf16: autocast.
         show_progress: a bar of the shards of this process.
 
     Returns:
-        The files of this process's shards.
+        What this process counted: `shards` and those that were `kept`; and of those that it made `tweets`, their
+        `pictures`, and `image_errors`.
 
     Raises:
-        ValueError: a shard lacks a column, or the folder holds the output of another model or of other shards.
+        ValueError: a shard lacks a column, or the folder holds output that this call would not write.
+        ShardError: a shard cannot be read, its output not be written, or another run is at it.
     """
     state = PartialState()
     folder.mkdir(parents=True, exist_ok=True)
-    made_by = _fingerprint(model, processor)
-    paths = []
-    own = range(state.process_index, len(shards), state.num_processes)
-    for place in tqdm(own, desc="shards", disable=not (show_progress and state.is_local_main_process)):
-        path = folder / f"predictions-{place:05d}-of-{len(shards):05d}.parquet"
-        paths.append(path)
-        facts = {"shard": shards[place], "model": made_by}
-        if path.is_file():
-            found = json.loads(pq.read_schema(path).metadata[METADATA_KEY])
-            if found != facts:
-                raise ValueError(f"{path} is the output of {found}, not of {facts}: give another --output_dir")
-            continue
-        partial = path.with_suffix(".partial")
-        schema = SCHEMA.with_metadata({METADATA_KEY: json.dumps(facts)})
-        with fsspec.open(shards[place], "rb") as file, pq.ParquetWriter(partial, schema) as writer:
-            for rows in _row_groups(shards[place], file, sees=_sees(model, processor, visual_features)):
-                found = _read_rows(rows, model, processor, batch_size, visual_features, bf16)
-                writer.write_table(pa.Table.from_pylist(found, schema))
-        partial.rename(path)
-    return paths
+    for path in folder.iterdir():
+        named = OUTPUT_NAME.fullmatch(path.name)
+        if named is not None and int(named[1]) != len(shards):
+            raise ValueError(
+                f"{path} is of {int(named[1])} shards, and these are {len(shards)}: give another --output_dir, or "
+                "remove the predictions that are there"
+            )
+    digits = max(len(str(len(shards))), 5)  # so that the order of names is that of shards
+    own = {
+        folder / f"predictions-{place:0{digits}d}-of-{len(shards):0{digits}d}.parquet": shards[place]
+        for place in range(state.process_index, len(shards), state.num_processes)
+    }
+    kept = [path for path in own if path.is_file()]
+    for path in kept:  # before anything is computed
+        _check_output(path, own[path], reader)
+    total = {"shards": len(own), "kept": len(kept), "tweets": 0, "pictures": 0, "image_errors": 0}
+    logger.info(f"process {state.process_index + 1} of {state.num_processes}: {len(own)} shards, {len(kept)} are done")
+    show_progress = show_progress and state.is_local_main_process
+    with tqdm(total=len(own), initial=len(kept), desc="shards", disable=not show_progress) as progress:
+        for path, shard in own.items():
+            if path in kept:
+                continue
+            counts = _predict_shard(path, shard, reader)
+            logger.info(
+                f"process {state.process_index + 1}: {shard}: {counts['tweets']} tweets, {counts['pictures']} with a "
+                f"picture, {counts['image_errors']} pictures cannot be used: {path.name}"
+            )
+            total |= {name: total[name] + count for name, count in counts.items()}
+            progress.update()
+    return total
 
 
-def _sees(model, processor, visual_features) -> bool:
-    """Whether pictures of the shards are looked at."""
-    return model.config.use_vision and visual_features is None and processor.vision_source is not None
+def _predict_shard(path: Path, shard: str, reader: TweetReader) -> dict[str, int]:
+    """Writes the output of one shard and counts its tweets."""
+    counts = {"tweets": 0, "pictures": 0, "image_errors": 0}
+    partial, lock = path.with_suffix(".partial"), FileLock(path.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ShardError(
+            f"{path} is being written by another run: wait for it, or give another --output_dir"
+        ) from None
+    try:
+        with _Shard(shard, reader) as rows:
+            facts = reader.facts | rows.identity | {"eyes": None}
+            with _named(shard, "read"):
+                facts["content"] = facts["content"] or _sha256(shard)
+            if reader.looks:
+                facts["eyes"] = reader.eyes if rows.has_pictures else NO_PICTURES
+            schema = SCHEMA.with_metadata({METADATA_KEY: json.dumps(facts)})
+            with _named(path, "written"), pq.ParquetWriter(partial, schema) as writer:
+                for some in rows:
+                    found = reader.read(some)
+                    writer.write_table(pa.Table.from_pylist(found, schema))
+                    counts["tweets"] += len(found)
+                    counts["pictures"] += sum(row.get("has_picture", False) for row in found)
+                    counts["image_errors"] += sum(row.get("image_error") is not None for row in found)
+            partial.rename(path)
+    finally:
+        partial.unlink(missing_ok=True)
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+    return counts
 
 
-def _fingerprint(model: HamLearningForTokenClassification, processor: HamLearningProcessor) -> str:
-    """SHA-256 of the weights and of what makes model inputs."""
-    digest = hashlib.sha256(json.dumps(processor.to_dict(), sort_keys=True, default=str).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+@contextmanager
+def _named(place: str | Path, what: str) -> Iterator[None]:
+    """Says which file it was that could not be read or written."""
+    try:
+        yield
+    except ShardError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise ShardError(
+            f"{place} cannot be {what} ({error}): what is done is kept, so mend that and start again"
+        ) from error
 
 
-def _row_groups(shard: str, file: Any, sees: bool) -> Iterator[list[dict[str, Any]]]:
-    """The rows of a shard, some at a time, with the columns that are needed."""
-    parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=BUFFER_BYTES)  # else a row group is read whole
-    there = parquet.schema_arrow.names
-    words = next((name for name in ("tokens", "text") if name in there), None)
-    if words is None:
-        raise ValueError(f"{shard} has the columns {there}: it needs `tokens` (words) or `text`")
-    columns = [words, *(name for name in ("id", "image") if name in there and (name == "id" or sees))]
-    size = ROWS_WITH_PICTURES if "image" in columns else ROWS
-    for batch in parquet.iter_batches(size, columns=columns):
-        yield [{"id": row.get("id"), "text": row[words], "image": row.get("image")} for row in batch.to_pylist()]
+class _Shard:
+    """A shard that is open: `identity`, `has_pictures`, and its rows, some at a time, with the columns needed."""
+
+    def __init__(self, shard: str, reader: TweetReader):
+        self.shard, self.reader = shard, reader
+
+    def __enter__(self) -> "_Shard":
+        with _named(self.shard, "read"):
+            self.identity = _identity(self.shard)
+            opened: Any = fsspec.open(self.shard, "rb")
+            self.file = opened.open()
+        try:
+            with _named(self.shard, "read"):
+                # Else a row group is read whole.
+                self.parquet = pq.ParquetFile(self.file, pre_buffer=False, buffer_size=BUFFER_BYTES)
+            self.words = self._check_columns(self.parquet.schema_arrow)
+        except BaseException:
+            self.file.close()
+            raise
+        names = self.parquet.schema_arrow.names
+        self.has_pictures = self.reader.looks and (self.reader.image_dir is not None or "image" in names)
+        self.columns = [self.words, *(name for name in ("id", "image") if name in names)]
+        if self.reader.pictures != "column image" and "image" in self.columns:
+            self.columns.remove("image")
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.file.close()
+
+    def _check_columns(self, schema: pa.Schema) -> str:
+        """The column that is read as words."""
+        words = next((name for name in ("tokens", "text") if name in schema.names), None)
+        if words is None:
+            raise ValueError(f"{self.shard} has the columns {schema.names}: it needs `tokens` (words) or `text`")
+        type_ = schema.field(words).type
+        if not _is_text(getattr(type_, "value_type", type_)):
+            raise ValueError(f"{self.shard} has {words} of type {type_}: store it as strings, or as lists of strings")
+        if "id" not in schema.names and self.reader.needs_ids:
+            raise ValueError(
+                f"{self.shard} has the columns {schema.names}: it needs `id`, by which --visual_features and "
+                "--image_dir know whose picture one is"
+            )
+        if "id" in schema.names and pa.types.is_nested(schema.field("id").type):
+            raise ValueError(f"{self.shard} has an id of type {schema.field('id').type}: store it as a string")
+        return words
+
+    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
+        with _named(self.shard, "read"):
+            size = ROWS_WITH_PICTURES if "image" in self.columns or self.reader.image_dir is not None else ROWS
+            for batch in self.parquet.iter_batches(size, columns=self.columns):
+                rows = {"words": batch.column(self.words).to_pylist()}
+                for name in ("id", "image"):
+                    rows[name] = [None] * len(batch)
+                    if name in self.columns:
+                        column = batch.column(name)
+                        rows[name] = (column.cast(pa.string()) if name == "id" else column).to_pylist()
+                yield [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
 
 
-@torch.inference_mode()
-def _read_rows(rows, model, processor, batch_size, visual_features, bf16) -> list[dict[str, Any]]:
-    """The output of some rows, in their order. Tweets of like length go together: padding costs time."""
-    by_length = sorted(range(len(rows)), key=lambda place: len(rows[place]["text"]))
-    found: list[dict[str, Any]] = [{}] * len(rows)
-    for first in range(0, len(rows), batch_size):
-        places = by_length[first : first + batch_size]
-        tweets = [rows[place] for place in places]
-        pictures = {}
-        if visual_features is not None:
-            pictures = {"visual_features": [visual_features.get(tweet["id"]) for tweet in tweets]}
-        elif any(tweet["image"] is not None for tweet in tweets):
-            pictures = {"images": [tweet["image"] for tweet in tweets], "device": model.device}
-        inputs = processor(text=[tweet["text"] for tweet in tweets], **pictures)
-        autocast = torch.autocast(model.device.type, torch.bfloat16) if bf16 else nullcontext()
-        with autocast:
-            outputs = model(**inputs.to(model.device))
-        entities = processor.post_process_entities(outputs, inputs)
-        relevance = processor.post_process_relevance(outputs, inputs)
-        for place, of_tweet, views in zip(places, entities, relevance, strict=True):
-            found[place] = {"id": rows[place]["id"], "entities": of_tweet, "relevance": views}
-    return found
+def _is_text(type_: pa.DataType) -> bool:
+    kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+    return any(is_kind(type_) for is_kind in kinds)
 
 
-__all__ = ["find_shards", "predict_shards"]
+def _identity(shard: str) -> dict[str, Any]:
+    """Name, size, time of change and content of a shard; no content where only reading all of it would tell."""
+    files, path = url_to_fs(shard)
+    info = files.info(path)
+    content = None
+    if info.get("lfs") is not None:
+        content = f"sha256 {info['lfs']['sha256']}"
+    elif info.get("blob_id") is not None:
+        content = f"git {info['blob_id']}"
+    name = PurePosixPath(path).name
+    return {"shard": name, "bytes": info["size"], "modified": info.get("mtime"), "content": content}
+
+
+def _sha256(shard: str) -> str:
+    opened: Any = fsspec.open(shard, "rb")
+    with opened as file:
+        return f"sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def _check_output(path: Path, shard: str, reader: TweetReader):
+    """Refuses output that this run would not write.
+
+    Raises:
+        ValueError: says in what it differs.
+    """
+    try:
+        found = json.loads((pq.read_schema(path).metadata or {}).get(METADATA_KEY, b"{}"))
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): remove it, and its shard is predicted again") from error
+    with _named(shard, "read"):
+        now = reader.facts | _identity(shard) | {"eyes": None}
+        if now["content"] is None:
+            is_untouched = all(found.get(name) == now[name] for name in ("shard", "bytes", "modified"))
+            now["content"] = found.get("content") if is_untouched else _sha256(shard)
+    if reader.looks:
+        now["eyes"] = NO_PICTURES if found.get("eyes") == NO_PICTURES else reader.eyes
+    others = [
+        f"{description} was {str(found.get(name)):.40}, is {str(now[name]):.40}"
+        for name, description in FACTS.items()
+        if found.get(name) != now[name]
+    ]
+    if others:
+        raise ValueError(
+            f"{path} is the output of another run ({'; '.join(others)}): give another --output_dir, or remove it"
+        )
+
+
+__all__ = ["ShardError", "TweetReader", "find_shards", "predict_shards"]

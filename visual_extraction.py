@@ -11,6 +11,7 @@ takes a shard of other pictures or other eyes for it.
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -26,12 +27,17 @@ from filelock import FileLock
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
+from configuration_hamlearning import HamLearningVisionConfig
 from data_hamlearning import VisualFeatures, read_visual_metadata, write_visual_features
+from fault_tolerance import lost_process, writing
 from image_processing_hamlearning import ImageError, read_image
 from modeling_hamlearning_vision import HamLearningVisionModel, PreparedImage, lasting_settings, prepare_image
 
 
+logger = logging.getLogger(__name__)
+
 SHARD_SIZE = 64  # with a slow detector, half an hour on two CPU cores: no more is lost when the work is killed
+KEPT = "Give a folder that can be written, or make room: the same command goes on where this one was."
 FEATURES_FILE = "visual_features.parquet"
 REPORT_FILE = "visual_features_report.json"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".avif", ".tif", ".tiff")
@@ -73,7 +79,7 @@ class TweetImages:
                 if id_ not in seen:
                     seen.add(id_)
                     self.ids.append(id_)
-                    self._places.append((split, row))
+                    self._places.append((str(split), row))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -113,31 +119,45 @@ class TweetImages:
 def find_images(folder: Path) -> dict[str, Path]:
     """The pictures of a folder by their names without suffix. Only names that the folder lists are ever opened.
 
+    A link that leads out of the folder is left out, with a warning: what lies there may be nobody's to look at.
+
     Raises:
         FileNotFoundError: there is no such folder.
         ValueError: two pictures have one name.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder: give the folder of the pictures.")
+    home = os.path.realpath(folder)
     found: dict[str, Path] = {}
+    leads_out = []
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in IMAGE_SUFFIXES:
+            if not Path(os.path.realpath(path)).is_relative_to(home):
+                leads_out.append(path.name)
+                continue
             if path.stem in found:
                 raise ValueError(f"{folder} has both {found[path.stem].name} and {path.name}: keep one an image id.")
             found[path.stem] = path
+    if leads_out:
+        logger.warning(
+            f"{folder} has {len(leads_out)} links that lead out of it, {leads_out[0]} the first: they are not "
+            "followed, copy the pictures in their place."
+        )
     return found
 
 
 class _PreparedImages(Dataset):
     """In worker processes: the place of a picture to the picture as the eyes take it, or why there is none."""
 
-    def __init__(self, images: TweetImages, config):
+    def __init__(self, images: TweetImages, config: HamLearningVisionConfig):
         self.images, self.config = images, config
 
     def __getitem__(self, index: int) -> PreparedImage | str | None:
         image, image_dir = self.images[index], self.images.image_dir
         if image is None:
-            return None if image_dir is None else f"there is no picture of this name in {image_dir}"
+            if image_dir is None:
+                return None
+            return f"there is no picture of this name in {image_dir}, or it is a link out of it"
         try:
             return prepare_image(read_image(image), self.config)
         except ImageError as error:
@@ -202,7 +222,8 @@ def extract_visual_features(
             raise FileExistsError(
                 f"{path} holds the features of other pictures, or of other eyes: give another folder, or remove it."
             )
-        shards.mkdir(parents=True, exist_ok=True)
+        with writing("What was seen of pictures", shards, KEPT):
+            shards.mkdir(parents=True, exist_ok=True)
         metadata = {
             "image_feature_size": vision_model.image_feature_size,
             "region_feature_size": vision_model.region_feature_size,
@@ -223,7 +244,7 @@ def extract_visual_features(
             for shard in todo:
                 rows, skipped = [], {}
                 for places in _batches(shard, images, batch_size):
-                    batch = next(loader)
+                    batch = _next_batch(loader, num_workers)
                     pictures = [None if isinstance(picture, str) else picture for picture in batch]
                     for place, picture, row in zip(places, batch, vision_model.extract(pictures), strict=True):
                         if row is not None:
@@ -231,12 +252,14 @@ def extract_visual_features(
                         else:
                             skipped[images.ids[place]] = picture
                     progress.update(len(places))
-                if rows:
-                    write_visual_features(_shard_file(shards, shard, keys), rows, metadata)
-                _write_json(_done_file(shards, shard, keys), skipped)
+                with writing("What was seen of pictures", shards, KEPT):
+                    if rows:
+                        write_visual_features(_shard_file(shards, shard, keys), rows, metadata)
+                    _write_json(_done_file(shards, shard, keys), skipped)
         state.wait_for_everyone()
         if state.is_main_process:
-            _join(images, shards, keys, path, metadata | {"extraction": extraction})
+            with writing(FEATURES_FILE, folder, KEPT):
+                _join(images, shards, keys, path, metadata | {"extraction": extraction})
         state.wait_for_everyone()
         return path
 
@@ -262,7 +285,9 @@ def _batches(shard: int, images: TweetImages, batch_size: int) -> list[range]:
     return [places[first : first + batch_size] for first in range(0, len(places), batch_size)]
 
 
-def _loader(images, config, todo: list[int], batch_size: int, num_workers: int) -> Iterator[list]:
+def _loader(
+    images: TweetImages, config: HamLearningVisionConfig, todo: list[int], batch_size: int, num_workers: int
+) -> Iterator[list]:
     return iter(
         DataLoader(
             _PreparedImages(images, config),
@@ -272,6 +297,19 @@ def _loader(images, config, todo: list[int], batch_size: int, num_workers: int) 
             generator=torch.Generator(),  # the global one is left as it was, for the training that may follow
         )
     )
+
+
+def _next_batch(loader: Iterator[list], num_workers: int) -> list:
+    try:
+        return next(loader)
+    except (RuntimeError, EOFError, ConnectionError) as error:
+        reason = lost_process(error, num_workers)
+        if reason is None:
+            raise
+        raise RuntimeError(
+            f"A process that decodes pictures has ended ({reason}), often for lack of memory: give fewer, "
+            "--extraction_workers; the same command goes on where this one was."
+        ) from error
 
 
 def _shard_file(shards: Path, shard: int, keys: list[str]) -> Path:

@@ -117,6 +117,7 @@ def count_operations(trainer: Trainer) -> int:
     trainer.model.train()
     with FlopCounterMode(display=False) as counter:
         for batch in trainer.get_train_dataloader():
+            batch.pop("ids", None)
             trainer.model(**batch).loss.backward()
     trainer.model.zero_grad()
     return counter.get_total_flops()

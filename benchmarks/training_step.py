@@ -34,7 +34,7 @@ from torch.profiler import profile, record_function
 
 from modeling_hamlearning import HamLearningForTokenClassification
 from operations import count_operations
-from run_mner import MNERTrainer
+from run_mner import MNERTrainer, keep_freed_memory
 from workload import (
     SIZES,
     add_workload_arguments,
@@ -145,6 +145,7 @@ def train_epoch(
     start = time.perf_counter()
     clock.switch("waiting for data")
     for batch in trainer.get_train_dataloader():
+        batch.pop("ids")
         clock.switch("rest, forward")
         with autocast(trainer.args.device, precision):
             loss = model(**batch).loss
@@ -276,6 +277,8 @@ def main():
         "torch": torch.__version__,
     }
     print(figures)
+    if not torch.accelerator.is_available():
+        keep_freed_memory()  # as Trainer's `train` does, which is not called here
     with tempfile.TemporaryDirectory() as folder:
         trainers = {
             kind: make_trainer(options.config, kind, tweets, tokenizer, options.batch_size, folder)

@@ -28,6 +28,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -38,7 +39,7 @@ from PIL.Image import DecompressionBombError
 
 from data_hamlearning import SPLITS, VisualFeatures, load_tweets, split_sha256
 from mner_scores import MNERScores
-from publishing import ENGLISH_2014_TO_2017, PublishError, commit_folder, create_repo
+from publishing import ENGLISH_2014_TO_2017, PublishError, commit_files, create_repo
 
 
 CONFIGS = ("text", "pictures", "visual_features")  # each a folder of the data set
@@ -126,7 +127,7 @@ def prepare(
             print(f"  {images / picture} cannot be read: its tweet is left without a picture")
     if pictures is not None and not any(count["pictures"] for count in counts.values()):
         raise ValueError(f"{images} has no picture that can be read: get it anew, or leave out --images")
-    if features is not None:
+    if features is not None and visual_features is not None:
         (output / "visual_features").mkdir(exist_ok=True)
         shutil.copyfile(visual_features, output / FEATURES_FILE)
         print(f"visual features: {len(features)} rows, {len(set(features) - ids)} of them of no tweet here")
@@ -151,7 +152,7 @@ def read_source(source: Path) -> tuple[DatasetDict, dict[str, Path]]:
         for alias in aliases
         if (source / f"{alias}.txt").is_file()
     }
-    for split, dataset in splits.items():
+    for split, dataset in ((str(split), dataset) for split, dataset in splits.items()):
         if split not in files:
             raise ValueError(f"{source} holds the {split} split as Parquet: give a folder of text files")
         if "ner_tags" not in dataset.column_names:
@@ -161,23 +162,16 @@ def read_source(source: Path) -> tuple[DatasetDict, dict[str, Path]]:
 
 def publish(output: Path, repo_id: str, configs: list[str], card: str) -> None:
     """Make `configs` of the data set the content of a repo, whose card is `card`."""
-    paths = [file.relative_to(output).as_posix() for config in configs for file in data_files(output, config)]
+    files: dict[str, Path | bytes] = {
+        file.relative_to(output).as_posix(): file for config in configs for file in data_files(output, config)
+    }
     # The repo's card names what the repo holds, which may be less than what is here.
-    own_card = (output / "README.md").read_text(encoding="utf-8")
-    (output / "README.md").write_text(card, encoding="utf-8")
+    files["README.md"] = card.encode()
+    own_files = [f"{config}/*" for config in CONFIGS]
     try:
-        commit = commit_folder(
-            output,
-            ["README.md", *paths],
-            repo_id,
-            "Publish data set",
-            repo_type="dataset",
-            own_files=[f"{config}/*" for config in CONFIGS],
-        )
+        commit = commit_files(files, repo_id, "Publish data set", repo_type="dataset", own_files=own_files)
     except PublishError as error:
         raise PublishError(f"{error} The new data set is complete in {output}.") from error
-    finally:
-        (output / "README.md").write_text(own_card, encoding="utf-8")
     print(f"{commit.repo_url} has {', '.join(configs)}, revision {commit.oid}")
 
 
@@ -200,11 +194,14 @@ def remove_data_set(output: Path) -> None:
 def find_pictures(folder: Path) -> dict[str, Path]:
     """List the pictures of a folder by image id.
 
-    The folder is listed and ids are looked up in the list, so that an id such as ../../etc/passwd finds nothing.
+    The folder is listed and ids are looked up in the list, so that an id such as ../../etc/passwd finds nothing. A
+    link that leads out of the folder is none of its pictures.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder: give --images the folder that holds <id>.jpg")
-    files = [Path(entry.path) for entry in os.scandir(folder) if entry.is_file()]
+    files = [Path(entry.path) for entry in os.scandir(folder) if os.path.isfile(entry)]  # no error at a loop of links
+    home = os.path.realpath(folder)
+    files = [path for path in files if Path(os.path.realpath(path)).is_relative_to(home)]
     files = [path for path in files if path.suffix.lower() in SUFFIXES]
     files.sort(key=lambda path: SUFFIXES.index(path.suffix.lower()), reverse=True)
     return {path.stem: path for path in files}
@@ -248,7 +245,7 @@ def count_entities(dataset: Dataset) -> dict:
     """Count tweets, tokens and gold entities of one split."""
     names = dataset.features["ner_tags"].feature.names
     gold = [[names[tag] for tag in tags] for tags in dataset["ner_tags"]]
-    scores = MNERScores().compute(predictions=gold, references=gold)
+    scores: Any = MNERScores().compute(predictions=gold, references=gold)
     return {
         "tweets": len(gold),
         "tokens": sum(map(len, gold)),
@@ -315,7 +312,7 @@ def data_set_card(
             ("Tweets whose picture is missing", [count["missing"] for count in counts.values()]),
             ("Tweets whose picture is unreadable", [len(count["unreadable"]) for count in counts.values()]),
         ]
-    if "visual_features" in configs:
+    if features is not None and "visual_features" in configs:
         seen = [sum(image_id in features for image_id in dataset["id"]) for dataset in splits.values()]
         contents.append(("Tweets with visual features", seen))
     shared = []
@@ -344,11 +341,11 @@ you no such right. A tweet that its author has deleted should go from every copy
 
 ## Contents
 
-{markdown_table(["", *splits], contents)}
+{markdown_table(["", *map(str, splits)], contents)}
 
 In seqeval's default mode an I- tag that no B- opens begins an entity; in strict IOB2 it does not. The entities of each
 type are counted in default mode.""",
-        features_table(features) if "visual_features" in configs else "",
+        features_table(features) if features is not None and "visual_features" in configs else "",
         f"""## Duplicates
 
 How many tweets have the tokens, and how many the image id, of another one.
@@ -387,7 +384,7 @@ def load_examples(
             'print(tweet["id"], tweet["image"].size)',
         ]
         output.append(f"{splits[split]['id'][row]} {size}")
-    if "visual_features" in configs:
+    if features is not None and "visual_features" in configs:
         code += [
             f'\nseen = load_dataset("{address}", "visual_features", split="features")',
             'print(seen.num_rows, len(seen[0]["image_features"]))',

@@ -7,16 +7,20 @@
 commit. Its code comes from there too, so this file needs nothing beside it but `examples/`.
 """
 
+import contextlib
+import ctypes
 import html
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import gradio as gr
 import gradio.processing_utils
+import gradio.routes
 import numpy as np
 import torch
+from fastapi import HTTPException
 from gradio.utils import get_upload_folder
 from PIL import Image
 from transformers import AutoModelForTokenClassification, AutoProcessor
@@ -26,6 +30,7 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 MAX_CHARACTERS = 50_000  # of a tweet
 MAX_BYTES = 10 * 2**20  # of a picture's file
 MAX_PIXELS = 40_000_000  # of a picture
+MAX_WAITING = 128  # requests; more are told that the queue is full
 MAX_REGIONS = 6  # shown, of those that a detector found
 SHOWN_SIDE = 720  # pixels, long side of the picture with its regions
 
@@ -77,7 +82,7 @@ class Reader:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.processor = AutoProcessor.from_pretrained(**source)
         self.model = AutoModelForTokenClassification.from_pretrained(**source).to(self.device)
-        self.eyes = None
+        self.eyes: Any = None  # the configuration of the eyes
         if self.model.config.use_vision and self.processor.vision_source is not None:
             self.eyes = self.processor.vision_model.config
             # The reader that the eyes themselves use: so the page shows what they saw.
@@ -115,7 +120,7 @@ class Reader:
         with torch.inference_mode():
             outputs = self.model(**inputs.to(self.device))
         entities, entities_without = self.processor.post_process_entities(outputs, inputs)
-        has_relevance = row is not None and outputs.relevance is not None
+        relevance = None if row is None else outputs.relevance
         return Reading(
             text=text,
             words=inputs.words[0],
@@ -123,7 +128,7 @@ class Reader:
             num_read=inputs.num_words[0],
             entities=entities,
             entities_without=None if row is None else entities_without,
-            relevance=outputs.relevance[0].abs().tolist() if has_relevance else None,
+            relevance=None if relevance is None else relevance[0].abs().tolist(),
             picture=picture,
             row=row,
         )
@@ -136,14 +141,18 @@ def type_name(entity: dict[str, Any] | None) -> str:
     """The type of an entity in plain words."""
     if entity is None:
         return "no name"
-    return TYPE_NAMES.get(entity["entity_group"], entity["entity_group"].lower())
+    group: str = entity["entity_group"]
+    return TYPE_NAMES.get(group, group.lower())
 
 
 def pair_entities(reading: Reading) -> list[tuple[str, dict[str, Any] | None, dict[str, Any] | None]]:
     """Each name with its entity as read with the picture, and without; None where it is none there."""
     sides = [{(e["start"], e["end"]): e for e in side} for side in (reading.entities, reading.entities_without or [])]
     spans = sorted(sides[0].keys() | sides[1].keys())
-    return [(reading.text[start:end], *(side.get((start, end)) for side in sides)) for start, end in spans]
+    with_picture, without = sides
+    return [
+        (reading.text[start:end], with_picture.get((start, end)), without.get((start, end))) for start, end in spans
+    ]
 
 
 def find_changes(reading: Reading) -> list[str]:
@@ -202,8 +211,9 @@ def outline(box: np.ndarray, size: tuple[int, int], line: int) -> np.ndarray:
     return mask
 
 
-def show_regions(reading: Reading, eyes) -> tuple[Image.Image, list[tuple[np.ndarray, str]]]:
+def show_regions(reading: Reading, eyes: Any) -> tuple[Image.Image, list[tuple[np.ndarray, str]]]:
     """The picture with its regions, for `gr.AnnotatedImage`: outlines, so that what is in them stays to be seen."""
+    assert reading.picture is not None and reading.row is not None  # nobody asks for the regions of no picture
     scale = SHOWN_SIDE / max(reading.picture.size)
     picture = reading.picture.resize([max(round(side * scale), 1) for side in reading.picture.size])
     row = reading.row
@@ -216,7 +226,7 @@ def show_regions(reading: Reading, eyes) -> tuple[Image.Image, list[tuple[np.nda
     ]
 
 
-def say_regions(eyes) -> str:
+def say_regions(eyes: Any) -> str:
     """What the regions are."""
     if eyes.detector == "grid":
         rows, columns = eyes.detector_settings["rows"], eyes.detector_settings["columns"]
@@ -232,7 +242,7 @@ def say_score(score: float) -> str:
 def table_html(reading: Reading) -> str:
     """Names, types and scores as a table."""
 
-    def cell(entity):
+    def cell(entity: dict[str, Any] | None) -> str:
         name = type_name(entity)
         score = "" if entity is None else f" <b>{say_score(entity['score'])}</b>"
         return f'<td><i style="background:{COLOURS.get(name, "#9ca3af")}"></i>{html.escape(name)}{score}</td>'
@@ -264,25 +274,57 @@ def relevance_html(relevance: list[float], views: tuple[str, ...]) -> str:
 # ------------------------------------------------------------------------------------------------------------ the page
 
 
-async def refuse_address(url: str, **_):
+async def refuse_address(url: str, **_: Any) -> NoReturn:
     """What gradio does here with an address that comes by hand in place of an upload: by itself it would fetch it."""
     raise gr.Error(
         f"This page opens no address ({html.escape(url[:100])}): upload the picture.", print_exception=False
     )
 
 
-def read_upload(upload: dict[str, Any] | None) -> dict[str, Any] | None:
+async def refuse_fetching(url: str, request: Any):
+    """The same for an address behind `/gradio_api/file=`: gradio would fetch it, unless it is of a private network."""
+    raise HTTPException(403, f"This page opens no address ({url[:100]}).")
+
+
+def read_text(text: Any) -> str:
+    """The tweet, where half a character, as a browser can send it, is a question mark: it would break the answer.
+
+    Raises:
+        BadInput: it is none. What comes by hand can be anything.
+    """
+    if not isinstance(text, str | None):
+        raise BadInput(f"The tweet is no text but {type(text).__name__}: please write one.")
+    return (text or "").encode(errors="replace").decode()
+
+
+def read_upload(upload: Any) -> dict[str, Any] | None:
     """Bytes and name of an uploaded file, None for none: as it came, since `gr.Image` opens whatever Pillow can.
 
     Raises:
-        BadInput: the path is not that of an upload. Gradio checks this only where it is said to be a file.
+        BadInput: it is no upload. Gradio checks the path only where it is said to be a file.
     """
     if upload is None:
         return None
-    path = Path(upload["path"]).resolve()
-    if not path.is_relative_to(Path(get_upload_folder()).resolve()) or not path.is_file():
+    path = None
+    with contextlib.suppress(KeyError, TypeError, ValueError, OSError):  # no such form, or no path: NUL, too long, ...
+        given = Path(upload["path"]).resolve()
+        if given.is_relative_to(Path(get_upload_folder()).resolve()) and given.is_file():
+            path = given
+    if path is None:
         raise BadInput("The picture is not here (any more): please upload it again.")
-    return {"bytes": path.read_bytes(), "path": upload["orig_name"]}
+    name = upload.get("orig_name")
+    return {"bytes": path.read_bytes(), "path": name if isinstance(name, str) else path.name}
+
+
+def return_large_blocks():
+    """Has the C library return free blocks of 1 MiB or more: by itself glibc learns to keep such, each thread its own.
+
+    Pictures and answers pass through many threads.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library, which has no such settings
+        library = ctypes.CDLL(None)
+        library.mallopt(-3, 2**20)  # M_MMAP_THRESHOLD
+        library.mallopt(-8, 2)  # M_ARENA_MAX
 
 
 CSS = """
@@ -334,12 +376,10 @@ def build_page(reader: Reader) -> gr.Blocks:
     # A model without eyes has each tweet once.
     examples = EXAMPLES if has_eyes else [[tweet] for tweet in dict(EXAMPLES)]
 
-    def answer(text, upload=None, progress=gr.Progress()):  # noqa: B008 (gradio finds it by its default)
+    def answer(text: str, upload: dict[str, Any] | None = None, progress: gr.Progress = gr.Progress()):  # noqa: B008 (gradio finds it by its default)
         hidden = gr.update(visible=False)
         try:
-            # Half a character, as a browser can send it, would break the answer.
-            text = (text or "").encode(errors="replace").decode()
-            reading = reader.read(text, read_upload(upload), progress)
+            reading = reader.read(read_text(text), read_upload(upload), progress)
         except BadInput as error:
             return [f'<div class="verdict bad">{html.escape(str(error))}</div>', *[hidden] * 5]
         sentence, cut = say_changes(reading), say_cut(reading, reader.processor.max_length)
@@ -353,7 +393,7 @@ def build_page(reader: Reader) -> gr.Blocks:
                 label="With the picture" if saw else "The tweet",
                 visible=True,
             ),
-            gr.update(value=highlight(reading, reading.entities_without), visible=True) if saw else hidden,
+            gr.update(value=highlight(reading, reading.entities_without or []), visible=True) if saw else hidden,
             gr.update(value=table_html(reading), visible=True) if pair_entities(reading) else hidden,
             gr.update(value=show_regions(reading, reader.eyes), visible=True) if saw else hidden,
             gr.update(value=relevance_html(reading.relevance, views), visible=True) if reading.relevance else hidden,
@@ -379,7 +419,7 @@ def build_page(reader: Reader) -> gr.Blocks:
                     without = gr.HighlightedText(color_map=COLOURS, label="Without it", visible=False)
                 table = gr.HTML(visible=False)
                 regions = gr.AnnotatedImage(
-                    label=has_eyes and say_regions(reader.eyes),
+                    label=say_regions(reader.eyes) if has_eyes else None,
                     show_legend=has_eyes and reader.eyes.detector != "grid",
                     color_map={LATTICE: "#ffffff"},
                     visible=False,
@@ -411,18 +451,22 @@ def build_page(reader: Reader) -> gr.Blocks:
             show_progress="hidden",
             api_visibility="private",
         ).then(**run)
-    return page
+    # One request at a time, as gradio's queue does it for a function; nothing may pass by the queue, as it could
+    # outside of the Hub.
+    return page.queue(max_size=MAX_WAITING, api_open=False)
 
 
 if __name__ == "__main__":
     repo = os.environ.get("HAMLEARNING_MODEL")
     if not repo:
         raise SystemExit("HAMLEARNING_MODEL is not set: give the Hub id or the folder of a HamLearning model.")
+    return_large_blocks()
     try:
         reader = Reader(repo, os.environ.get("HAMLEARNING_REVISION"))
     except OSError as error:
         raise SystemExit(f"HAMLEARNING_MODEL={repo!r} cannot be loaded: {error}") from error
     gradio.processing_utils.async_ssrf_protected_download = refuse_address
+    gradio.routes.secure_url_stream_response = refuse_fetching
     build_page(reader).launch(
         theme=gr.themes.Soft(primary_hue="indigo", font=["system-ui", "sans-serif"], font_mono=["monospace"]),
         css=CSS,

@@ -1,6 +1,7 @@
 """What the tests share: one thread, no network, a tiny network and batches for it."""
 
 import os
+import tempfile
 
 
 # Before torch and the hub client are imported: both read these once. A second busy process slows small steps
@@ -13,6 +14,11 @@ os.environ.update(
     HF_HUB_DISABLE_TELEMETRY="1",
     HF_HUB_DISABLE_PROGRESS_BARS="1",
 )
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Code that `trust_remote_code` runs is copied there first: two workers would copy over each other's.
+    modules_cache = tempfile.TemporaryDirectory(prefix="hamlearning-modules-")
+    os.environ["HF_MODULES_CACHE"] = modules_cache.name
 
 import importlib.util  # noqa: E402
 import shutil  # noqa: E402
@@ -34,6 +40,8 @@ from tiny_world import make_world  # noqa: E402
 
 torch.set_num_threads(1)
 settings.register_profile("tests", deadline=None, database=None, derandomize=True)
+# pytest --hypothesis-profile thorough tests/test_properties.py
+settings.register_profile("thorough", deadline=None, database=None, max_examples=1000, print_blob=True)
 settings.load_profile("tests")
 
 ROOT = Path(__file__).parents[1]

@@ -9,6 +9,10 @@
 a subprocess with `hub.env` in its environment, and nothing of them is patched. Everything is kept in memory, and every
 revision for good. Tokens, hashes and parent commits are checked as the Hub checks them. There is one branch, `main`,
 no pull request and no Xet storage; any YAML is valid, and of a card only its plain `key: value` lines are read.
+
+It fails on request, see `Fault`:
+
+    >>> hub.fail("GET .*/model.safetensors", "cut", times=1)
 """
 
 import base64
@@ -16,15 +20,20 @@ import hashlib
 import json
 import os
 import re
+import select
+import socket
 import subprocess
 import sys
 import threading
+import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 
@@ -118,6 +127,26 @@ class HubError(Exception):
         self.reply = Reply({"error": message}, status, {name: value for name, value in names.items() if value})
 
 
+@dataclass
+class Fault:
+    """What befalls a request whose "METHOD /path" the pattern matches from its start.
+
+    Kinds: `status` answers with it and does nothing; `cut` closes the connection after half of the answer's body, or
+    before it if it is empty; `short` sends half of the body and says that this is all; `cut upload` closes it when
+    half of the request's body has come; `lost answer` does what was asked for and closes it; `stall` never answers;
+    `stalled upload` reads half of the request's body and no more; `drip` sends a byte every `seconds`; `late` answers
+    after `seconds`.
+    """
+
+    pattern: str
+    kind: str
+    times: int | None = None  # for ever if None
+    status: int = 500
+    headers: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    hits: int = 0
+
+
 ROUTES: list[tuple[str, re.Pattern, Callable[..., Reply], bool]] = []
 API = r"/api/(?P<kind>model|dataset|space)s/(?P<repo_id>[^/]+(?:/[^/]+)?)"
 WEB = r"/(?P<kind>datasets/|spaces/|)(?P<repo_id>[^/]+(?:/[^/]+)?)"
@@ -141,6 +170,7 @@ class HubServer:
         env: the environment variables that make a subprocess use this Hub (give it an `HF_HOME` of its own).
         requests: (method, path without query) of every request so far; clear it to look at what comes next.
         fail_next_commit: whether the next commit is refused; set it to see what a client then says and leaves.
+        faults: what fails, see `fail`.
     """
 
     def __init__(self) -> None:
@@ -148,8 +178,10 @@ class HubServer:
         self.lfs: dict[str, bytes] = {}
         self.requests: list[tuple[str, str]] = []
         self.fail_next_commit = False
+        self.faults: list[Fault] = []
+        self.connections: set[socket.socket] = set()
         self.lock = threading.Lock()
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Handler,), {"hub": self}))
+        self.http = Server(("127.0.0.1", 0), type("Handler", (Handler,), {"hub": self}))
         self.url = f"http://127.0.0.1:{self.http.server_port}"
         self.env = {"HF_ENDPOINT": self.url, "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}
         self.env |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -161,6 +193,31 @@ class HubServer:
     def __exit__(self, *exc_info: object) -> None:
         self.http.shutdown()
         self.http.server_close()
+        for connection in list(self.connections):
+            _close(connection)
+
+    @contextmanager
+    def down(self) -> Iterator[None]:
+        """Without a port and connections; afterwards with the same port."""
+        self.__exit__()
+        try:
+            yield
+        finally:
+            self.http = Server(self.http.server_address, self.http.RequestHandlerClass)
+            self.__enter__()
+
+    def fail(self, pattern: str, kind: str, **settings: Any) -> Fault:
+        """From now on such requests fail, see `Fault`; of several faults that match, the first one that is left."""
+        self.faults.append(Fault(pattern, kind, **settings))
+        return self.faults[-1]
+
+    def next_fault(self, request: str) -> Fault | None:
+        with self.lock:
+            for fault in self.faults:
+                if (fault.times is None or fault.hits < fault.times) and re.match(fault.pattern, request):
+                    fault.hits += 1
+                    return fault
+        return None
 
     def add_repo(self, repo_id: str, folder: str | Path, kind: str = "model") -> str:
         """Makes the files of `folder` the content of a repo, new or not, in one commit; returns its revision."""
@@ -344,6 +401,20 @@ def _entries(files: dict[str, File]) -> dict[str, dict]:
     return dict(sorted(entries.items()))
 
 
+def _close(connection: socket.socket) -> None:
+    try:
+        connection.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # the client was first
+
+
+class Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that hang up, or are hung up on, are nothing to tell."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class Handler(BaseHTTPRequestHandler):
     """One request: `query`, `body` and `headers` are what a route reads."""
 
@@ -351,12 +422,36 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # connections stay open
     wbufsize = -1  # headers and body leave together
 
+    def setup(self) -> None:
+        super().setup()
+        self.hub.connections.add(self.connection)
+
+    def finish(self) -> None:
+        self.hub.connections.discard(self.connection)
+        super().finish()
+
     def answer(self) -> None:
         url = urlsplit(self.path)
         self.query = parse_qs(url.query)
-        self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.hub.requests.append((self.command, unquote(url.path)))
+        place = unquote(url.path)
+        fault = self.hub.next_fault(f"{self.command} {place}")
+        kind = fault and fault.kind
+        size = int(self.headers.get("Content-Length", 0))
+        if kind in ("cut upload", "stalled upload"):
+            self.rfile.read(size // 2)
+            self.hub.requests.append((self.command, place))
+            self.stall() if kind == "stalled upload" else self.hang_up()
+            return
+        self.body = self.rfile.read(size)
+        self.hub.requests.append((self.command, place))
+        if kind == "stall":
+            self.stall()
+            return
+        if kind == "late":
+            time.sleep(fault.seconds)
         try:
+            if kind == "status":
+                raise HubError(fault.status, f"This is fault {fault.status}", headers=fault.headers)
             with self.hub.lock:
                 reply = self.dispatch(url.path)
         except HubError as error:
@@ -364,15 +459,45 @@ class Handler(BaseHTTPRequestHandler):
         except Exception:
             traceback.print_exc()
             reply = Reply({"error": traceback.format_exc()}, 500)
+        if kind == "status" and fault.status >= 500:
+            reply.content = b"<html>Not the Hub speaks, but a gateway before it</html>"
+        if kind == "lost answer":
+            self.hang_up()
+            return
         is_file = isinstance(reply.content, bytes)
         body = reply.content if is_file else json.dumps(reply.content).encode()
-        kind = {"Content-Type": "application/octet-stream" if is_file else "application/json"}
+        if kind == "short":
+            body = body[: len(body) // 2]
+        content = {"Content-Type": "application/octet-stream" if is_file else "application/json"}
         self.send_response(reply.status)
-        for name, value in (kind | {"Content-Length": str(len(body))} | reply.headers).items():
+        for name, value in (content | {"Content-Length": str(len(body))} | reply.headers).items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command != "HEAD":
+        if self.command == "HEAD":
+            body = b""
+        if kind == "cut":
+            if body:
+                self.wfile.write(body[: len(body) // 2])
+                self.wfile.flush()
+            self.hang_up()
+        elif kind == "drip":
+            for byte in body:
+                self.wfile.write(bytes([byte]))
+                self.wfile.flush()
+                time.sleep(fault.seconds)
+        else:
             self.wfile.write(body)
+
+    def hang_up(self) -> None:
+        self.close_connection = True
+        _close(self.connection)
+
+    def stall(self) -> None:
+        """Until the client has closed the connection, or the Hub is down."""
+        self.close_connection = True
+        ends = select.poll()
+        ends.register(self.connection, select.POLLRDHUP)
+        ends.poll()
 
     do_DELETE = do_GET = do_HEAD = do_POST = do_PUT = answer
 

@@ -1,6 +1,7 @@
 """The Hub server of the tests, proven with the real clients: each test is one subprocess, or one plain request."""
 
 import hashlib
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -230,3 +231,59 @@ def test_seeding_a_repo_again_makes_a_new_revision_and_keeps_the_old(hub, folder
     assert first != second
     assert "weights.bin" in hub.files("org/model", rev=first)
     assert "weights.bin" not in hub.files("org/model")
+
+
+# ------------------------------------------------------------------------------------------------------------- faults
+
+FILE = "/org/model/resolve/main/weights.bin"
+
+
+def test_a_fault_befalls_what_it_matches_and_only_so_often(hub, folder):
+    hub.add_repo("org/model", folder)
+    fault = hub.fail(f"GET {FILE}", "status", status=429, headers={"Retry-After": "7"}, times=1)
+    assert fetch(hub, FILE, "HEAD")[0] == 200
+    status, headers, _ = fetch(hub, FILE)
+    assert (status, headers["Retry-After"], fault.hits) == (429, "7", 1)
+    assert fetch(hub, FILE)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"), [("cut", http.client.IncompleteRead), ("lost answer", http.client.RemoteDisconnected)]
+)
+def test_a_connection_is_closed_within_the_answer_or_before_it(hub, folder, kind, error):
+    hub.add_repo("org/model", folder)
+    hub.fail(f"GET {FILE}", kind)
+    with pytest.raises(error):
+        fetch(hub, FILE)
+
+
+def test_a_short_answer_says_that_it_is_all(hub, folder):
+    hub.add_repo("org/model", folder)
+    hub.fail(f"GET {FILE}", "short")
+    _, headers, body = fetch(hub, FILE)
+    assert headers["Content-Length"] == "128" and len(body) == 128
+
+
+def test_an_upload_that_is_cut_is_not_kept(hub):
+    data = bytes(1000)
+    oid = hashlib.sha256(data).hexdigest()
+    hub.fail("PUT /lfs/", "cut upload", times=1)
+    with pytest.raises(OSError):
+        fetch(hub, f"/lfs/{oid}", "PUT", data)
+    assert hub.lfs == {}
+    assert fetch(hub, f"/lfs/{oid}", "PUT", data)[0] == 200 and hub.lfs == {oid: data}
+
+
+@pytest.mark.parametrize(("kind", "seconds"), [("stall", 0), ("late", 5), ("drip", 5)])
+def test_a_slow_hub_is_as_slow_as_asked(hub, folder, kind, seconds):
+    hub.add_repo("org/model", folder)
+    hub.fail(f"GET {FILE}", kind, seconds=seconds)
+    with pytest.raises(TimeoutError):
+        urllib.request.urlopen(hub.url + FILE, timeout=0.5).read()
+
+
+def test_a_hub_that_is_down_refuses_connections_until_it_is_up(hub, folder):
+    hub.add_repo("org/model", folder)
+    with hub.down(), pytest.raises(urllib.error.URLError, match="refused"):
+        fetch(hub, FILE)
+    assert fetch(hub, FILE)[0] == 200

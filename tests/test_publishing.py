@@ -342,7 +342,7 @@ def test_an_upload_that_fails_leaves_the_old_revision_served(published):
     _, revision, files = published.hub.find("model", "org/once")
     published.hub.fail_next_commit = True
     with pytest.raises(
-        AssertionError, match="error: org/once was not published .*403.* The Hub serves what it served"
+        AssertionError, match="error: org/once was not published .*403.* The Hub serves its last whole revision"
     ):
         run_client(published.hub, code, published.home)
     assert published.hub.find("model", "org/once")[1:] == (revision, files)

@@ -1,6 +1,7 @@
 """The Gradio Space: `python app.py` as the Hub starts it, and what a visitor's browser shows of it."""
 
 import ast
+import asyncio
 import functools
 import importlib.util
 import json
@@ -31,16 +32,21 @@ from transformers import (
 )
 
 from configuration_hamlearning import HamLearningConfig
+from conftest import ROOT
 from hub_server import HubServer
 from modeling_hamlearning import HamLearningForTokenClassification
 from processing_hamlearning import HamLearningProcessor
 
 
-ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT / "benchmarks"))
+import hostile
+import load
+
+
 SPACE = ROOT / "space"
 EXAMPLES = SPACE / "examples"
 AUSTIN = "good morning from me and Austin, oh the car!"
-SECONDS = 60  # for an answer, on a machine that is busy
+SECONDS = 120  # for an answer, on a machine that is busy
 
 
 # -------------------------------------------------------------------------------------------------- the Space's folder
@@ -218,6 +224,36 @@ def test_only_the_best_regions_are_shown(app, make_reading):
     assert [label for _, label in regions][:2] == ["cat 90%", "cat 86%"] and len(regions) == app.MAX_REGIONS
 
 
+@pytest.mark.parametrize("text", [5, True, ["hello"], {"text": "hello"}], ids=str)
+def test_what_is_no_text_is_refused(app, text):
+    with pytest.raises(app.BadInput, match=f"^The tweet is no text but {type(text).__name__}: please write one.$"):
+        app.read_text(text)
+
+
+def test_half_a_character_and_no_text_are_texts(app):
+    assert (app.read_text("\ud83d hello"), app.read_text(None)) == ("? hello", "")
+
+
+NO_UPLOADS = [
+    "picture", 7, [], {}, {"path": None}, {"path": 5}, {"path": "a\0b"}, {"path": "x" * 5000}, {"path": "/etc/passwd"},
+    {"path": "../../etc/passwd"}, {"path": "http://127.0.0.1/a.png"}, {"url": "http://127.0.0.1/a.png"}, {"path": ""},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("upload", NO_UPLOADS, ids=lambda upload: f"{upload!s:.30}")
+def test_what_is_no_upload_is_refused(app, upload):
+    with pytest.raises(app.BadInput, match="^The picture is not here"):
+        app.read_upload(upload)
+
+
+def test_an_upload_without_a_name_goes_by_that_of_its_file(app, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    (tmp_path / "a.png").write_bytes(b"hello")
+    for more in ({}, {"orig_name": None}, {"orig_name": 5}):
+        upload = app.read_upload({"path": str(tmp_path / "a.png")} | more)
+        assert upload == {"bytes": b"hello", "path": "a.png"}
+
+
 # ---------------------------------------------------------------------------------------------------- starting the app
 
 
@@ -260,7 +296,10 @@ def running_space(folder: Path, model: Path | str, **variables):
             [sys.executable, "app.py"], cwd=folder / "space", env=environment, stdout=stream, stderr=subprocess.STDOUT
         )
     try:
-        address, end = f"http://127.0.0.1:{port}", time.monotonic() + 120
+        address, end = (
+            f"http://127.0.0.1:{port}",
+            time.monotonic() + 600,
+        )  # importing torch and gradio takes minutes on a busy machine
         while True:
             try:
                 urllib.request.urlopen(f"{address}/config", timeout=5).close()
@@ -292,6 +331,109 @@ def test_without_a_model_the_app_says_what_to_set(tmp_path, model, sentence):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode != 0 and sentence in done.stderr
     assert "Traceback" not in done.stderr
+
+
+# ----------------------------------------------------------------------------------------------------- what means harm
+
+
+@pytest.fixture(scope="module")
+def tiny_address(tmp_path_factory):
+    """A Space on a tiny network with random weights, and with eyes."""
+    folder = tmp_path_factory.mktemp("tiny")
+    load.save_tiny_model(folder / "model")
+    with running_space(folder, folder / "model") as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def by_hand(tiny_address):
+    """`by_hand([tweet, picture])`: whether that works, the answer and the error, as gradio's own protocol has them."""
+    client = load.SpaceClient(tiny_address, np.random.default_rng(0))
+
+    def ask(request):
+        async def once():
+            async with client.opened() as connection:
+                return await client.ask(connection, request)
+
+        return asyncio.run(once())
+
+    return ask
+
+
+def is_served(by_hand):
+    [works, [verdict, *_], _] = by_hand([AUSTIN, None])
+    return works and "read from the words alone" in verdict
+
+
+@pytest.mark.slow
+def test_every_file_that_means_harm_is_answered_by_why_and_the_next_request_is_served(by_hand):
+    for name, make in hostile.REFUSED_PICTURES.items():
+        [works, [verdict, *_], _] = by_hand([AUSTIN, make()])
+        assert works and "This picture does not work: " in verdict, name
+    assert is_served(by_hand)
+
+
+@pytest.mark.slow
+def test_odd_pictures_are_looked_at(by_hand):
+    for name, make in hostile.ANSWERED_PICTURES.items():
+        [works, [verdict, *_], _] = by_hand([AUSTIN, make()])
+        assert works and "The picture changed" in verdict, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("request_", [[5, None], [AUSTIN, "picture"], [AUSTIN, 7], [AUSTIN, {}], [AUSTIN], {}, None])
+def test_a_request_of_another_form_is_refused_and_the_next_one_is_served(by_hand, request_):
+    answer = by_hand(request_)
+    assert answer == [422] or not answer[0] or "verdict bad" in answer[1][0]
+    assert is_served(by_hand)
+
+
+@pytest.mark.slow
+def test_no_address_is_opened_whatever_asks_for_it(by_hand, tiny_address):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.2)
+        private = f"http://127.0.0.1:{listener.getsockname()[1]}/picture.png"
+        for url in (private, "http://93.184.216.34/picture.png", "http://169.254.169.254/latest/meta-data/"):
+            response = httpx.get(f"{tiny_address}/gradio_api/file={url}", timeout=SECONDS)
+            assert response.status_code == 403 and "This page opens no address" in response.text
+            assert httpx.get(f"{tiny_address}/gradio_api/proxy={url}", timeout=SECONDS).status_code == 400
+            for form in ({"path": url}, {"url": url}, {"path": url, "is_stream": True}):
+                for meta in ({}, {"meta": {"_type": "gradio.FileData"}}):
+                    [works, data, _] = by_hand([AUSTIN, {**form, **meta}])
+                    assert not works or "The picture is not here" in data[0]
+        with pytest.raises(TimeoutError):
+            listener.accept()
+    assert is_served(by_hand)
+
+
+@pytest.mark.slow
+def test_no_file_but_an_upload_is_given_out(tiny_address):
+    for path in ("/etc/passwd", "../../../../../etc/passwd", "%2Fetc%2Fpasswd", str(SPACE / "app.py")):
+        assert httpx.get(f"{tiny_address}/gradio_api/file={path}", timeout=SECONDS).status_code in (403, 404)
+
+
+@pytest.mark.slow
+def test_a_file_beyond_the_limit_is_not_taken(tiny_address, app):
+    files = {"files": ("a.png", bytes(app.MAX_BYTES + 1))}
+    assert httpx.post(f"{tiny_address}/gradio_api/upload", files=files, timeout=SECONDS).status_code == 413
+
+
+@pytest.mark.slow
+def test_nothing_passes_by_the_queue(tiny_address):
+    config = httpx.get(f"{tiny_address}/config", timeout=SECONDS).json()
+    for function in config["dependencies"]:
+        body = {"data": [AUSTIN, None], "fn_index": function["id"]}
+        for route in ("run", "api"):
+            url = f"{tiny_address}/gradio_api/{route}/predict"
+            assert httpx.post(url, json=body, timeout=SECONDS).status_code == 404
+
+
+@pytest.mark.slow
+def test_under_load_the_answers_are_those_of_single_requests(tmp_path):
+    load.save_tiny_model(tmp_path / "model")
+    [figures], _ = load.measure("space", str(tmp_path / "model"), [(16, 10.0)], threads=1, seed=1)
+    assert (figures["wrong"], figures["errors"]) == (0, 0), figures["examples"]
+    assert figures["requests"] >= 16
 
 
 # --------------------------------------------------------------------------------------------------- in a real browser
@@ -326,6 +468,14 @@ def read(model):
 
     read.processor = processor
     return read
+
+
+HIGHLIGHTED = """() => [...document.querySelectorAll('[data-testid="highlighted-text"]')]
+    .filter(column => column.checkVisibility())
+    .map(column => [...column.querySelectorAll(".token.highlighted")].map(token =>
+        [token.querySelector(".text").innerText, token.querySelector(".label").textContent]))"""
+TABLE = """() => [...document.querySelectorAll("#answer table tr")].slice(1)
+    .map(row => [...row.querySelectorAll("th, td")].map(cell => cell.innerText.replaceAll("\\u00a0", " ")))"""
 
 
 class Visit:
@@ -363,24 +513,21 @@ class Visit:
         return verdict.inner_text().replace("\u00a0", " ")
 
     def shows(self, look, expected):
-        """What `look` sees is as expected, at once or soon: the page changes one part after the other."""
-        end = time.monotonic() + 10
+        """What `look` sees is as expected, at once or soon: the page changes one part after the other.
+
+        So `look` must see all of it in one moment: what one step finds may be gone before the next step asks for it.
+        """
+        end = time.monotonic() + SECONDS
         while look() != expected and time.monotonic() < end:
             self.page.wait_for_timeout(100)
         assert look() == expected
 
     def highlighted(self) -> list[list[tuple[str, str]]]:
         """(text, type) of what is marked: with the picture, and if there is one without it."""
-        columns = self.page.get_by_test_id("highlighted-text").filter(visible=True).all()
-        tokens = [column.locator(".token.highlighted").all() for column in columns]
-        return [
-            [(token.locator(".text").inner_text(), token.locator(".label").text_content()) for token in column]
-            for column in tokens
-        ]
+        return [[tuple(token) for token in column] for column in self.page.evaluate(HIGHLIGHTED)]
 
     def table(self) -> list[list[str]]:
-        rows = self.page.locator("#answer table tr").all()[1:]
-        return [[cell.inner_text().replace("\u00a0", " ") for cell in row.locator("th, td").all()] for row in rows]
+        return self.page.evaluate(TABLE)
 
     def width(self) -> int:
         return self.page.evaluate("document.documentElement.scrollWidth")
@@ -393,6 +540,7 @@ def open_page(browser):
 
     def open_page(address, width=1280, height=900):
         context = browser.new_context(viewport={"width": width, "height": height}, color_scheme="light")
+        context.set_default_timeout(SECONDS * 1000)
         visits.append(context)
         context.on("request", lambda request: asked.append(request.url))
         return Visit(context.new_page(), address)
@@ -496,7 +644,7 @@ def test_of_5000_words_it_says_how_many_were_read(visit, read):
     sentence = visit.read(text).says("words from")
     assert f"It read the first {count} of 5,000 words, up to “hello{count - 1}”" in sentence
     assert f"the {5000 - count:,} words from “hello{count}” on were cut" in sentence
-    visit.shows(lambda: [column[-1][1] for column in visit.highlighted()], ["not read"])
+    visit.shows(lambda: [column[-1][1] if column else None for column in visit.highlighted()], ["not read"])
     works(visit)
 
 

@@ -294,6 +294,11 @@ def test_compiled_and_plain_runs_go_on_from_each_other_s_checkpoints(world, stea
         assert all(torch.allclose(weights[key], expected[key], atol=1e-4) for key in expected)
 
 
+def test_compiling_is_refused_where_it_was_seen_to_gain_nothing(world, tmp_path):
+    with pytest.raises(ValueError, match="--torch_compile True on a CPU: .* leave it out"):
+        run_mner.main(flags(world, tmp_path / "compiled", torch_compile=True))
+
+
 @pytest.mark.slow
 def test_a_run_over_published_tweets_compiles_few_graphs_and_breaks_none(shared_folder, tmp_path):
     data = shared_folder / "data" / "twitter2017"
@@ -345,13 +350,9 @@ def test_two_processes_train_as_one_does_and_leave_a_model_that_one_loads(
     name, world, steady, trained_alone, tmp_path
 ):
     settings = steady | {"per_device_train_batch_size": 4}
-    if name == "fsdp":
-        settings["accelerator_config"] = '{"use_configured_state": true}'
-    script = {"ddp": ROOT / "run_mner.py", "fsdp": ROOT / "tests" / "fsdp_on_cpu.py"}[name]
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", f"{CONFIGS / name}.yaml"]
-    command += [str(script), *flags(world, tmp_path / "two", **settings)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=world)
+    command += [str(ROOT / "run_mner.py"), *flags(world, tmp_path / "two", **settings)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=world)
     assert done.returncode == 0, done.stderr[-4000:]
     assert results_of(tmp_path / "two")["training"]["world_size"] == 2
     assert losses(tmp_path / "two") == pytest.approx(losses(trained_alone), rel=1e-3)
