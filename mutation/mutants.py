@@ -438,8 +438,8 @@ def run(of: list[str], part: int, parts: int, again: bool, seconds: float | None
                 item.job_id, WorkResult(WorkerOutcome.NORMAL, output[-3000:], outcome, changed(source, code))
             )
             fate = "time was up" if status is None else outcome.value
-            seconds = time.monotonic() - start
-            print(f"{number}/{len(todo)} {module}:{line} {fate} {seconds:.1f} s, {len(tests)} tests", flush=True)
+            took = time.monotonic() - start
+            print(f"{number}/{len(todo)} {module}:{line} {fate} {took:.1f} s, {len(tests)} tests", flush=True)
 
 
 def changed(source: str, code: str) -> str:
