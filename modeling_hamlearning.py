@@ -995,6 +995,7 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
         num_labels = len(config.tags)
         self.classifier = nn.Linear(config.hidden_size, num_labels)
         self.crf = HamLearningCRF(num_labels, has_transitions=config.use_crf)
+        self._tables: dict[Any, tuple[torch.Tensor, torch.Tensor]] = {}
         self.post_init()
 
     @can_return_tuple
@@ -1066,20 +1067,29 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
         """Eq 18: tags (B, W), -100 on padding, and the probabilities of the entities that they make (B, W)."""
         mask = _first_on(word_mask)
         path = self.crf.viterbi(emissions, mask)
-        tag_continues, tag_is_entity = (table.to(emissions.device) for table in self._tag_tables())
+        tag_continues, tag_is_entity = self._tag_tables(emissions.device)
         scores = self.crf.span_probabilities(emissions, path, mask, tag_continues, tag_is_entity)
         return torch.where(word_mask, path, -100), torch.where(word_mask, scores, 0)
 
-    def _tag_tables(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Which tag goes on with the entity of which tag, (T, T) [before, after]; and which are B- or I-, (T,)."""
+    def _tag_tables(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Which tag goes on with the entity of which tag, (T, T) [before, after]; and which are B- or I-, (T,).
+
+        They are made once a device: to copy them there for every batch would make the host wait.
+        """
         tags = self.config.tags
+        if (tuple(tags), device) in self._tables:
+            return self._tables[tuple(tags), device]
         parts = [tag.split("-", 1) if tag[:2] in ("B-", "I-") else ("O", None) for tag in tags]
         prefixes, types = zip(*parts, strict=True)
         continues = [
             [prefixes[after] == "I" and types[before] == types[after] for after in range(len(tags))]
             for before in range(len(tags))
         ]
-        return torch.tensor(continues), torch.tensor([prefix != "O" for prefix in prefixes])
+        with torch.inference_mode(False):  # they may be needed where gradients are, later
+            is_entity = [prefix != "O" for prefix in prefixes]
+            tables = torch.tensor(continues, device=device), torch.tensor(is_entity, device=device)
+        self._tables[tuple(tags), device] = tables
+        return tables
 
 
 HamLearningModel.register_for_auto_class("AutoModel")

@@ -132,7 +132,8 @@ class HamLearningProcessor(ProcessorMixin):
             They are loaded when the first picture comes. None: there are none, only `visual_features` are taken.
 
     Raises:
-        ValueError: the tokenizer lacks a special token or all others, or `word_splitting` is unknown.
+        ValueError: the tokenizer lacks a special token or all others, `word_splitting` is unknown, or `max_length`
+            leaves no room for a word.
     """
 
     def __init__(
@@ -151,6 +152,8 @@ class HamLearningProcessor(ProcessorMixin):
         super().__init__(tokenizer, **kwargs)
         if word_splitting not in ("punctuation", "tweet"):
             raise ValueError(f"word_splitting={word_splitting!r}: must be 'punctuation' or 'tweet'.")
+        if max_length < 3:
+            raise ValueError(f"max_length={max_length}: must be at least 3, for [CLS], a sub-token and [SEP].")
         missing = [n for n in ("cls_token", "sep_token", "unk_token", "pad_token") if getattr(tokenizer, n) is None]
         if missing:
             raise ValueError(
@@ -350,10 +353,7 @@ class HamLearningProcessor(ProcessorMixin):
             visual_features = self.extract_visual_features(images, device=device)
         if visual_features is not None:
             visual_features = [visual_features] if isinstance(visual_features, Mapping) else visual_features
-            self._check_count("visual_features", len(visual_features), len(words))
         labels: Any = None if word_labels is None else [word_labels] if is_single else word_labels
-        if labels is not None:
-            self._check_count("word_labels", len(labels), len(words))
         data, num_words = self.model_inputs(words, visual_features, labels)
         inputs: Any = BatchFeature(data)  # with attributes that are no tensors
         inputs.texts, inputs.words, inputs.offsets = list(texts), list(words), list(offsets)
@@ -380,8 +380,10 @@ class HamLearningProcessor(ProcessorMixin):
         """
         data, num_words = self._pad_text(words)
         if visual_features is not None:
+            self._check_count("visual_features", len(visual_features), len(words))
             data |= self._pad_visual_features(visual_features)
         if word_labels is not None:
+            self._check_count("word_labels", len(word_labels), len(words))
             data["labels"] = self._pad_tags(word_labels, words, num_words)
         return {name: torch.from_numpy(array) for name, array in data.items()}, num_words.tolist()
 
@@ -530,14 +532,20 @@ class HamLearningProcessor(ProcessorMixin):
         self, word_labels: Sequence[Sequence[int | str]], words: Sequence[Sequence[str]], num_words: np.ndarray
     ) -> np.ndarray:
         """Tag ids of the words that fit, (B, W), -100 on padding."""
-        counts = np.fromiter(map(len, word_labels), np.int64, len(word_labels))
+        try:
+            counts = np.fromiter(map(len, word_labels), np.int64, len(word_labels))
+            given = [*chain.from_iterable(word_labels)]
+            known = {tag: index for index, tag in enumerate(self.tags)} | {i: i for i in range(len(self.tags))}
+            flat = np.fromiter(map(known.get, given, repeat(-1)), np.int64, len(given))
+        except TypeError as error:
+            raise ValueError(
+                f"word_labels are no lists of tags ({error}): give a list a tweet, a tag a word."
+            ) from None
         for row in np.flatnonzero(counts != np.fromiter(map(len, words), np.int64, len(words)))[:1]:
             raise ValueError(
                 f"word_labels: tweet {row} has {counts[row]} tags for {len(words[row])} words {words[row]}: "
                 "give one tag a word."
             )
-        id_of = {tag: index for index, tag in enumerate(self.tags)} | {index: index for index in range(len(self.tags))}
-        flat = np.fromiter(map(id_of.get, chain.from_iterable(word_labels), repeat(-1)), np.int64, counts.sum())
         row = np.repeat(np.arange(len(counts)), counts)
         column = np.arange(len(flat)) - _starts(counts)[row]
         for bad in np.flatnonzero(flat < 0)[:1].tolist():
@@ -558,7 +566,7 @@ class HamLearningProcessor(ProcessorMixin):
         with_picture = np.flatnonzero(image_mask)
         if not len(with_picture):
             return {}
-        pictures = [row for row in rows if row is not None]
+        pictures: list[Any] = [*map(rows.__getitem__, with_picture)]
         flat = self._flat_visual_features(pictures)
         if flat is None:  # lists in place of arrays, or something that is wrong
             flat = self._flat_visual_features(self._regular_arrays(pictures, with_picture))
@@ -629,9 +637,15 @@ class HamLearningProcessor(ProcessorMixin):
                 if name not in picture:
                     fail(f"{name} is missing: give a row of a visual feature file.")
                 try:
-                    array = np.asarray(picture[name], dtype)
-                except (TypeError, ValueError) as error:
+                    given = np.asarray(picture[name])
+                    with np.errstate(invalid="ignore"):  # NaN as an integer: below it is seen to be none
+                        array = given.astype(dtype)
+                except (TypeError, ValueError, OverflowError, RuntimeError) as error:
                     fail(f"{name} is no array of numbers ({error}): give lists of one length.")
+                if given.dtype.kind not in "biuf":
+                    fail(f"{name} is no array of numbers (but of {given.dtype}): give lists of one length.")
+                if dtype == np.int64 and (array != given).any():
+                    fail(f"{name} {given.tolist()} are no integers of 64 bits: give such.")
                 if name in REGION_COLUMNS and array.size == 0:  # no region, perhaps as an empty list
                     arrays[name] = array[:0]
                     continue
@@ -720,7 +734,10 @@ class HamLearningDataCollator:
         visual_features = None
         if self.visual_features is not None:
             visual_features = [*map(self.visual_features.get, column("id"))]
-        word_labels = column("ner_tags") if "ner_tags" in rows[0] else None
+        num_tagged = sum(map(operator.contains, rows, repeat("ner_tags")))
+        if 0 < num_tagged < len(rows):
+            raise ValueError(f"{num_tagged} of {len(rows)} rows have ner_tags: give all of them, or none.")
+        word_labels = column("ner_tags") if num_tagged else None
         return self.processor.model_inputs(column("tokens"), visual_features, word_labels)[0]
 
 

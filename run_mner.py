@@ -32,7 +32,7 @@ import numpy as np
 import torch
 import transformers
 import yaml
-from accelerate.utils import DistributedType, DynamoBackend, TorchDynamoPlugin
+from accelerate.utils import DistributedType, DynamoBackend, TorchDynamoPlugin, parse_flag_from_env
 from datasets import Dataset, DatasetDict, IterableDataset
 from huggingface_hub import DatasetCard, hf_hub_download
 from huggingface_hub.constants import HF_HOME
@@ -475,7 +475,7 @@ class MNERTrainer(FaultTolerantTrainer):
     def create_accelerator_and_postprocess(self) -> None:
         """As in `Trainer`, and says how FSDP treats this model."""
         state: Any = self.args.distributed_state
-        if state.distributed_type == DistributedType.MULTI_CPU and os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        if state.distributed_type == DistributedType.MULTI_CPU and parse_flag_from_env("ACCELERATE_USE_FSDP"):
             # accelerate 1.15 (`AcceleratorState.__init__`) makes FSDP's processes of those of every device but a CPU,
             # and leaves these with whole weights, without a word. Torch shards over gloo as over anything.
             state.distributed_type = DistributedType.MULTI_GPU
@@ -492,8 +492,10 @@ class MNERTrainer(FaultTolerantTrainer):
         # FSDP puts a class of its own in the model's place, whose code would be saved with it.
         sharded_class = type(self.model)
         self.model.__class__ = HamLearningForTokenClassification
-        super()._save(output_dir, state_dict)
-        self.model.__class__ = sharded_class
+        try:
+            super()._save(output_dir, state_dict)
+        finally:
+            self.model.__class__ = sharded_class
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW over the text encoder, the new layers and the CRF, with and without weight decay."""
@@ -592,7 +594,8 @@ class TrainingWatch(TrainerCallback):
 def keep_freed_memory() -> None:
     """Has glibc keep the memory that tensors free for those of the next step.
 
-    Else it goes back to the system, and comes again page by page: a sixth of the time of a step on a CPU.
+    Else it goes back to the system, and comes again page by page, in every step. The process keeps it to its end. What
+    that is worth: docs/performance.md.
     """
     if sys.platform != "linux" or not hasattr(libc := ctypes.CDLL(None), "mallopt"):
         return  # another C library
@@ -1097,8 +1100,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         )
     if args.torch_compile and args.torch_compile_backend == "inductor" and args.device.type == "cpu":
         raise ValueError(
-            "--torch_compile True on a CPU: steps are no faster (1.02 times, docs/performance.md) and compiling takes "
-            "minutes: leave it out, it is for GPUs."
+            "--torch_compile True on a CPU: steps are no faster (docs/performance.md), compiling takes minutes: leave "
+            "it out, it is for GPUs."
         )
     limit_silence()
     data_name = data_set_name(data_args)

@@ -47,7 +47,7 @@ from datasets import Dataset
 from transformers import BertConfig, get_linear_schedule_with_warmup, set_seed
 
 from operations import PRESETS
-from run_mner import TrainingWatch, predict
+from run_mner import TrainingWatch, keep_freed_memory, predict
 from workload import SIZES, made_up_tweets, make_trainer, print_table, spread
 
 
@@ -304,6 +304,8 @@ def main():
         parser.error("give --umt or --hvpnet, the clone of a peer, and as --peer_tweets a multiple of 32")
     warnings.filterwarnings("ignore", category=UserWarning)  # UMT calls signatures that PyTorch will drop
 
+    if not torch.accelerator.is_available():
+        keep_freed_memory()  # as HamLearning's training does: for all, from the first round on
     set_seed(1)
     tweets, tokenizer = made_up_tweets(options.tweets, np.random.default_rng(1))
     with tempfile.TemporaryDirectory() as folder:

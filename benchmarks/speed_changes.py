@@ -113,7 +113,7 @@ def crf_contestants() -> dict[str, Callable[[], None]]:
 
 
 def main():
-    """Prints two tables, and writes them as JSON if asked."""
+    """Prints three tables, and writes them as JSON if asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_workload_arguments(parser)
     parser.add_argument("--kind", choices=KINDS, default="captions", help="of pictures")

@@ -1130,3 +1130,46 @@ def test_a_batch_none_of_whose_ids_has_visual_features_trains(processor, make_mo
     batch = HamLearningDataCollator(processor, {"3": a_picture()})(ROWS)
     assert set(batch) == TENSORS | {"labels"}
     assert make_model().train()(**batch).loss.isfinite()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"class_ids": [-0.7, 2.2]},
+        {"class_ids": ["1", "2"]},
+        {"class_ids": [2**65, 1]},
+        {"image_size": [10.9, 3.2]},
+        {"image_size": [float("inf"), 3]},
+        {"features": [["1", "2"]] * 2},
+    ],
+    ids=str,
+)
+def test_visual_features_of_another_kind_of_number_are_refused_by_their_tweet(changes):
+    picture = {
+        "image_size": [64, 48],
+        "image_features": [1.0, 2.0],
+        "boxes": [[0.5, 0.5, 0.5, 0.5]] * 2,
+        "class_ids": [0, 1],
+        "features": [[1.0, 2.0]] * 2,
+    }
+    processor = HamLearningProcessor(bert())
+    processor(text=["Huskies"], visual_features=[picture])
+    with pytest.raises(ValueError, match=f"visual_features: tweet 0: {next(iter(changes))}"):
+        processor(text=["Huskies"], visual_features=[picture | changes])
+
+
+@pytest.mark.parametrize("labels", [[None], [[[1]]]], ids=["none", "nested"])
+def test_labels_that_are_no_lists_of_tags_are_refused(labels):
+    with pytest.raises(ValueError, match="word_labels are no lists of tags .* give a list a tweet, a tag a word"):
+        HamLearningProcessor(bert())(text=[["Huskies"]], word_labels=labels)
+
+
+def test_rows_of_which_some_have_tags_are_refused():
+    rows = [{"id": "1", "tokens": ["Huskies"]}, {"id": "2", "tokens": ["Huskies"], "ner_tags": [0]}]
+    with pytest.raises(ValueError, match="1 of 2 rows have ner_tags"):
+        HamLearningDataCollator(HamLearningProcessor(bert()))(rows)
+
+
+def test_a_limit_without_room_for_a_word_is_refused():
+    with pytest.raises(ValueError, match="max_length=2: must be at least 3"):
+        HamLearningProcessor(bert(), max_length=2)
