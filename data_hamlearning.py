@@ -884,6 +884,12 @@ def _flat_arrays(path: Path, batch: pa.RecordBatch, metadata: Mapping[str, Any])
             row = int(np.flatnonzero(others != counts)[0])
             fail(row, f"{counts[row]} boxes but {others[row]} {name}: write one of each for every region")
 
+    # What is stored wider than need be is narrowed here; half floats stay. Below it is seen whether it was too large.
+    for name in ("image_features", "boxes", "scores", "features"):
+        if arrays[name].dtype == np.float64:
+            with np.errstate(over="ignore"):
+                arrays[name] = arrays[name].astype(np.float32)
+
     region_rows = np.repeat(np.arange(len(ids)), counts)
     for name, array in arrays.items():
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
@@ -914,8 +920,4 @@ def _flat_arrays(path: Path, batch: pa.RecordBatch, metadata: Mapping[str, Any])
             f"the class id {arrays['class_ids'][region]} is not in [0, {num_classes}): the metadata's class_names has "
             f"{num_classes} names, name every class",
         )
-    # What is stored wider than need be is narrowed here; half floats stay.
-    for name in ("image_features", "boxes", "scores", "features"):
-        if arrays[name].dtype == np.float64:
-            arrays[name] = arrays[name].astype(np.float32)
     return {"id": ids, "counts": counts, **arrays}

@@ -319,6 +319,17 @@ def test_a_column_whose_name_is_no_text_is_a_damaged_file(tmp_path):
         VisualFeatures(path)
 
 
+def test_a_number_that_is_too_large_for_32_bits_is_refused(tmp_path):
+    """Found by the fuzzer: it was finite as it was stored, and infinite as it was used."""
+    path = tmp_path / "features.parquet"
+    sound_file(path)
+    table = pq.read_table(path)
+    wide = pa.array([[1e300, 1.0]], pa.list_(pa.float64()))
+    pq.write_table(table.set_column(table.schema.get_field_index("image_features"), "image_features", wide), path)
+    with pytest.raises(ValueError, match="features.parquet, image '1': image_features holds inf"):
+        VisualFeatures(path)
+
+
 def test_metadata_of_brackets_in_brackets_are_refused(tmp_path):
     """Found by the fuzzer: a RecursionError."""
     path = tmp_path / "features.parquet"
