@@ -290,7 +290,7 @@ def begin_run(args: TrainingArguments, facts: Mapping[str, Any]) -> Path | None:
     its first checkpoint begins again.
 
     Args:
-        args: with `output_dir` and `resume_from_checkpoint`.
+        args: with `output_dir` and `resume_from_checkpoint`: "True", a checkpoint, or None.
         facts: what the run is, JSON values; `settings` among them.
 
     Raises:
@@ -300,7 +300,7 @@ def begin_run(args: TrainingArguments, facts: Mapping[str, Any]) -> Path | None:
     """
     folder, wanted = Path(str(args.output_dir)), args.resume_from_checkpoint
     checkpoint, notes = None, []
-    if wanted in ("True", "true", True):
+    if wanted == "True":
         checkpoint, notes = last_whole_checkpoint(folder)
         if checkpoint is None and not (folder / RUN_FILE).is_file():
             raise FileNotFoundError(
@@ -310,7 +310,7 @@ def begin_run(args: TrainingArguments, facts: Mapping[str, Any]) -> Path | None:
         notes = [f"{note}: it is not used." for note in notes]
         if checkpoint is None:
             notes.append("There is no checkpoint yet: the run begins again.")
-    elif wanted not in (None, "False", "false", False):
+    elif wanted is not None:
         checkpoint = Path(wanted)
         if not checkpoint.is_dir():
             raise FileNotFoundError(f"--resume_from_checkpoint {checkpoint} is no folder: give one, or True.")

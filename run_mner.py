@@ -280,6 +280,9 @@ class MNERTrainingArguments(TrainingArguments):
     hub_strategy: str = "end"
 
     def __post_init__(self):
+        wanted = str(self.resume_from_checkpoint)
+        if wanted.lower() in ("true", "false", "none"):  # a settings file has YAML's, a command line text
+            self.resume_from_checkpoint = "True" if wanted.lower() == "true" else None
         if not torch.accelerator.is_available():
             self.use_cpu = True  # without it TrainingArguments refuses bf16 on a CPU
         if self.bf16 is None:
@@ -614,10 +617,11 @@ def check_output_dir(args: MNERTrainingArguments) -> None:
     """Refuses a folder that holds another run.
 
     Raises:
-        FileExistsError: the folder holds results or checkpoints and the run does not resume.
+        FileExistsError: the folder holds results or checkpoints, and the run does not go on with them.
     """
-    folder = Path(args.output_dir)
-    if args.resume_from_checkpoint or not folder.is_dir():
+    folder, wanted = Path(args.output_dir), args.resume_from_checkpoint
+    goes_on = wanted == "True" or wanted is not None and Path(wanted).resolve().parent == folder.resolve()
+    if goes_on or not folder.is_dir():
         return
     held = sorted(p.name for p in folder.iterdir() if p.name == RESULTS_FILE or p.name.startswith("checkpoint-"))
     if held:

@@ -281,6 +281,15 @@ def test_a_run_does_not_go_on_with_other_features(stopped, world, tmp_path):
     assert contents(stopped) == before
 
 
+@pytest.mark.parametrize("wanted", ["False", "false", "another run's"])
+def test_a_run_that_does_not_go_on_with_a_folder_s_own_run_never_touches_it(wanted, whole, stopped, world):
+    before = contents(stopped)
+    checkpoint = next(iter(checkpoints(whole))) if wanted == "another run's" else wanted
+    with pytest.raises(FileExistsError, match="stopped holds another run .*checkpoint-"):
+        run_mner.main(flags(world, stopped, **OFTEN, resume_from_checkpoint=checkpoint))
+    assert contents(stopped) == before
+
+
 def test_there_is_nothing_to_go_on_with_in_an_empty_folder(world, tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no checkpoint that could be used: leave .* out"):
         run_mner.main(flags(world, tmp_path / "out", **OFTEN, **GO_ON))
