@@ -730,6 +730,28 @@ class FaultTolerantTrainer(Trainer):
 
     # Where a run goes on.
 
+    def _init_training_state(self, *args, **kwargs):
+        found = super()._init_training_state(*args, **kwargs)
+        if self._resumed is not None:
+            self._find_best(self._resumed)
+        return found
+
+    def _find_best(self, checkpoint: Path):
+        """The best checkpoint lies beside the one to go on from, wherever the two have been moved to.
+
+        The path that was written down may be of another folder, or of another one to start from; Trainer would take
+        it, or forget the best one, which would then be removed.
+        """
+        written = json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+        if written["best_model_checkpoint"] is None:
+            return
+        folder, output_dir = checkpoint.parent, Path(str(self.args.output_dir))
+        if folder.resolve() == output_dir.resolve():
+            folder = output_dir  # as the paths are spelled when older ones are removed
+        best = folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}"
+        if what_is_missing(best) is None:
+            self.state.best_model_checkpoint = str(best)
+
     def _run_epoch(self, *args, **kwargs):
         if self._resumed is not None:
             self._restore(self._resumed)

@@ -247,6 +247,24 @@ def test_a_run_that_was_asked_to_stop_and_goes_on_ends_bit_for_bit_like_one_that
     assert outcome(tmp_path / "out") == outcome(whole)
 
 
+@pytest.mark.parametrize("spelled", ["as before", "from another folder"])
+def test_a_run_that_was_moved_knows_its_best_checkpoint(spelled, whole, make_model, tmp_path, monkeypatch):
+    shutil.copytree(whole, tmp_path / "before")
+    last, _ = last_whole_checkpoint(tmp_path / "before")
+    state = json.loads((last / "trainer_state.json").read_text())
+    best = f"checkpoint-{state['best_global_step']}"
+    state["best_model_checkpoint"] = str(tmp_path / "before" / best)
+    (last / "trainer_state.json").write_text(json.dumps(state))
+    shutil.move(tmp_path / "before", tmp_path / "after")
+    monkeypatch.chdir(tmp_path)
+    output_dir = tmp_path / "after" if spelled == "as before" else Path("after")
+    args = run_mner.MNERTrainingArguments(str(output_dir), use_cpu=True, do_train=True, do_eval=True)
+    trainer = run_mner.MNERTrainer(model=make_model(), args=args, eval_dataset=[{}], data_collator=lambda rows: {})
+    trainer._resumed = tmp_path / "after" / last.name
+    trainer._init_training_state(24, 6, 4, str(trainer._resumed), None)
+    assert trainer.state.best_model_checkpoint == str(output_dir / best)
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
