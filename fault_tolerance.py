@@ -126,7 +126,7 @@ def move_into(staged: Path, folder: Path):
         target.parent.mkdir(parents=True, exist_ok=True)
         _sync(path)
         os.replace(path, target)
-    shutil.rmtree(staged)
+    shutil.rmtree(staged, ignore_errors=True)  # NFS keeps names of what is open
 
 
 @contextmanager
@@ -172,7 +172,7 @@ def finish_checkpoint(staged: Path, final: Path):
         final.rename(staged.with_name(f"{final.name} before"))
     staged.rename(final)
     _sync(final.parent)
-    shutil.rmtree(staged.parent)
+    shutil.rmtree(staged.parent, ignore_errors=True)  # NFS keeps names of what is open
 
 
 def what_is_missing(checkpoint: Path) -> str | None:

@@ -18,6 +18,7 @@ import math
 import os
 import re
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -1275,12 +1276,18 @@ def train(
     history = trainer.state.log_history
     staged = output_dir / UNFINISHED / "model"
     with writing("The trained model", output_dir, KEPT):
-        # Called by its public name it would push a model that has neither card nor scores yet.
-        trainer.save_model(str(staged), _internal_call=True)
         if trainer.is_world_process_zero():
-            plot_training(history, staged / "training.png")
-            move_into(staged, output_dir)
-            staged.parent.rmdir()
+            shutil.rmtree(staged.parent, ignore_errors=True)  # what a kill may have left
+        trainer.accelerator.wait_for_everyone()
+        try:
+            # Called by its public name it would push a model that has neither card nor scores yet.
+            trainer.save_model(str(staged), _internal_call=True)
+            if trainer.is_world_process_zero():
+                plot_training(history, staged / "training.png")
+                move_into(staged, output_dir)
+        finally:  # also on a full disk, which needs the room
+            if trainer.is_world_process_zero():
+                shutil.rmtree(staged.parent, ignore_errors=True)
     evaluations = [entry for entry in history if "eval_f1" in entry]
     last = {"epoch": trainer.state.epoch}
     best = max(evaluations, key=lambda entry: entry["eval_f1"], default=last)

@@ -59,6 +59,8 @@ OFTEN = {
     **{f"{what}_strategy": "steps" for what in ("save", "eval", "logging")},
     **{f"{what}_steps": 4 for what in ("save", "eval", "logging")},
 }
+# Nothing between the first step and the last.
+NEVER = {f"{what}_strategy": "no" for what in ("save", "eval", "logging")} | {"load_best_model_at_end": False}
 
 
 def outcome(folder: Path) -> dict:
@@ -280,6 +282,14 @@ def test_a_run_does_not_go_on_as_another_one(stopped, world, changed, message):
     with pytest.raises(ValueError, match=message + ".*give what it was begun with, or begin a run of its own"):
         run_mner.main(flags(world, stopped, **OFTEN | changed, **GO_ON))
     assert contents(stopped) == before
+
+
+def test_a_run_ends_whatever_a_kill_has_left_unfinished(world, tmp_path):
+    left = tmp_path / "out" / UNFINISHED / "checkpoint-8 before"
+    left.mkdir(parents=True)
+    (left / "model.safetensors").touch()
+    run_mner.main(flags(world, tmp_path / "out", **NEVER, max_steps=1))
+    assert (tmp_path / "out" / "results.json").is_file() and not (tmp_path / "out" / UNFINISHED).exists()
 
 
 def test_a_run_does_not_go_on_with_other_tweets(stopped, world, tmp_path):
