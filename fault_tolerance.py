@@ -395,22 +395,31 @@ def run_from_terminal(main: Callable[[], Any]) -> int:
     An error that this project raised itself (with a remedy), and one of the system that names its file, is printed
     behind `error:`; whatever else happens keeps its traceback.
     """
-    process = os.getpid()
+    process, has_timer = os.getpid(), hasattr(signal, "setitimer")  # Windows has none
 
     def stop(number: int, _: FrameType | None):
+        nonlocal has_timer
         if os.getpid() != process:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        # Python drops what is raised in a destructor or around a fork: then once more.
-        signal.signal(signal.SIGALRM, lambda *_: stop(number, None))
-        signal.setitimer(signal.ITIMER_REAL, 1)
+        if has_timer:  # Python drops what is raised in a destructor or around a fork: then once more, not again
+            has_timer = False
+            signal.signal(signal.SIGALRM, raise_again)
+            signal.setitimer(signal.ITIMER_REAL, 1)
         raise Stopped(number, "Stopped.")
 
-    signal.signal(signal.SIGTERM, stop)
+    def raise_again(*_: Any):
+        if not isinstance(sys.exception(), Stopped):  # else it is on its way, and what it passes may take its time
+            raise Stopped(signal.SIGTERM, "Stopped.")
+
+    before = signal.signal(signal.SIGTERM, stop)
     try:
-        main()
+        try:
+            main()
+        finally:
+            if hasattr(signal, "setitimer"):
+                signal.setitimer(signal.ITIMER_REAL, 0)
     except KeyboardInterrupt as error:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         signum = getattr(error, "signum", signal.SIGINT)
         where = str(error) if isinstance(error, Stopped) else "Stopped."
         if where == "Stopped.":
@@ -426,6 +435,8 @@ def run_from_terminal(main: Callable[[], Any]) -> int:
             raise
         print(f"error: {sentence}", file=sys.stderr)
         return 1
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
     return 0
 
 

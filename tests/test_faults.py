@@ -452,6 +452,34 @@ def test_an_error_with_a_remedy_is_one_sentence_and_another_keeps_its_traceback(
         run_from_terminal(lambda: 1 / 0)
 
 
+def test_sigterm_lets_what_cleans_up_finish_and_leaves_no_handler_behind(capsys):
+    before, cleaned = signal.getsignal(signal.SIGTERM), []
+
+    def main():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        finally:
+            time.sleep(1.2)
+            cleaned.append(True)
+
+    assert run_from_terminal(main) == 143
+    assert cleaned and capsys.readouterr().err.startswith("Stopped. ")
+    assert signal.getsignal(signal.SIGTERM) is before and signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_sigterm_whose_exception_was_dropped_is_raised_once_more():
+    def main():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        except KeyboardInterrupt:
+            pass  # as around a destructor
+        time.sleep(60)
+
+    assert run_from_terminal(main) == 143
+
+
 def refused_by_the_hub():
     with wanted_of_hub("org/tweets"):
         raise OSError("503")
