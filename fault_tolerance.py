@@ -305,7 +305,7 @@ def begin_run(args: TrainingArguments, facts: Mapping[str, Any]) -> Path | None:
         if checkpoint is None and not (folder / RUN_FILE).is_file():
             raise FileNotFoundError(
                 f"--resume_from_checkpoint True, but {folder} holds no checkpoint that could be used"
-                f"{': ' if notes else ''}{'; '.join(notes)}: leave --resume_from_checkpoint out."
+                f"{': ' if notes else ''}{'; '.join(notes)}: {_other_beginning(folder)}."
             )
         notes = [f"{note}: it is not used." for note in notes]
         if checkpoint is None:
@@ -337,6 +337,17 @@ def begin_run(args: TrainingArguments, facts: Mapping[str, Any]) -> Path | None:
         with writing(RUN_FILE, folder, "Make room, or give another --output_dir."):
             write_text(folder / RUN_FILE, json.dumps(facts, indent=2) + "\n")
     return checkpoint
+
+
+def _other_beginning(folder: Path) -> str:
+    """The remedy where a folder has nothing to go on with."""
+    found = next(iter(checkpoints(folder)), None)
+    if found is None:
+        return "leave --resume_from_checkpoint out"
+    return (
+        "leave --resume_from_checkpoint out and give another --output_dir, with --model_name_or_path "
+        f"{found} to begin from its weights"
+    )
 
 
 def claim_folder(folder: Path):

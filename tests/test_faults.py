@@ -324,6 +324,13 @@ def test_there_is_nothing_to_go_on_with_in_an_empty_folder(world, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_of_checkpoints_of_another_making_has_a_remedy_that_leads_on(world, tmp_path):
+    (tmp_path / "checkpoint-4").mkdir()  # Trainer's own, without a list of its files
+    match = "leave --resume_from_checkpoint out and give another --output_dir, with --model_name_or_path .*checkpoint-4 "
+    with pytest.raises(FileNotFoundError, match=match):
+        run_mner.main(flags(world, tmp_path, **OFTEN, **GO_ON))
+
+
 def test_a_checkpoint_that_was_asked_for_by_name_and_is_not_whole_is_refused(stopped, world, tmp_path):
     last, _ = last_whole_checkpoint(stopped)
     shutil.copytree(last, tmp_path / "checkpoint-4")
