@@ -890,6 +890,8 @@ class FaultTolerantTrainer(Trainer):
             rotate_checkpoints(folder, self.args.save_total_limit, best, use_mtime=True)
 
     def _finalize_training(self, trial: Any, *args: Any, **kwargs: Any) -> TrainOutput:
+        self.watch.check()  # of the last step, where nothing was logged or saved behind it
+        self._check_weights()
         self._rotate(trial)
         return super()._finalize_training(trial, *args, **kwargs)
 

@@ -358,6 +358,21 @@ def test_a_loss_that_is_no_number_is_named_with_its_step_and_tweets_and_leaves_a
     assert max(tensor.abs().max() for tensor in weights.values()) < 10
 
 
+def test_a_loss_of_the_last_step_is_looked_at_where_nothing_is_logged_or_saved(world, tmp_path):
+    # The first step's rate is 0, the second's 1e30.
+    settings = NEVER | {"learning_rate": 1e31, "crf_learning_rate": 1e31, "warmup_steps": 10, "max_grad_norm": 0}
+    with pytest.raises(FloatingPointError, match="at step 3, in the batch of the tweets .*no checkpoint had been"):
+        run_mner.main(flags(world, tmp_path, **settings, max_steps=3))
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_weights_that_the_last_step_has_ruined_are_not_saved(world, tmp_path):
+    settings = NEVER | {"learning_rate": 1e39, "crf_learning_rate": 1e39, "warmup_steps": 0, "max_grad_norm": 0}
+    with pytest.raises(FloatingPointError, match="Weights are not finite behind step 1"):
+        run_mner.main(flags(world, tmp_path, **settings, max_steps=1))
+    assert not (tmp_path / "model.safetensors").exists()
+
+
 def test_no_step_waits_for_its_own_loss():
     watch, state, control = StepWatch(world_size=1), TrainerState(epoch=0.5), TrainerControl()
     for step in (1, 2):
