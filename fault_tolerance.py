@@ -295,7 +295,7 @@ def begin_run(args: TrainingArguments, facts: Mapping[str, Any]) -> Path | None:
 
     Raises:
         FileNotFoundError: there is no run to go on with.
-        ValueError: the checkpoint is not whole, or of another run.
+        ValueError: the checkpoint is not whole, of another run, or in FSDP's shards.
         OSError: the output folder cannot be written.
     """
     folder, wanted = Path(str(args.output_dir)), args.resume_from_checkpoint
@@ -320,6 +320,8 @@ def begin_run(args: TrainingArguments, facts: Mapping[str, Any]) -> Path | None:
                 f"--resume_from_checkpoint {checkpoint} is not whole: {missing}. Give another, or True for the last "
                 "whole one."
             )
+    if checkpoint is not None:
+        _refuse_shards(checkpoint)
     if checkpoint is not None or notes:
         begun = folder if checkpoint is None else checkpoint.parent
         if (begun / RUN_FILE).is_file():
@@ -337,6 +339,17 @@ def begin_run(args: TrainingArguments, facts: Mapping[str, Any]) -> Path | None:
         with writing(RUN_FILE, folder, "Make room, or give another --output_dir."):
             write_text(folder / RUN_FILE, json.dumps(facts, indent=2) + "\n")
     return checkpoint
+
+
+def _refuse_shards(checkpoint: Path):
+    """What FSDP wrote in shards has an index that PyTorch unpickles without restriction: it could run any code."""
+    index = next(checkpoint.rglob(".metadata"), None)
+    if index is not None:
+        raise ValueError(
+            f"--resume_from_checkpoint {checkpoint} was written by FSDP with SHARDED_STATE_DICT ({index} is there), "
+            "which is read by unpickling and could run any code: begin the run anew with fsdp_state_dict_type "
+            "FULL_STATE_DICT, as configs/accelerate/fsdp.yaml has it."
+        )
 
 
 def _other_beginning(folder: Path) -> str:

@@ -331,6 +331,17 @@ def test_a_folder_of_checkpoints_of_another_making_has_a_remedy_that_leads_on(wo
         run_mner.main(flags(world, tmp_path, **OFTEN, **GO_ON))
 
 
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_checkpoint_in_shards_is_refused_as_its_index_is_a_pickle(by_name, stopped, world, tmp_path):
+    shutil.copytree(stopped, tmp_path / "out")
+    last, _ = last_whole_checkpoint(tmp_path / "out")
+    (last / "optimizer_0").mkdir()
+    (last / "optimizer_0" / ".metadata").write_bytes(b"a pickle")
+    wanted = last if by_name else True
+    with pytest.raises(ValueError, match="FSDP with SHARDED_STATE_DICT .*unpickling.*FULL_STATE_DICT"):
+        run_mner.main(flags(world, tmp_path / "out", **OFTEN, resume_from_checkpoint=wanted))
+
+
 def test_a_checkpoint_that_was_asked_for_by_name_and_is_not_whole_is_refused(stopped, world, tmp_path):
     last, _ = last_whole_checkpoint(stopped)
     shutil.copytree(last, tmp_path / "checkpoint-4")
