@@ -151,6 +151,11 @@ def writing(what: str, folder: Path, remedy: str) -> Iterator[None]:
 
 def _sync(path: Path):
     """Waits until a file, or a folder's list of names, is on the disk."""
+    if os.name == "nt":  # which opens no folder, and waits only for what may be written
+        if path.is_file():
+            with path.open("r+b") as file:
+                os.fsync(file.fileno())
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -164,7 +169,7 @@ def _sync(path: Path):
 def finish_checkpoint(staged: Path, final: Path):
     """Gives a checkpoint the list of its files, waits until they are on the disk, and moves it to its place."""
     files = sorted(path for path in staged.rglob("*") if path.is_file())
-    sizes = {str(path.relative_to(staged)): path.stat().st_size for path in files}
+    sizes = {path.relative_to(staged).as_posix(): path.stat().st_size for path in files}
     (staged / FILES_FILE).write_text(json.dumps(sizes, indent=2) + "\n", encoding="utf-8")
     for path in (*files, staged / FILES_FILE, *(path for path in staged.rglob("*") if path.is_dir()), staged):
         _sync(path)
