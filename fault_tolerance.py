@@ -385,11 +385,17 @@ def claim_folder(folder: Path):
 
 
 class StopSignals:
-    """Within it, SIGINT and SIGTERM are noted, for a training to look at; a second Ctrl-C ends the process at once.
+    """Within it, SIGINT and SIGTERM are noted, for a training to look at.
+
+    A second Ctrl-C ends a program (`run_from_terminal`) at once; elsewhere, as in a notebook, it is handled as it was
+    before, so that the process goes on.
 
     Attributes:
         signum: the signal that came, 0 if none did.
+        in_a_program: whether the process is a program, and has nothing to lose but the training.
     """
+
+    in_a_program = False
 
     def __init__(self):
         self.signum = 0
@@ -399,7 +405,8 @@ class StopSignals:
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(number) is not signal.SIG_IGN:  # as shells want it of what runs in the background
+                # None is another language's. Ignored is as shells want it of what runs in the background.
+                if signal.getsignal(number) not in (None, signal.SIG_IGN):
                     self._before[number] = signal.signal(number, self._note)
         return self
 
@@ -412,7 +419,8 @@ class StopSignals:
             return
         self.signum = number
         if signal.SIGINT in self._before:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            again = signal.SIG_DFL if self.in_a_program else self._before[signal.SIGINT]
+            signal.signal(signal.SIGINT, again)
         name = signal.Signals(number).name
         message = f"\n{name}: stops behind this step, with a checkpoint. Ctrl-C (again) ends at once, without.\n"
         os.write(2, message.encode())  # print may be what was interrupted
@@ -442,6 +450,7 @@ def run_from_terminal(main: Callable[[], Any]) -> int:
             raise Stopped(signal.SIGTERM, "Stopped.")
 
     before = signal.signal(signal.SIGTERM, stop)
+    StopSignals.in_a_program = not hasattr(sys, "ps1")
     try:
         try:
             main()
@@ -465,6 +474,7 @@ def run_from_terminal(main: Callable[[], Any]) -> int:
         print(f"error: {sentence}", file=sys.stderr)
         return 1
     finally:
+        StopSignals.in_a_program = False
         signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
     return 0
 

@@ -547,6 +547,18 @@ def test_an_error_that_nobody_raised_on_purpose_is_no_sentence():
     assert remedied(error.value) is None
 
 
+def test_a_second_interrupt_leaves_the_process_alive_where_it_is_no_program_of_ours():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with StopSignals() as signals:
+            signal.raise_signal(signal.SIGINT)
+            assert signals.signum == signal.SIGINT
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_a_signal_that_the_shell_wants_ignored_stays_ignored():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
