@@ -126,7 +126,7 @@ def move_into(staged: Path, folder: Path):
         target.parent.mkdir(parents=True, exist_ok=True)
         _sync(path)
         os.replace(path, target)
-    shutil.rmtree(staged)
+    shutil.rmtree(staged, ignore_errors=True)  # NFS keeps names of what is open
 
 
 @contextmanager
@@ -151,6 +151,11 @@ def writing(what: str, folder: Path, remedy: str) -> Iterator[None]:
 
 def _sync(path: Path):
     """Waits until a file, or a folder's list of names, is on the disk."""
+    if os.name == "nt":  # which opens no folder, and waits only for what may be written
+        if path.is_file():
+            with path.open("r+b") as file:
+                os.fsync(file.fileno())
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -164,7 +169,7 @@ def _sync(path: Path):
 def finish_checkpoint(staged: Path, final: Path):
     """Gives a checkpoint the list of its files, waits until they are on the disk, and moves it to its place."""
     files = sorted(path for path in staged.rglob("*") if path.is_file())
-    sizes = {str(path.relative_to(staged)): path.stat().st_size for path in files}
+    sizes = {path.relative_to(staged).as_posix(): path.stat().st_size for path in files}
     (staged / FILES_FILE).write_text(json.dumps(sizes, indent=2) + "\n", encoding="utf-8")
     for path in (*files, staged / FILES_FILE, *(path for path in staged.rglob("*") if path.is_dir()), staged):
         _sync(path)
@@ -172,7 +177,7 @@ def finish_checkpoint(staged: Path, final: Path):
         final.rename(staged.with_name(f"{final.name} before"))
     staged.rename(final)
     _sync(final.parent)
-    shutil.rmtree(staged.parent)
+    shutil.rmtree(staged.parent, ignore_errors=True)  # NFS keeps names of what is open
 
 
 def what_is_missing(checkpoint: Path) -> str | None:
@@ -290,27 +295,27 @@ def begin_run(args: TrainingArguments, facts: Mapping[str, Any]) -> Path | None:
     its first checkpoint begins again.
 
     Args:
-        args: with `output_dir` and `resume_from_checkpoint`.
+        args: with `output_dir` and `resume_from_checkpoint`: "True", a checkpoint, or None.
         facts: what the run is, JSON values; `settings` among them.
 
     Raises:
         FileNotFoundError: there is no run to go on with.
-        ValueError: the checkpoint is not whole, or of another run.
+        ValueError: the checkpoint is not whole, of another run, or in FSDP's shards.
         OSError: the output folder cannot be written.
     """
     folder, wanted = Path(str(args.output_dir)), args.resume_from_checkpoint
     checkpoint, notes = None, []
-    if wanted in ("True", "true", True):
+    if wanted == "True":
         checkpoint, notes = last_whole_checkpoint(folder)
         if checkpoint is None and not (folder / RUN_FILE).is_file():
             raise FileNotFoundError(
                 f"--resume_from_checkpoint True, but {folder} holds no checkpoint that could be used"
-                f"{': ' if notes else ''}{'; '.join(notes)}: leave --resume_from_checkpoint out."
+                f"{': ' if notes else ''}{'; '.join(notes)}: {_other_beginning(folder)}."
             )
         notes = [f"{note}: it is not used." for note in notes]
         if checkpoint is None:
             notes.append("There is no checkpoint yet: the run begins again.")
-    elif wanted not in (None, "False", "false", False):
+    elif wanted is not None:
         checkpoint = Path(wanted)
         if not checkpoint.is_dir():
             raise FileNotFoundError(f"--resume_from_checkpoint {checkpoint} is no folder: give one, or True.")
@@ -320,6 +325,8 @@ def begin_run(args: TrainingArguments, facts: Mapping[str, Any]) -> Path | None:
                 f"--resume_from_checkpoint {checkpoint} is not whole: {missing}. Give another, or True for the last "
                 "whole one."
             )
+    if checkpoint is not None:
+        _refuse_shards(checkpoint)
     if checkpoint is not None or notes:
         begun = folder if checkpoint is None else checkpoint.parent
         if (begun / RUN_FILE).is_file():
@@ -339,6 +346,28 @@ def begin_run(args: TrainingArguments, facts: Mapping[str, Any]) -> Path | None:
     return checkpoint
 
 
+def _refuse_shards(checkpoint: Path):
+    """What FSDP wrote in shards has an index that PyTorch unpickles without restriction: it could run any code."""
+    index = next(checkpoint.rglob(".metadata"), None)
+    if index is not None:
+        raise ValueError(
+            f"--resume_from_checkpoint {checkpoint} was written by FSDP with SHARDED_STATE_DICT ({index} is there), "
+            "which is read by unpickling and could run any code: begin the run anew with fsdp_state_dict_type "
+            "FULL_STATE_DICT, as configs/accelerate/fsdp.yaml has it."
+        )
+
+
+def _other_beginning(folder: Path) -> str:
+    """The remedy where a folder has nothing to go on with."""
+    found = next(iter(checkpoints(folder)), None)
+    if found is None:
+        return "leave --resume_from_checkpoint out"
+    return (
+        "leave --resume_from_checkpoint out and give another --output_dir, with --model_name_or_path "
+        f"{found} to begin from its weights"
+    )
+
+
 def claim_folder(folder: Path):
     """Makes the output folder, and sees that it can be written: now, not after hours.
 
@@ -356,11 +385,17 @@ def claim_folder(folder: Path):
 
 
 class StopSignals:
-    """Within it, SIGINT and SIGTERM are noted, for a training to look at; a second Ctrl-C ends the process at once.
+    """Within it, SIGINT and SIGTERM are noted, for a training to look at.
+
+    A second Ctrl-C ends a program (`run_from_terminal`) at once; elsewhere, as in a notebook, it is handled as it was
+    before, so that the process goes on.
 
     Attributes:
         signum: the signal that came, 0 if none did.
+        in_a_program: whether the process is a program, and has nothing to lose but the training.
     """
+
+    in_a_program = False
 
     def __init__(self):
         self.signum = 0
@@ -370,7 +405,8 @@ class StopSignals:
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(number) is not signal.SIG_IGN:  # as shells want it of what runs in the background
+                # None is another language's. Ignored is as shells want it of what runs in the background.
+                if signal.getsignal(number) not in (None, signal.SIG_IGN):
                     self._before[number] = signal.signal(number, self._note)
         return self
 
@@ -383,7 +419,8 @@ class StopSignals:
             return
         self.signum = number
         if signal.SIGINT in self._before:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            again = signal.SIG_DFL if self.in_a_program else self._before[signal.SIGINT]
+            signal.signal(signal.SIGINT, again)
         name = signal.Signals(number).name
         message = f"\n{name}: stops behind this step, with a checkpoint. Ctrl-C (again) ends at once, without.\n"
         os.write(2, message.encode())  # print may be what was interrupted
@@ -395,22 +432,32 @@ def run_from_terminal(main: Callable[[], Any]) -> int:
     An error that this project raised itself (with a remedy), and one of the system that names its file, is printed
     behind `error:`; whatever else happens keeps its traceback.
     """
-    process = os.getpid()
+    process, has_timer = os.getpid(), hasattr(signal, "setitimer")  # Windows has none
 
     def stop(number: int, _: FrameType | None):
+        nonlocal has_timer
         if os.getpid() != process:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        # Python drops what is raised in a destructor or around a fork: then once more.
-        signal.signal(signal.SIGALRM, lambda *_: stop(number, None))
-        signal.setitimer(signal.ITIMER_REAL, 1)
+        if has_timer:  # Python drops what is raised in a destructor or around a fork: then once more, not again
+            has_timer = False
+            signal.signal(signal.SIGALRM, raise_again)
+            signal.setitimer(signal.ITIMER_REAL, 1)
         raise Stopped(number, "Stopped.")
 
-    signal.signal(signal.SIGTERM, stop)
+    def raise_again(*_: Any):
+        if not isinstance(sys.exception(), Stopped):  # else it is on its way, and what it passes may take its time
+            raise Stopped(signal.SIGTERM, "Stopped.")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    StopSignals.in_a_program = not hasattr(sys, "ps1")
     try:
-        main()
+        try:
+            main()
+        finally:
+            if hasattr(signal, "setitimer"):
+                signal.setitimer(signal.ITIMER_REAL, 0)
     except KeyboardInterrupt as error:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         signum = getattr(error, "signum", signal.SIGINT)
         where = str(error) if isinstance(error, Stopped) else "Stopped."
         if where == "Stopped.":
@@ -426,6 +473,9 @@ def run_from_terminal(main: Callable[[], Any]) -> int:
             raise
         print(f"error: {sentence}", file=sys.stderr)
         return 1
+    finally:
+        StopSignals.in_a_program = False
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
     return 0
 
 
@@ -730,6 +780,28 @@ class FaultTolerantTrainer(Trainer):
 
     # Where a run goes on.
 
+    def _init_training_state(self, *args, **kwargs):
+        found = super()._init_training_state(*args, **kwargs)
+        if self._resumed is not None:
+            self._find_best(self._resumed)
+        return found
+
+    def _find_best(self, checkpoint: Path):
+        """The best checkpoint lies beside the one to go on from, wherever the two have been moved to.
+
+        The path that was written down may be of another folder, or of another one to start from; Trainer would take
+        it, or forget the best one, which would then be removed.
+        """
+        written = json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+        if written["best_model_checkpoint"] is None:
+            return
+        folder, output_dir = checkpoint.parent, Path(str(self.args.output_dir))
+        if folder.resolve() == output_dir.resolve():
+            folder = output_dir  # as the paths are spelled when older ones are removed
+        best = folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}"
+        if what_is_missing(best) is None:
+            self.state.best_model_checkpoint = str(best)
+
     def _run_epoch(self, *args, **kwargs):
         if self._resumed is not None:
             self._restore(self._resumed)
@@ -846,6 +918,8 @@ class FaultTolerantTrainer(Trainer):
             rotate_checkpoints(folder, self.args.save_total_limit, best, use_mtime=True)
 
     def _finalize_training(self, trial: Any, *args: Any, **kwargs: Any) -> TrainOutput:
+        self.watch.check()  # of the last step, where nothing was logged or saved behind it
+        self._check_weights()
         self._rotate(trial)
         return super()._finalize_training(trial, *args, **kwargs)
 

@@ -18,6 +18,7 @@ import math
 import os
 import re
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -280,6 +281,9 @@ class MNERTrainingArguments(TrainingArguments):
     hub_strategy: str = "end"
 
     def __post_init__(self):
+        wanted = str(self.resume_from_checkpoint)
+        if wanted.lower() in ("true", "false", "none"):  # a settings file has YAML's, a command line text
+            self.resume_from_checkpoint = "True" if wanted.lower() == "true" else None
         if not torch.accelerator.is_available():
             self.use_cpu = True  # without it TrainingArguments refuses bf16 on a CPU
         if self.bf16 is None:
@@ -617,10 +621,11 @@ def check_output_dir(args: MNERTrainingArguments) -> None:
     """Refuses a folder that holds another run.
 
     Raises:
-        FileExistsError: the folder holds results or checkpoints and the run does not resume.
+        FileExistsError: the folder holds results or checkpoints, and the run does not go on with them.
     """
-    folder = Path(args.output_dir)
-    if args.resume_from_checkpoint or not folder.is_dir():
+    folder, wanted = Path(args.output_dir), args.resume_from_checkpoint
+    goes_on = wanted == "True" or wanted is not None and Path(wanted).resolve().parent == folder.resolve()
+    if goes_on or not folder.is_dir():
         return
     held = sorted(p.name for p in folder.iterdir() if p.name == RESULTS_FILE or p.name.startswith("checkpoint-"))
     if held:
@@ -1274,12 +1279,18 @@ def train(
     history = trainer.state.log_history
     staged = output_dir / UNFINISHED / "model"
     with writing("The trained model", output_dir, KEPT):
-        # Called by its public name it would push a model that has neither card nor scores yet.
-        trainer.save_model(str(staged), _internal_call=True)
         if trainer.is_world_process_zero():
-            plot_training(history, staged / "training.png")
-            move_into(staged, output_dir)
-            staged.parent.rmdir()
+            shutil.rmtree(staged.parent, ignore_errors=True)  # what a kill may have left
+        trainer.accelerator.wait_for_everyone()
+        try:
+            # Called by its public name it would push a model that has neither card nor scores yet.
+            trainer.save_model(str(staged), _internal_call=True)
+            if trainer.is_world_process_zero():
+                plot_training(history, staged / "training.png")
+                move_into(staged, output_dir)
+        finally:  # also on a full disk, which needs the room
+            if trainer.is_world_process_zero():
+                shutil.rmtree(staged.parent, ignore_errors=True)
     evaluations = [entry for entry in history if "eval_f1" in entry]
     last = {"epoch": trainer.state.epoch}
     best = max(evaluations, key=lambda entry: entry["eval_f1"], default=last)

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -59,6 +58,8 @@ OFTEN = {
     **{f"{what}_strategy": "steps" for what in ("save", "eval", "logging")},
     **{f"{what}_steps": 4 for what in ("save", "eval", "logging")},
 }
+# Nothing between the first step and the last.
+NEVER = {f"{what}_strategy": "no" for what in ("save", "eval", "logging")} | {"load_best_model_at_end": False}
 
 
 def outcome(folder: Path) -> dict:
@@ -80,17 +81,12 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def send_when(condition, number: int) -> threading.Thread:
-    """Sends this process a signal once a condition holds."""
+class TermedAtStep10(run_mner.TrainingWatch):
+    """Sends this process SIGTERM at step 10, of the second epoch."""
 
-    def wait():
-        while not condition():
-            time.sleep(0.001)
-        os.kill(os.getpid(), number)
-
-    thread = threading.Thread(target=wait, daemon=True)
-    thread.start()
-    return thread
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 10:
+            signal.raise_signal(signal.SIGTERM)
 
 
 # -------------------------------------------------------------------------------------------------------- checkpoints
@@ -229,8 +225,9 @@ def stopped(world) -> Path:
     """The same run, asked to stop by SIGTERM in its second epoch."""
     folder = world / "stopped"
     before = signal.getsignal(signal.SIGTERM)
-    send_when(lambda: (folder / "checkpoint-8" / FILES_FILE).is_file(), signal.SIGTERM)
-    with pytest.raises(Stopped, match=r"SIGTERM: stopped behind step \d+ of 24; .*--resume_from_checkpoint True") as e:
+    message = "SIGTERM: stopped behind step 10 of 24; .*--resume_from_checkpoint True"
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped, match=message) as e:
+        patch.setattr(run_mner, "TrainingWatch", TermedAtStep10)
         run_mner.main(flags(world, folder, **OFTEN))
     assert e.value.signum == signal.SIGTERM and signal.getsignal(signal.SIGTERM) is before
     return folder
@@ -240,11 +237,29 @@ def test_a_run_that_was_asked_to_stop_and_goes_on_ends_bit_for_bit_like_one_that
     stopped, whole, world, tmp_path
 ):
     last, _ = last_whole_checkpoint(stopped)
-    assert 8 <= int(last.name.removeprefix("checkpoint-")) < 24
+    assert last.name == "checkpoint-10"
     assert not (stopped / "results.json").exists() and not (stopped / UNFINISHED).exists()
     shutil.copytree(stopped, tmp_path / "out")
     run_mner.main(flags(world, tmp_path / "out", **OFTEN, **GO_ON))
     assert outcome(tmp_path / "out") == outcome(whole)
+
+
+@pytest.mark.parametrize("spelled", ["absolute", "relative"])
+def test_a_run_that_was_moved_knows_its_best_checkpoint(spelled, whole, make_model, tmp_path, monkeypatch):
+    shutil.copytree(whole, tmp_path / "before")
+    last, _ = last_whole_checkpoint(tmp_path / "before")
+    state = (last / "trainer_state.json").read_text()
+    best = f"checkpoint-{json.loads(state)['best_global_step']}"
+    elsewhere = str(whole)[:-5] + "gone!"  # a path of this length, as the file's is known
+    (last / "trainer_state.json").write_text(state.replace(str(whole), elsewhere))
+    shutil.move(tmp_path / "before", tmp_path / "after")
+    monkeypatch.chdir(tmp_path)
+    output_dir = tmp_path / "after" if spelled == "absolute" else Path("after")
+    args = run_mner.MNERTrainingArguments(str(output_dir), use_cpu=True, do_train=True)
+    trainer = run_mner.MNERTrainer(model=make_model(), args=args, eval_dataset=[{}], data_collator=lambda rows: {})
+    trainer._resumed = tmp_path / "after" / last.name
+    trainer._init_training_state(24, 6, 4, str(trainer._resumed), None)
+    assert trainer.state.best_model_checkpoint == str(output_dir / best)
 
 
 @pytest.mark.parametrize(
@@ -264,6 +279,14 @@ def test_a_run_does_not_go_on_as_another_one(stopped, world, changed, message):
     assert contents(stopped) == before
 
 
+def test_a_run_ends_whatever_a_kill_has_left_unfinished(world, tmp_path):
+    left = tmp_path / "out" / UNFINISHED / "checkpoint-8 before"
+    left.mkdir(parents=True)
+    (left / "model.safetensors").touch()
+    run_mner.main(flags(world, tmp_path / "out", **NEVER, max_steps=1))
+    assert (tmp_path / "out" / "results.json").is_file() and not (tmp_path / "out" / UNFINISHED).exists()
+
+
 def test_a_run_does_not_go_on_with_other_tweets(stopped, world, tmp_path):
     shutil.copytree(world / "tweets", tmp_path / "tweets")
     write_tweets(tmp_path / "tweets", "train", 48, seed=77)
@@ -281,10 +304,37 @@ def test_a_run_does_not_go_on_with_other_features(stopped, world, tmp_path):
     assert contents(stopped) == before
 
 
+@pytest.mark.parametrize("wanted", ["False", "false", "another run's"])
+def test_a_run_that_does_not_go_on_with_a_folder_s_own_run_never_touches_it(wanted, whole, stopped, world):
+    before = contents(stopped)
+    checkpoint = next(iter(checkpoints(whole))) if wanted == "another run's" else wanted
+    with pytest.raises(FileExistsError, match="stopped holds another run .*checkpoint-"):
+        run_mner.main(flags(world, stopped, **OFTEN, resume_from_checkpoint=checkpoint))
+    assert contents(stopped) == before
+
+
 def test_there_is_nothing_to_go_on_with_in_an_empty_folder(world, tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no checkpoint that could be used: leave .* out"):
         run_mner.main(flags(world, tmp_path / "out", **OFTEN, **GO_ON))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_checkpoints_of_another_making_has_a_remedy_that_leads_on(world, tmp_path):
+    (tmp_path / "checkpoint-4").mkdir()  # Trainer's own, without a list of its files
+    remedy = "leave --resume_from_checkpoint out and give another --output_dir, with --model_name_or_path "
+    with pytest.raises(FileNotFoundError, match=remedy + ".*checkpoint-4 to begin from its weights"):
+        run_mner.main(flags(world, tmp_path, **OFTEN, **GO_ON))
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_checkpoint_in_shards_is_refused_as_its_index_is_a_pickle(by_name, stopped, world, tmp_path):
+    shutil.copytree(stopped, tmp_path / "out")
+    last, _ = last_whole_checkpoint(tmp_path / "out")
+    (last / "optimizer_0").mkdir()
+    (last / "optimizer_0" / ".metadata").write_bytes(b"a pickle")
+    wanted = last if by_name else True
+    with pytest.raises(ValueError, match="FSDP with SHARDED_STATE_DICT .*unpickling.*FULL_STATE_DICT"):
+        run_mner.main(flags(world, tmp_path / "out", **OFTEN, resume_from_checkpoint=wanted))
 
 
 def test_a_checkpoint_that_was_asked_for_by_name_and_is_not_whole_is_refused(stopped, world, tmp_path):
@@ -314,6 +364,21 @@ def test_a_loss_that_is_no_number_is_named_with_its_step_and_tweets_and_leaves_a
     assert max(tensor.abs().max() for tensor in weights.values()) < 10
 
 
+def test_a_loss_of_the_last_step_is_looked_at_where_nothing_is_logged_or_saved(world, tmp_path):
+    # The first step's rate is 0, the second's 1e30.
+    settings = NEVER | {"learning_rate": 1e31, "crf_learning_rate": 1e31, "warmup_steps": 10, "max_grad_norm": 0}
+    with pytest.raises(FloatingPointError, match="at step 3, in the batch of the tweets .*no checkpoint had been"):
+        run_mner.main(flags(world, tmp_path, **settings, max_steps=3))
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_weights_that_the_last_step_has_ruined_are_not_saved(world, tmp_path):
+    settings = NEVER | {"learning_rate": 1e39, "crf_learning_rate": 1e39, "warmup_steps": 0, "max_grad_norm": 0}
+    with pytest.raises(FloatingPointError, match="Weights are not finite behind step 1"):
+        run_mner.main(flags(world, tmp_path, **settings, max_steps=1))
+    assert not (tmp_path / "model.safetensors").exists()
+
+
 def test_no_step_waits_for_its_own_loss():
     watch, state, control = StepWatch(world_size=1), TrainerState(epoch=0.5), TrainerControl()
     for step in (1, 2):
@@ -332,20 +397,22 @@ def test_no_step_waits_for_its_own_loss():
 def small_disk(tmp_path):
     """`small_disk(size)`: a folder that is a file system of its own."""
     mounted = []
+    as_root = ["sudo", "--non-interactive"] if os.geteuid() and shutil.which("sudo") else []
 
     def mount(size: str, *options: str) -> Path:
         folder = tmp_path / f"disk{len(mounted)}"
         folder.mkdir()
         command = ["mount", "-t", "tmpfs", "-o", ",".join([f"size={size}", *options]), "none", str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode != 0:
-            pytest.skip(f"needs the right to mount a file system: {done.stderr.strip()}")
+        done = subprocess.run([*as_root, *command], capture_output=True, text=True)
+        if done.returncode != 0:  # not where nobody would see that it was left out
+            leave = pytest.fail if "CI" in os.environ else pytest.skip
+            leave(f"needs the right to mount a file system: {done.stderr.strip()}")
         mounted.append(folder)
         return folder
 
     yield mount
     for folder in mounted:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
+        subprocess.run([*as_root, "umount", "-l", str(folder)], check=True)
 
 
 def test_a_disk_that_is_full_ends_the_run_and_leaves_the_last_checkpoint_whole(world, small_disk):
@@ -415,6 +482,34 @@ def test_an_error_with_a_remedy_is_one_sentence_and_another_keeps_its_traceback(
         run_from_terminal(lambda: 1 / 0)
 
 
+def test_sigterm_lets_what_cleans_up_finish_and_leaves_no_handler_behind(capsys):
+    before, cleaned = signal.getsignal(signal.SIGTERM), []
+
+    def main():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        finally:
+            time.sleep(1.2)
+            cleaned.append(True)
+
+    assert run_from_terminal(main) == 143
+    assert cleaned and capsys.readouterr().err.startswith("Stopped. ")
+    assert signal.getsignal(signal.SIGTERM) is before and signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_sigterm_whose_exception_was_dropped_is_raised_once_more():
+    def main():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        except KeyboardInterrupt:
+            pass  # as around a destructor
+        time.sleep(60)
+
+    assert run_from_terminal(main) == 143
+
+
 def refused_by_the_hub():
     with wanted_of_hub("org/tweets"):
         raise OSError("503")
@@ -447,6 +542,18 @@ def test_an_error_that_nobody_raised_on_purpose_is_no_sentence():
     with pytest.raises(ValueError, match="embedded null byte") as error:  # in a line of our own
         file_sha256("a\0b")
     assert remedied(error.value) is None
+
+
+def test_a_second_interrupt_leaves_the_process_alive_where_it_is_no_program_of_ours():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with StopSignals() as signals:
+            signal.raise_signal(signal.SIGINT)
+            assert signals.signum == signal.SIGINT
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_signal_that_the_shell_wants_ignored_stays_ignored():
