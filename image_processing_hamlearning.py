@@ -351,9 +351,8 @@ def _open(format: str, stream: Any, name: str) -> Image.Image:
             stream.seek(0)
         elif format == "TIFF":
             _check_directory(stream)
-        elif (
-            format == "AVIF" and AvifImagePlugin.SUPPORTED
-        ):  # its reader parses the EXIF block at once, and only the decoder knows where that lies
+        elif format == "AVIF" and AvifImagePlugin.SUPPORTED:
+            # Its reader parses the EXIF block at once, and only the decoder knows where that lies.
             _check_exif(AvifImagePlugin._avif.AvifDecoder(stream.read(), "auto", 1).get_info()[4] or b"")
             stream.seek(0)
         # Not `Image.open`: above the global `Image.MAX_IMAGE_PIXELS` it warns, and above twice that it does not tell

@@ -191,11 +191,8 @@ class FasterRCNNVGSettings:
         """
         try:
             sections = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        except (
-            yaml.YAMLError,
-            ValueError,
-            RecursionError,
-        ) as error:  # ValueError: not UTF-8, or a number of 4301 digits
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            # ValueError: not UTF-8, or a number of 4301 digits.
             raise ValueError(f"{path} is not YAML: {error}") from None
         if not isinstance(sections, dict):
             raise ValueError(f"{path}: {sections!r} is no mapping: write sections such as `input:` and `resnets:`.")

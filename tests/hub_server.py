@@ -135,7 +135,7 @@ class Fault:
     before it if it is empty; `short` sends half of the body and says that this is all; `cut upload` closes it when
     half of the request's body has come; `lost answer` does what was asked for and closes it; `stall` never answers;
     `stalled upload` reads half of the request's body and no more; `drip` sends a byte every `seconds`; `late` answers
-    after `seconds`.
+    after `seconds`, or once `due` is set.
     """
 
     pattern: str
@@ -144,6 +144,7 @@ class Fault:
     status: int = 500
     headers: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    due: threading.Event = field(default_factory=threading.Event)
     hits: int = 0
 
 
@@ -448,7 +449,7 @@ class Handler(BaseHTTPRequestHandler):
             self.stall()
             return
         if kind == "late":
-            time.sleep(fault.seconds)
+            fault.due.wait(fault.seconds)
         try:
             if kind == "status":
                 raise HubError(fault.status, f"This is fault {fault.status}", headers=fault.headers)
