@@ -254,6 +254,34 @@ def test_an_upload_without_a_name_goes_by_that_of_its_file(app, tmp_path, monkey
         assert upload == {"bytes": b"hello", "path": "a.png"}
 
 
+@pytest.mark.parametrize(
+    "place", ["gradio.processing_utils.async_ssrf_protected_download", "gradio.routes.secure_url_stream_response"]
+)
+def test_a_gradio_that_fetches_in_another_way_makes_no_page(app, monkeypatch, place):
+    monkeypatch.delattr(place)
+    with pytest.raises(RuntimeError, match=f"^gradio .* has no {re.escape(place)}, .*: install the version"):
+        app.build_page(reader=None)
+
+
+def test_the_page_and_the_handler_hand_memory_back_by_the_same_lines():
+    first, second = (
+        next(
+            ast.dump(node)
+            for node in ast.parse(path.read_text(encoding="utf-8")).body
+            if isinstance(node, ast.FunctionDef) and node.name == "return_large_blocks"
+        )
+        for path in (SPACE / "app.py", ROOT / "handler.py")
+    )
+    assert first == second
+
+
+@pytest.mark.parametrize("platform", ["win32", "darwin"])
+def test_where_there_is_no_glibc_memory_is_left_to_the_system(app, monkeypatch, platform):
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(app.ctypes, "CDLL", lambda name: pytest.fail("the C library was asked for"))
+    app.return_large_blocks()
+
+
 # ---------------------------------------------------------------------------------------------------- starting the app
 
 
