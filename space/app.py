@@ -32,6 +32,7 @@ MAX_CHARACTERS = 50_000  # of a tweet
 MAX_BYTES = 10 * 2**20  # of a picture's file
 MAX_PIXELS = 40_000_000  # of a picture
 MAX_WAITING = 128  # requests; more are told that the queue is full
+MAX_SESSIONS = 256  # that gradio remembers. Nothing is lost with one: each answer fills all of the page anew.
 MAX_REGIONS = 6  # shown, of those that a detector found
 SHOWN_SIDE = 720  # pixels, long side of the picture with its regions
 
@@ -497,6 +498,7 @@ if __name__ == "__main__":
         theme=gr.themes.Soft(primary_hue="indigo", font=["system-ui", "sans-serif"], font_mono=["monospace"]),
         css=CSS,
         max_file_size=MAX_BYTES,
+        state_session_capacity=MAX_SESSIONS,  # by itself 10,000, and whoever asks names a session as they like
         allowed_paths=[str(FOLDER)],  # wherever the app is started from
         run_history=False,
         footer_links=["gradio"],

@@ -644,6 +644,7 @@ def test_under_load_the_answers_are_those_of_single_requests(tmp_path):
     [figures], _ = load.measure("handler", str(tmp_path / "model"), [(16, 10.0)], threads=8, seed=1)
     assert (figures["wrong"], figures["errors"]) == (0, 0), figures["examples"]
     assert figures["requests"] >= 16 and figures["hostile"] > 0
+    assert max(figures["resident"]) - figures["resident"][0] < 2**28  # that of one picture, as of one request
 
 
 def test_batches_run_one_at_a_time_and_what_is_refused_waits_for_none(handler):

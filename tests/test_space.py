@@ -457,11 +457,29 @@ def test_nothing_passes_by_the_queue(tiny_address):
 
 
 @pytest.mark.slow
+def test_a_new_session_for_each_request_does_not_fill_the_memory(tmp_path):
+    load.save_tiny_model(tmp_path / "model")
+    with load.served("space", str(tmp_path / "model"), threads=1) as (address, pid):
+        client = load.SpaceClient(address, np.random.default_rng(0))
+
+        async def ask(count):
+            async with client.opened() as connection:
+                for _ in range(count):
+                    await client.ask(connection, ["", None])  # each in a session of its own
+
+        asyncio.run(ask(400))
+        before = load.resident_bytes(pid)
+        asyncio.run(ask(600))
+        assert load.resident_bytes(pid) - before < 20 * 2**20
+
+
+@pytest.mark.slow
 def test_under_load_the_answers_are_those_of_single_requests(tmp_path):
     load.save_tiny_model(tmp_path / "model")
     [figures], _ = load.measure("space", str(tmp_path / "model"), [(16, 10.0)], threads=1, seed=1)
     assert (figures["wrong"], figures["errors"]) == (0, 0), figures["examples"]
     assert figures["requests"] >= 16
+    assert max(figures["resident"]) - figures["resident"][0] < 2**28  # that of one picture, as of one request
 
 
 # --------------------------------------------------------------------------------------------------- in a real browser
