@@ -3,13 +3,13 @@
 # Nothing of the project is imported here: an endpoint loads this file by its path, under the name of a package that
 # does not exist, where no relative import works.
 import base64
-import binascii
-import contextlib
 import ctypes
 import json
 import logging
+import math
 import os
 import re
+import sys
 import threading
 from typing import Any
 
@@ -18,6 +18,7 @@ from transformers import pipeline
 
 logger = logging.getLogger(__name__)
 
+BASE64 = re.compile(rb"[A-Za-z0-9+/]*={0,2}")  # of a multiple of four characters
 DATA_URL = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
 PIXEL = b"GIF87a\x01\0\x01\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0;"  # the smallest picture
 
@@ -54,9 +55,11 @@ class EndpointHandler:
         path: folder of the model's repo.
         max_text_length: most characters of a text.
         max_image_bytes: most bytes of a picture's file.
+        max_total_image_bytes: most bytes of all the pictures of a request.
         max_pixels: most pixels of a picture, width times height: a small file can hold many, and decode for long.
         max_tweets: most tweets of a request.
-        batch_size: tweets that go through the network together; so many pictures are decoded at a time.
+        batch_size: most tweets that go through the network together. A batch also ends with the picture that brings
+            its pictures to `max_pixels` in all, so that no list needs the memory of more than two of the largest.
 
     Raises:
         ValueError: a limit is no whole number, or less than 1.
@@ -68,13 +71,15 @@ class EndpointHandler:
         path: str,
         max_text_length: int = 10_000,
         max_image_bytes: int = 10 * 2**20,
+        max_total_image_bytes: int = 64 * 2**20,
         max_pixels: int = 25_000_000,
         max_tweets: int = 64,
         batch_size: int = 8,
     ):
-        _return_large_blocks()
+        return_large_blocks()
         self.max_text_length = _limit("max_text_length", max_text_length)
         self.max_image_bytes = _limit("max_image_bytes", max_image_bytes)
+        self.max_total_image_bytes = _limit("max_total_image_bytes", max_total_image_bytes)
         self.max_pixels = _limit("max_pixels", max_pixels)
         self.max_tweets = _limit("max_tweets", max_tweets)
         self.batch_size = _limit("batch_size", batch_size)
@@ -108,10 +113,19 @@ class EndpointHandler:
                 f"inputs has {len(inputs)} tweets, the limit is {self.max_tweets}: send several requests."
             )
         places = [f"inputs[{number}]" for number in range(len(inputs))]
-        return self._find(list(map(self._read_tweet, inputs, places)), places, parameters)
+        tweets, total = [], 0
+        for tweet, place in zip(inputs, places, strict=True):
+            tweets.append(self._read_tweet(tweet, place))
+            total += tweets[-1]["image_bytes"]
+            if total > self.max_total_image_bytes:
+                raise RequestError(
+                    f"the pictures up to {place}.image have {total} bytes, the limit of a request is "
+                    f"{self.max_total_image_bytes}: send several requests."
+                )
+        return self._find(tweets, places, parameters)
 
     def _read_tweet(self, tweet: Any, place: str) -> dict[str, Any]:
-        """`text` and `image` (bytes or None) of a tweet."""
+        """`text`, `image` (base64 or None) and `image_bytes`, of its file."""
         if isinstance(tweet, str):
             tweet = {"text": tweet}
         _check_object(tweet, place, "text", "image")
@@ -122,27 +136,25 @@ class EndpointHandler:
             raise RequestError(
                 f"{place}.text has {len(text)} characters, the limit is {self.max_text_length}: send it in parts."
             )
-        return {"text": text, "image": None if image is None else self._read_image(image, f"{place}.image")}
+        image_bytes = 0 if image is None else self._check_image(image, f"{place}.image")
+        return {"text": text, "image": image, "image_bytes": image_bytes}
 
-    def _read_image(self, image: Any, place: str) -> bytes:
-        """The picture's file. A string is base64 and nothing else, whatever file or URL it may name."""
+    def _check_image(self, image: Any, place: str) -> int:
+        """Bytes of the picture's file. A string is base64 and nothing else, whatever file or URL it may name."""
         if not self.sees:
             raise RequestError(f"{place}: this model takes text alone and sees no pictures: leave it out.")
         remedy = "give the base64 of a picture's file, bare or behind data:image/png;base64, (no URL and no path)"
         if not isinstance(image, str):
             raise RequestError(f"{place} is {_shown(image)}: {remedy}.")
-        header = DATA_URL.match(image)
-        code = image[header.end() :] if header else image
-        code = code.encode("ascii", "replace").translate(None, b" \t\r\n")  # many tools write base64 in lines
+        code = _read_code(image)
         size = len(code) // 4 * 3 - code[-2:].count(b"=")
         if size > self.max_image_bytes:
             raise RequestError(
                 f"{place} has {size} bytes, the limit is {self.max_image_bytes}: save it smaller, or as JPEG."
             )
-        try:
-            return base64.b64decode(code, validate=True)
-        except binascii.Error:
-            raise RequestError(f"{place} is {_shown(image)}, which is no base64: {remedy}.") from None
+        if len(code) % 4 or not BASE64.fullmatch(code):
+            raise RequestError(f"{place} is {_shown(image)}, which is no base64: {remedy}.")
+        return size
 
     def _find(self, tweets: list[dict[str, Any]], places: list[str], parameters: dict[str, Any]) -> list[Any]:
         """The answer to each tweet.
@@ -150,31 +162,41 @@ class EndpointHandler:
         The pipeline's steps are called one by one, so that it is known which picture cannot be read, and that whatever
         fails behind this is not the client's fault.
         """
-        answers = []
-        for first in range(0, len(tweets), self.batch_size):
-            batch = slice(first, first + self.batch_size)
+        answers: list[Any] = []
+        while len(answers) < len(tweets):
             with self.lock:
-                read = []
-                for tweet, place in zip(tweets[batch], places[batch], strict=True):
-                    try:
-                        read.append(self.ner.preprocess(tweet, max_pixels=self.max_pixels))
-                    except ValueError as error:  # an ImageError, whose class lies in the repo's own module
-                        raise RequestError(f"{place}.image: {error}") from None
-                outputs = self.ner.forward(read)
+                outputs = self.ner.forward(self._read_batch(tweets[len(answers) :], places[len(answers) :]))
             answers += [self.ner.postprocess(output, **parameters) for output in outputs]
         return answers
 
+    def _read_batch(self, tweets: list[dict[str, Any]], places: list[str]) -> list[dict[str, Any]]:
+        """The first tweets, as many as are a batch, with their pictures: decoded only now that nobody else's are."""
+        read, pixels = [], 0
+        for tweet, place in zip(tweets, places, strict=True):
+            image = None if tweet["image"] is None else base64.b64decode(_read_code(tweet["image"]))
+            try:
+                read.append(self.ner.preprocess({"text": tweet["text"], "image": image}, max_pixels=self.max_pixels))
+            except ValueError as error:  # an ImageError, whose class lies in the repo's own module
+                raise RequestError(f"{place}.image: {error}") from None
+            pixels += 0 if image is None else math.prod(read[-1]["image"].size)
+            if len(read) == self.batch_size or pixels >= self.max_pixels:
+                break
+        return read
 
-def _return_large_blocks():
-    """Has the C library return free blocks of 1 MiB or more to the system, as it says it does.
 
-    By itself glibc learns from each large block to keep such blocks, each thread its own: a few requests of 10 MiB to
-    every thread of the server leave up to 64 MiB in each. Small blocks come from two arenas in place of eight a core.
+def return_large_blocks() -> None:
+    """Has glibc return free blocks of 1 MiB or more to the system, as it says it does.
+
+    By itself it learns from each large block to keep such, each thread its own: a few pictures of 10 MiB to every
+    thread of a server leave up to 64 MiB in each. Small blocks come from two arenas in place of eight a core.
+
+    `handler.py` and `space/app.py` both hold these lines, since each stands alone on the Hub.
     """
-    with contextlib.suppress(OSError, AttributeError):  # another C library, which has no such settings
-        library = ctypes.CDLL(None)
-        library.mallopt(-3, 2**20)  # M_MMAP_THRESHOLD
-        library.mallopt(-8, 2)  # M_ARENA_MAX
+    if sys.platform != "linux" or not hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        return  # another C library
+    mmap_threshold, arena_max = -3, -8  # of malloc.h
+    libc.mallopt(mmap_threshold, 2**20)
+    libc.mallopt(arena_max, 2)
 
 
 def _limit(name: str, value: int) -> int:
@@ -186,6 +208,13 @@ def _limit(name: str, value: int) -> int:
     if not (str(given).isdecimal() and int(given) > 0):
         raise ValueError(f"{name}={given!r}: must be a whole number, at least 1.")
     return int(given)
+
+
+def _read_code(image: str) -> bytes:
+    """The base64 in a string."""
+    header = DATA_URL.match(image)
+    code = image[header.end() :] if header else image
+    return code.encode("ascii", "replace").translate(None, b" \t\r\n")  # many tools write base64 in lines
 
 
 def _read_parameters(parameters: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import html
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -31,6 +32,7 @@ MAX_CHARACTERS = 50_000  # of a tweet
 MAX_BYTES = 10 * 2**20  # of a picture's file
 MAX_PIXELS = 40_000_000  # of a picture
 MAX_WAITING = 128  # requests; more are told that the queue is full
+MAX_SESSIONS = 256  # that gradio remembers. Nothing is lost with one: each answer fills all of the page anew.
 MAX_REGIONS = 6  # shown, of those that a detector found
 SHOWN_SIDE = 720  # pixels, long side of the picture with its regions
 
@@ -286,6 +288,24 @@ async def refuse_fetching(url: str, request: Any):
     raise HTTPException(403, f"This page opens no address ({url[:100]}).")
 
 
+def refuse_addresses() -> None:
+    """Puts both refusals in the places of what gradio fetches with.
+
+    Raises:
+        RuntimeError: this gradio has no such place. A refusal set there would never be called.
+    """
+    for module, name, refusal in (
+        (gradio.processing_utils, "async_ssrf_protected_download", refuse_address),
+        (gradio.routes, "secure_url_stream_response", refuse_fetching),
+    ):
+        if not hasattr(module, name):
+            raise RuntimeError(
+                f"gradio {gr.__version__} has no {module.__name__}.{name}, so this page cannot keep it from opening "
+                "addresses: install the version that README.md names."
+            )
+        setattr(module, name, refusal)
+
+
 def read_text(text: Any) -> str:
     """The tweet, where half a character, as a browser can send it, is a question mark: it would break the answer.
 
@@ -316,15 +336,19 @@ def read_upload(upload: Any) -> dict[str, Any] | None:
     return {"bytes": path.read_bytes(), "path": name if isinstance(name, str) else path.name}
 
 
-def return_large_blocks():
-    """Has the C library return free blocks of 1 MiB or more: by itself glibc learns to keep such, each thread its own.
+def return_large_blocks() -> None:
+    """Has glibc return free blocks of 1 MiB or more to the system, as it says it does.
 
-    Pictures and answers pass through many threads.
+    By itself it learns from each large block to keep such, each thread its own: a few pictures of 10 MiB to every
+    thread of a server leave up to 64 MiB in each. Small blocks come from two arenas in place of eight a core.
+
+    `handler.py` and `space/app.py` both hold these lines, since each stands alone on the Hub.
     """
-    with contextlib.suppress(OSError, AttributeError):  # another C library, which has no such settings
-        library = ctypes.CDLL(None)
-        library.mallopt(-3, 2**20)  # M_MMAP_THRESHOLD
-        library.mallopt(-8, 2)  # M_ARENA_MAX
+    if sys.platform != "linux" or not hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        return  # another C library
+    mmap_threshold, arena_max = -3, -8  # of malloc.h
+    libc.mallopt(mmap_threshold, 2**20)
+    libc.mallopt(arena_max, 2)
 
 
 CSS = """
@@ -371,7 +395,12 @@ WELCOME = """<div class="card"><h3>What you see here</h3><ol>
 
 
 def build_page(reader: Reader) -> gr.Blocks:
-    """The page of one model."""
+    """The page of one model.
+
+    Raises:
+        RuntimeError: gradio cannot be kept from opening addresses.
+    """
+    refuse_addresses()
     has_eyes = reader.eyes is not None
     # A model without eyes has each tweet once.
     examples = EXAMPLES if has_eyes else [[tweet] for tweet in dict(EXAMPLES)]
@@ -465,12 +494,11 @@ if __name__ == "__main__":
         reader = Reader(repo, os.environ.get("HAMLEARNING_REVISION"))
     except OSError as error:
         raise SystemExit(f"HAMLEARNING_MODEL={repo!r} cannot be loaded: {error}") from error
-    gradio.processing_utils.async_ssrf_protected_download = refuse_address
-    gradio.routes.secure_url_stream_response = refuse_fetching
     build_page(reader).launch(
         theme=gr.themes.Soft(primary_hue="indigo", font=["system-ui", "sans-serif"], font_mono=["monospace"]),
         css=CSS,
         max_file_size=MAX_BYTES,
+        state_session_capacity=MAX_SESSIONS,  # by itself 10,000, and whoever asks names a session as they like
         allowed_paths=[str(FOLDER)],  # wherever the app is started from
         run_history=False,
         footer_links=["gradio"],

@@ -46,6 +46,7 @@ TEXT = "Loved watching the Huskies, in Rome!"
 LIMITS = {
     "max_text_length": 10_000,
     "max_image_bytes": 10 * 2**20,
+    "max_total_image_bytes": 64 * 2**20,
     "max_pixels": 25_000_000,
     "max_tweets": 64,
     "batch_size": 8,
@@ -338,6 +339,7 @@ def too_much(limits: dict[str, int]) -> dict[str, tuple]:
     length, pixels = limits["max_text_length"], Image.new("L", (limits["max_pixels"] + 1, 1))
     fits = Image.new("L", (limits["max_pixels"], 1))
     full = encoded(fits, "BMP").ljust(limits["max_image_bytes"], b"\0")
+    rest = encoded(Image.new("L", (1, 1)), "BMP").ljust(limits["max_total_image_bytes"] - len(full), b"\0")
     return {
         "max_text_length": (
             "a" * length,
@@ -348,6 +350,12 @@ def too_much(limits: dict[str, int]) -> dict[str, tuple]:
             {"text": "a", "image": base64.encodebytes(full).decode()},
             {"text": "a", "image": base64.b64encode(full + b"\0").decode()},
             f"inputs.image has {len(full) + 1} bytes, the limit is {len(full)}: save it smaller, or as JPEG.",
+        ),
+        "max_total_image_bytes": (
+            [{"text": "a", "image": base64.b64encode(part).decode()} for part in (full, rest)],
+            [{"text": "a", "image": base64.b64encode(part).decode()} for part in (full, rest + b"\0")] + ["a"],
+            f"the pictures up to inputs[1].image have {limits['max_total_image_bytes'] + 1} bytes, "
+            f"the limit of a request is {limits['max_total_image_bytes']}: send several requests.",
         ),
         "max_pixels": (
             {"text": "a", "image": base64.b64encode(encoded(fits)).decode()},
@@ -364,7 +372,14 @@ def too_much(limits: dict[str, int]) -> dict[str, tuple]:
     }
 
 
-SMALL = {"max_text_length": 20, "max_image_bytes": 1300, "max_pixels": 100, "max_tweets": 3, "batch_size": 2}
+SMALL = {
+    "max_text_length": 20,
+    "max_image_bytes": 1300,
+    "max_total_image_bytes": 2500,
+    "max_pixels": 100,
+    "max_tweets": 3,
+    "batch_size": 2,
+}
 # An argument that the environment overrides must not count.
 LARGE = {name: 1 for name in SMALL}
 
@@ -389,6 +404,37 @@ def test_a_limit_holds_to_the_last_unit(limited, name):
 def test_the_batch_size_changes_no_answer(limited, handler):
     assert limited.batch_size == 2
     assert rounded(ask(limited, ["in Rome", "a", "Huskies"])) == rounded(ask(handler, ["in Rome", "a", "Huskies"]))
+
+
+def test_large_pictures_go_through_the_network_in_smaller_batches(folder, monkeypatch):
+    handler = EndpointHandler(folder, max_pixels=6_000, batch_size=4)
+    large = {"text": TEXT, "image": base64.b64encode(encoded(Image.new("L", (100, 40)))).decode()}
+    tweets = [large, TEXT, large, large, *[TEXT] * 4, large, large, large]
+    one_by_one = [ask(handler, tweet) for tweet in tweets]
+    forward, sizes = handler.ner.forward, []
+    monkeypatch.setattr(handler.ner, "forward", lambda batch: sizes.append(len(batch)) or forward(batch))
+    assert rounded(ask(handler, tweets)) == rounded(one_by_one)
+    assert sizes == [3, 4, 3, 1]
+
+
+def test_a_list_of_the_largest_pictures_needs_the_memory_of_a_few(handler):
+    side = 5_000
+    assert side * side == handler.max_pixels
+    picture = base64.b64encode(encoded(Image.new("RGB", (side, side)), "JPEG")).decode()
+    body = {"inputs": [{"text": TEXT, "image": picture}] * 8}
+    memory.reset_resident_peak()
+    before = memory.resident_bytes()
+    assert len(handler(body)) == 8
+    assert memory.resident_bytes(peak=True) - before < 4 * 3 * side * side
+
+
+def test_pictures_that_wait_for_their_turn_stay_base64(handler):
+    picture = encoded(Image.new("RGB", (1, 1)), "BMP").ljust(2_000_000, b"\0")
+    body = {"inputs": [{"text": "a", "image": base64.b64encode(picture).decode()} for _ in range(32)]}
+    memory.reset_resident_peak()
+    before = memory.resident_bytes()
+    assert len(handler(body)) == 32
+    assert memory.resident_bytes(peak=True) - before < 32 * len(picture) / 2
 
 
 def test_the_defaults_are_the_documented_ones(handler):
@@ -598,6 +644,7 @@ def test_under_load_the_answers_are_those_of_single_requests(tmp_path):
     [figures], _ = load.measure("handler", str(tmp_path / "model"), [(16, 10.0)], threads=8, seed=1)
     assert (figures["wrong"], figures["errors"]) == (0, 0), figures["examples"]
     assert figures["requests"] >= 16 and figures["hostile"] > 0
+    assert max(figures["resident"]) - figures["resident"][0] < 2**28  # that of one picture, as of one request
 
 
 def test_batches_run_one_at_a_time_and_what_is_refused_waits_for_none(handler):

@@ -254,6 +254,34 @@ def test_an_upload_without_a_name_goes_by_that_of_its_file(app, tmp_path, monkey
         assert upload == {"bytes": b"hello", "path": "a.png"}
 
 
+@pytest.mark.parametrize(
+    "place", ["gradio.processing_utils.async_ssrf_protected_download", "gradio.routes.secure_url_stream_response"]
+)
+def test_a_gradio_that_fetches_in_another_way_makes_no_page(app, monkeypatch, place):
+    monkeypatch.delattr(place)
+    with pytest.raises(RuntimeError, match=f"^gradio .* has no {re.escape(place)}, .*: install the version"):
+        app.build_page(reader=None)
+
+
+def test_the_page_and_the_handler_hand_memory_back_by_the_same_lines():
+    first, second = (
+        next(
+            ast.dump(node)
+            for node in ast.parse(path.read_text(encoding="utf-8")).body
+            if isinstance(node, ast.FunctionDef) and node.name == "return_large_blocks"
+        )
+        for path in (SPACE / "app.py", ROOT / "handler.py")
+    )
+    assert first == second
+
+
+@pytest.mark.parametrize("platform", ["win32", "darwin"])
+def test_where_there_is_no_glibc_memory_is_left_to_the_system(app, monkeypatch, platform):
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(app.ctypes, "CDLL", lambda name: pytest.fail("the C library was asked for"))
+    app.return_large_blocks()
+
+
 # ---------------------------------------------------------------------------------------------------- starting the app
 
 
@@ -429,11 +457,29 @@ def test_nothing_passes_by_the_queue(tiny_address):
 
 
 @pytest.mark.slow
+def test_a_new_session_for_each_request_does_not_fill_the_memory(tmp_path):
+    load.save_tiny_model(tmp_path / "model")
+    with load.served("space", str(tmp_path / "model"), threads=1) as (address, pid):
+        client = load.SpaceClient(address, np.random.default_rng(0))
+
+        async def ask(count):
+            async with client.opened() as connection:
+                for _ in range(count):
+                    await client.ask(connection, ["", None])  # each in a session of its own
+
+        asyncio.run(ask(400))
+        before = load.resident_bytes(pid)
+        asyncio.run(ask(600))
+        assert load.resident_bytes(pid) - before < 20 * 2**20
+
+
+@pytest.mark.slow
 def test_under_load_the_answers_are_those_of_single_requests(tmp_path):
     load.save_tiny_model(tmp_path / "model")
     [figures], _ = load.measure("space", str(tmp_path / "model"), [(16, 10.0)], threads=1, seed=1)
     assert (figures["wrong"], figures["errors"]) == (0, 0), figures["examples"]
     assert figures["requests"] >= 16
+    assert max(figures["resident"]) - figures["resident"][0] < 2**28  # that of one picture, as of one request
 
 
 # --------------------------------------------------------------------------------------------------- in a real browser
