@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, count, repeat
+from itertools import chain, compress, count, repeat
 from typing import Any, NoReturn, Self
 
 import numpy as np
@@ -566,7 +566,7 @@ class HamLearningProcessor(ProcessorMixin):
         with_picture = np.flatnonzero(image_mask)
         if not len(with_picture):
             return {}
-        pictures: list[Any] = [*map(rows.__getitem__, with_picture)]
+        pictures: list[Any] = [*compress(rows, image_mask)]
         flat = self._flat_visual_features(pictures)
         if flat is None:  # lists in place of arrays, or something that is wrong
             flat = self._flat_visual_features(self._regular_arrays(pictures, with_picture))
