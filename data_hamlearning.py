@@ -4,13 +4,17 @@ Tweets come as the released text files, as Parquet or from the Hub, and leave as
 computed once per data set and kept as Parquet: `write_visual_features` makes such a file, `VisualFeatures` reads it.
 """
 
+import errno
 import hashlib
 import json
+import logging
 import os
 import re
+import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from ssl import SSLError
 from typing import Any, NoReturn
 
 import numpy as np
@@ -37,8 +41,12 @@ from pyarrow import compute
 from configuration_hamlearning import TAGS
 
 
+logger = logging.getLogger(__name__)
+
 pc: Any = compute  # most of its functions are made when it is imported, so no type checker sees them
 SILENCE = 100  # seconds that a silent Hub is waited for
+# Those of the network that have no class of their own.
+NETWORK_ERRNOS = {errno.ENETDOWN, errno.ENETUNREACH, errno.ENETRESET, errno.EHOSTDOWN, errno.EHOSTUNREACH}
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "dev"), "test": ("test",)}
 
 _TAG = re.compile(r"O|[BI]-\S+")
@@ -290,19 +298,55 @@ def wanted_of_hub(name: str) -> Iterator[None]:
 
     Raises:
         ConnectionError: The Hub is down, silent or busy, or refuses. Errors that name the thing stay as they are, and
-            so do those of a path of this machine.
+            so do those of a path of this machine and of its own disk.
     """
     limit_silence()
     try:
         yield
     except (httpx.HTTPError, OSError) as error:
         said = " ".join(str(error).split()) or type(error).__name__
-        if os.path.exists(name) or (name in said and not isinstance(error, httpx.HTTPError)):
+        is_of_network = isinstance(error, (httpx.HTTPError, ConnectionError, TimeoutError, socket.gaierror, SSLError))
+        is_of_disk = not is_of_network and error.errno is not None and error.errno not in NETWORK_ERRNOS
+        if os.path.exists(name) or is_of_disk or (name in said and not isinstance(error, httpx.HTTPError)):
             raise
         raise ConnectionError(
             f"{name} cannot be had from the Hub ({said[:500]}): try again later, and where it refuses, log in with "
             "`hf auth login`"
         ) from error
+
+
+def picture_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    """The pictures that a folder lists, by name: no other name is ever to be opened.
+
+    A link that leads out of the folder is left out, with a warning: what lies there may be nobody's to look at. In a
+    repo of the Hub's cache every file is a link, into the `blobs` of the same repo: there they are followed.
+
+    Args:
+        folder: The folder.
+        suffixes: Those of pictures, in lower case.
+
+    Raises:
+        ValueError: All of its pictures are links out of it.
+    """
+    home = Path(os.path.realpath(folder))
+    homes = [home]
+    for place in (home, *home.parents):
+        if place.parent.name == "snapshots" and place.parent.parent.name.startswith(("models--", "datasets--")):
+            homes.append(place.parent.parent / "blobs")
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
+    found = [path for path in paths if any(Path(os.path.realpath(path)).is_relative_to(place) for place in homes)]
+    left_out = [path.name for path in paths if path not in found]
+    if left_out and not found:
+        raise ValueError(
+            f"{folder} has no picture but {len(left_out)} links that lead out of it, {left_out[0]} the first: they "
+            "are not followed, give a copy that holds the pictures (`cp -rL`)."
+        )
+    if left_out:
+        logger.warning(
+            f"{folder} has {len(left_out)} links that lead out of it, {left_out[0]} the first: they are not followed, "
+            "copy the pictures in their place."
+        )
+    return found
 
 
 def stream_tweets(shards: Sequence[str], tags: Sequence[str], seed: int, buffer_size: int) -> IterableDataset:

@@ -677,12 +677,14 @@ def local_file(path: str) -> str:
 def load_eyes(model_args: ModelArguments, vision_args: VisionArguments) -> HamLearningVisionModel | None:
     """The eyes that the arguments name, those of the model to go on with (None if it has none), or new ones."""
     if vision_args.vision_model is not None:
-        found, _ = HamLearningVisionConfig.get_config_dict(vision_args.vision_model)
-        subfolder = "" if found.get("model_type") == HamLearningVisionConfig.model_type else VISION_FOLDER
-        return HamLearningVisionModel.from_pretrained(vision_args.vision_model, subfolder=subfolder)
+        with wanted_of_hub(vision_args.vision_model):
+            found, _ = HamLearningVisionConfig.get_config_dict(vision_args.vision_model)
+            subfolder = "" if found.get("model_type") == HamLearningVisionConfig.model_type else VISION_FOLDER
+            return HamLearningVisionModel.from_pretrained(vision_args.vision_model, subfolder=subfolder)
     if model_args.model_name_or_path is not None:
-        processor = HamLearningProcessor.from_pretrained(model_args.model_name_or_path)
-        return None if processor.vision_source is None else processor.vision_model
+        with wanted_of_hub(model_args.model_name_or_path):
+            processor = HamLearningProcessor.from_pretrained(model_args.model_name_or_path)
+            return None if processor.vision_source is None else processor.vision_model
     return HamLearningVisionModel.from_backbone_detector_pretrained(
         vision_args.vision_backbone,
         vision_args.detector,

@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from configuration_hamlearning import HamLearningVisionConfig
-from data_hamlearning import VisualFeatures, read_visual_metadata, write_visual_features
+from data_hamlearning import VisualFeatures, picture_files, read_visual_metadata, write_visual_features
 from fault_tolerance import lost_process, writing
 from image_processing_hamlearning import ImageError, read_image
 from modeling_hamlearning_vision import HamLearningVisionModel, PreparedImage, lasting_settings, prepare_image
@@ -58,7 +58,7 @@ class TweetImages:
 
     Raises:
         FileNotFoundError: `image_dir` is no folder.
-        ValueError: it has two pictures of one name.
+        ValueError: it has two pictures of one name, or nothing but links out of it.
     """
 
     def __init__(self, tweets: DatasetDict, image_dir: str | os.PathLike | None = None):
@@ -119,30 +119,19 @@ class TweetImages:
 def find_images(folder: Path) -> dict[str, Path]:
     """The pictures of a folder by their names without suffix. Only names that the folder lists are ever opened.
 
-    A link that leads out of the folder is left out, with a warning: what lies there may be nobody's to look at.
+    Of links see `data_hamlearning.picture_files`.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: two pictures have one name.
+        ValueError: two pictures have one name, or all are links out of the folder.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder: give the folder of the pictures.")
-    home = os.path.realpath(folder)
     found: dict[str, Path] = {}
-    leads_out = []
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            if not Path(os.path.realpath(path)).is_relative_to(home):
-                leads_out.append(path.name)
-                continue
-            if path.stem in found:
-                raise ValueError(f"{folder} has both {found[path.stem].name} and {path.name}: keep one an image id.")
-            found[path.stem] = path
-    if leads_out:
-        logger.warning(
-            f"{folder} has {len(leads_out)} links that lead out of it, {leads_out[0]} the first: they are not "
-            "followed, copy the pictures in their place."
-        )
+    for path in picture_files(folder, IMAGE_SUFFIXES):
+        if path.stem in found:
+            raise ValueError(f"{folder} has both {found[path.stem].name} and {path.name}: keep one an image id.")
+        found[path.stem] = path
     return found
 
 

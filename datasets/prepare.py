@@ -37,7 +37,7 @@ from huggingface_hub import DatasetCardData
 from PIL import Image as Picture
 from PIL.Image import DecompressionBombError
 
-from data_hamlearning import SPLITS, VisualFeatures, load_tweets, split_sha256
+from data_hamlearning import SPLITS, VisualFeatures, load_tweets, picture_files, split_sha256
 from mner_scores import MNERScores
 from publishing import ENGLISH_2014_TO_2017, PublishError, commit_files, create_repo
 
@@ -194,15 +194,12 @@ def remove_data_set(output: Path) -> None:
 def find_pictures(folder: Path) -> dict[str, Path]:
     """List the pictures of a folder by image id.
 
-    The folder is listed and ids are looked up in the list, so that an id such as ../../etc/passwd finds nothing. A
-    link that leads out of the folder is none of its pictures.
+    The folder is listed and ids are looked up in the list, so that an id such as ../../etc/passwd finds nothing. Of
+    links see `data_hamlearning.picture_files`.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder: give --images the folder that holds <id>.jpg")
-    files = [Path(entry.path) for entry in os.scandir(folder) if os.path.isfile(entry)]  # no error at a loop of links
-    home = os.path.realpath(folder)
-    files = [path for path in files if Path(os.path.realpath(path)).is_relative_to(home)]
-    files = [path for path in files if path.suffix.lower() in SUFFIXES]
+    files = [path for path in picture_files(folder, SUFFIXES) if path.is_file()]
     files.sort(key=lambda path: SUFFIXES.index(path.suffix.lower()), reverse=True)
     return {path.stem: path for path in files}
 

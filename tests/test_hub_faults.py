@@ -4,6 +4,7 @@ A process that has imported the clients forks for each operation. The waits betw
 sat out; how often something is tried, and how long a silent Hub is waited for, is the clients' own affair.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -20,19 +21,20 @@ import pytest
 
 import run_mner
 from conftest import ROOT
+from data_hamlearning import wanted_of_hub
 from hub_server import HubServer
 from publishing import create_repo
 from tiny_world import flags, write_features, write_tweets
 
 
-TIMEOUT = 2  # seconds, of the downloads
+TIMEOUT = 30  # seconds, of the downloads
+SHORT_TIMEOUT = 2  # where a test has the Hub stall or drip
 CLIENT = f"""
 import json, os, signal, sys, time, traceback
 import datasets, torch, transformers, run_mner, shard_prediction
 import huggingface_hub.file_download
 sys.path.append({str(ROOT / "datasets")!r})
 import prepare
-huggingface_hub.file_download._ETAG_RETRY_TIMEOUT = {TIMEOUT}  # 60 s, and no variable sets it
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 print("ready", flush=True)
 for line in sys.stdin:
@@ -42,6 +44,9 @@ for line in sys.stdin:
         print(pid, flush=True)
         continue
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    constants = huggingface_hub.constants
+    constants.HF_HUB_DOWNLOAD_TIMEOUT = constants.HF_HUB_ETAG_TIMEOUT = job["timeout"]
+    huggingface_hub.file_download._ETAG_RETRY_TIMEOUT = job["timeout"]  # 60 s, and no variable sets it
     os.chdir(job["folder"])
     for stream, number in (("stdout", 1), ("stderr", 2)):
         os.dup2(os.open(stream, os.O_WRONLY | os.O_CREAT), number)
@@ -88,25 +93,24 @@ class Job:
 class Clients:
     def __init__(self, hub: HubServer, home: Path):
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGINGFACE_", "TRANSFORMERS_"))}
-        timeouts = {"HF_HUB_DOWNLOAD_TIMEOUT": str(TIMEOUT), "HF_HUB_ETAG_TIMEOUT": str(TIMEOUT)}
-        env = inherited | hub.env | timeouts | {"HF_HOME": str(home), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        env = inherited | hub.env | {"HF_HOME": str(home), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.process = subprocess.Popen([sys.executable, "-c", CLIENT], cwd=ROOT, env=env, **pipes)
         self.home, self.number = home, 0
         assert self.process.stdout.readline() == "ready\n"
 
-    def start(self, code: str) -> tuple[int, Path]:
+    def start(self, code: str, timeout: float = TIMEOUT) -> tuple[int, Path]:
         """Forks for some code; returns the process and its folder."""
         self.number += 1
         folder = self.home / f"job-{self.number}"
         folder.mkdir()
-        self.process.stdin.write(json.dumps({"code": code, "folder": str(folder)}) + "\n")
+        self.process.stdin.write(json.dumps({"code": code, "folder": str(folder), "timeout": timeout}) + "\n")
         self.process.stdin.flush()
         return int(self.process.stdout.readline()), folder
 
-    def run(self, code: str, seconds: float = 60) -> Job:
+    def run(self, code: str, timeout: float = TIMEOUT, seconds: float = 300) -> Job:
         """Runs some code, for so long at most."""
-        process, folder = self.start(code)
+        process, folder = self.start(code, timeout)
         end = time.monotonic() + seconds
         while not (folder / "end").exists():
             if time.monotonic() > end:
@@ -294,11 +298,18 @@ def test_a_hub_that_is_down_is_said_to_be(hub, clients, model, repo):
 
 
 def test_a_hub_that_comes_up_again_meanwhile_is_published_to(hub, clients, model, repo):
-    sits_out = "import threading, time; time.sleep = lambda seconds: threading.Event().wait(min(seconds, 1))\n"
+    sits_out = """
+import pathlib, threading, time
+def sit_out(seconds):
+    while seconds >= 1 and not pathlib.Path("up").exists():
+        threading.Event().wait(0.02)
+time.sleep = sit_out
+"""
     with hub.down():
         _, folder = clients.start(sits_out + publish(model, repo))
         wait_for(folder / "stderr")
         wait_for(lambda: "Trying again in 1 s" in (folder / "stderr").read_text())
+    (folder / "up").touch()
     wait_for(folder / "end")
     assert is_whole(hub, repo)
 
@@ -342,10 +353,11 @@ def test_a_former_revision_is_served_whole_while_the_next_one_fails(hub, clients
 def test_two_that_publish_at_once_are_never_mixed(hub, clients, model, repo, tmp_path):
     (tmp_path / "vision").mkdir()
     (tmp_path / "vision" / "model-00001-of-00002.safetensors").write_bytes(b"another one's")
-    fault = fail(hub, "commit", repo, "late", seconds=1, times=1)
+    fault = fail(hub, "commit", repo, "late", seconds=300, times=1)
     process, folder = clients.start(publish(model, repo))
     wait_for(lambda: fault.hits)
     hub.add_repo(repo, tmp_path)
+    fault.due.set()
     wait_for(folder / "end")
     assert is_whole(hub, repo) and "vision/model-00001-of-00002.safetensors" not in hub.files(repo)
 
@@ -455,7 +467,7 @@ def test_a_run_whose_last_push_fails_has_everything_on_disk(hub, clients, world,
     folder = tmp_path / "out"
     fault = fail(hub, "commit", repo, "status", status=500)
     argv = training(world, folder, push_to_hub=True, hub_model_id=repo)
-    done = clients.run(RUN.replace("ARGV", repr(argv)), seconds=120)
+    done = clients.run(RUN.replace("ARGV", repr(argv)))
     assert (done.status, fault.hits) == (1, 6) and "Traceback" not in done.err
     assert (
         done.sentence.startswith(f"error: {repo} was not published (Server error '500")
@@ -467,6 +479,14 @@ def test_a_run_whose_last_push_fails_has_everything_on_disk(hub, clients, world,
     hub.faults.clear()
     assert clients.run(f"import publishing; publishing.main({command_in(done.sentence)!r})").status == 0
     assert is_whole(hub, repo) and hub.files(repo)["model.safetensors"] == (folder / "model.safetensors").read_bytes()
+
+
+def test_eyes_that_the_hub_does_not_give_are_named(hub, clients, world, repo, tmp_path):
+    argv = flags(world, tmp_path / "out", visual_features=None, image_dir=world / "images", vision_model=repo)
+    with hub.down():
+        done = clients.run(RUN.replace("ARGV", repr(argv)))
+    assert done.status == 1 and "Traceback" not in done.err
+    assert done.sentence.startswith("error: ") and repo in done.sentence
 
 
 # ---------------------------------------------------------------------------------------------------------- data sets
@@ -523,12 +543,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from modeling_hamlearning import HamLearningForTokenClassification
 from processing_hamlearning import HamLearningProcessor
-from shard_prediction import find_shards, predict_shards
+from shard_prediction import TweetReader, find_shards, predict_shards
 model = HamLearningForTokenClassification.from_pretrained(MODEL).eval()
 processor = HamLearningProcessor.from_pretrained(MODEL, trust_remote_code=True)
 place = Path("../shards") / REPO
-files = predict_shards(find_shards(None, REPO, "text"), model, processor, place, show_progress=False)
-print([pq.read_table(file).to_pylist() for file in files])""",
+predict_shards(find_shards(None, REPO, "text"), TweetReader(model, processor), place, show_progress=False)
+print([pq.read_table(file).to_pylist() for file in sorted(place.glob("*.parquet"))])""",
 }
 OF_DATA = ("tweets", "features", "shards")
 
@@ -583,7 +603,7 @@ def test_a_download_that_is_cut_goes_on(hub, loading, repo, what, file):
     faults = [
         hub.fail(f"GET {loads.path(repo, file)}", kind, times=1, status=429) for kind in ("cut", "stall", "status")
     ]
-    done = loads.run(repo)
+    done = loads.run(repo, timeout=SHORT_TIMEOUT)
     assert (done.status, done.out) == (0, right), done.err
     assert [fault.hits for fault in faults] == [1, 1, 1]
 
@@ -681,8 +701,8 @@ def test_a_hub_that_falls_silent_when_it_lists_files_is_asked_again(hub, loading
 @pytest.mark.slow
 def test_a_file_that_drips_more_slowly_than_the_timeout_is_given_up(hub, loading, repo):
     loads, right = loading("features")
-    fault = hub.fail(f"GET {loads.path(repo, OF_FEATURES[1])}", "drip", seconds=3 * TIMEOUT)
-    done = loads.run(repo)
+    fault = hub.fail(f"GET {loads.path(repo, OF_FEATURES[1])}", "drip", seconds=3 * SHORT_TIMEOUT)
+    done = loads.run(repo, timeout=SHORT_TIMEOUT)
     assert (done.status, fault.hits, done.waits) == (1, 6, [1] * 5) and "timed out" in done.err
 
 
@@ -701,7 +721,19 @@ def test_a_load_that_is_refused_names_the_remedy(hub, loading, repo, status, hea
     assert re.search(said, done.err.split("Traceback")[-1]), done.err
 
 
-def wait_for(condition, seconds: float = 60):
+def test_a_disk_that_is_full_is_no_fault_of_the_hub():
+    with pytest.raises(OSError, match="No space left on device") as error, wanted_of_hub("org/tweets"):
+        Path("/dev/full").write_text("some of a download")
+    assert error.value.errno == errno.ENOSPC
+
+
+@pytest.mark.parametrize("number", [errno.ECONNREFUSED, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ETIMEDOUT])
+def test_a_network_that_fails_is_one(number):
+    with pytest.raises(ConnectionError, match="org/tweets cannot be had from the Hub"), wanted_of_hub("org/tweets"):
+        raise OSError(number, os.strerror(number))
+
+
+def wait_for(condition, seconds: float = 300):
     """Until a file is there, or something is true."""
     end = time.monotonic() + seconds
     while not (condition.exists() if isinstance(condition, Path) else condition()):

@@ -10,6 +10,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -351,6 +352,21 @@ def undisturbed(hundreds, eyes, tmp_path_factory) -> dict[str, bytes]:
     return content_of(folder)
 
 
+def extract_some(shards: int, images: TweetImages, eyes: HamLearningVisionModel, folder: Path) -> None:
+    """Extracts so many shards, and then waits to be killed before it has another."""
+    done, killed = 0, threading.Event()
+
+    def watch(event, args):
+        nonlocal done
+        if event == "os.rename" and Path(str(args[1])).match("shards/*.json"):
+            if done == shards:
+                killed.wait()
+            done += 1
+
+    sys.addaudithook(watch)
+    extract(images, eyes, folder, num_workers=1)
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_a_run_killed_at_a_random_moment_ends_like_an_undisturbed_one(
     seed, hundreds, undisturbed, eyes, tmp_path, monkeypatch
@@ -358,7 +374,7 @@ def test_a_run_killed_at_a_random_moment_ends_like_an_undisturbed_one(
     monkeypatch.setattr(visual_extraction, "SHARD_SIZE", 16)
     draw = random.Random(seed)
     shards_done, delay = draw.randrange(17), draw.uniform(0, 0.05)
-    process = run_apart(extract, hundreds, eyes, tmp_path, num_workers=1)
+    process = run_apart(extract_some, shards_done + 2, hundreds, eyes, tmp_path)
     while len(list(tmp_path.glob("shards/*.json"))) < shards_done and process.is_alive():
         time.sleep(0.001)
     time.sleep(delay)
@@ -375,8 +391,8 @@ def test_a_run_killed_again_and_again_ends_like_an_undisturbed_one(hundreds, und
     draw = random.Random(10)
     for _ in range(10):
         done = len(list(tmp_path.glob("shards/*.json")))
-        process = run_apart(extract, hundreds, eyes, tmp_path, num_workers=1)
-        while len(list(tmp_path.glob("shards/*.json"))) == done:
+        process = run_apart(extract_some, 2, hundreds, eyes, tmp_path)
+        while len(list(tmp_path.glob("shards/*.json"))) == done and process.is_alive():
             time.sleep(0.001)
         time.sleep(draw.uniform(0, 0.03))
         process.kill()
