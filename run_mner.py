@@ -84,7 +84,7 @@ from modeling_hamlearning_vision import HamLearningVisionModel
 from pipeline_hamlearning import HamLearningPipeline
 from processing_hamlearning import VISION_FOLDER, HamLearningDataCollator, HamLearningProcessor, entity_spans
 from publishing import RESULTS_FILE, PublishError, create_repo, publish_model
-from shard_prediction import TweetReader, find_shards, predict_shards
+from shard_prediction import TweetReader, find_shards, predict_shards, shard_identity
 from visual_extraction import REPORT_FILE, TweetImages, extract_visual_features
 
 
@@ -1324,10 +1324,12 @@ def run_facts(
     """What a training is, whatever code does it: settings, network, tokenizer, data and features."""
     names = ("streaming", "shuffle_buffer", "shuffle_pictures", "hide_pictures", "mask_words")
     vocabulary = json.dumps(sorted(processor.tokenizer.get_vocab().items()))
+    # Not the time of change: a copy has another one. Content is known of the Hub's shards only.
+    identities = [shard_identity(shard) for shard in shards]
     return {
         "settings": {name: args.to_dict().get(name, getattr(args, name)) for name in DECISIVE_SETTINGS},
         "data": data_facts | {name: getattr(data_args, name) for name in names},
-        "shards": [Path(shard).name for shard in shards],
+        "shards": {one["shard"]: {name: one[name] for name in ("bytes", "content")} for one in identities},
         "visual_features_sha256": None if visual_features is None else file_sha256(visual_features.path),
         "model": describe_config(model.config),
         "processor": {name: getattr(processor, name) for name in ("max_length", "max_regions", "tags")},

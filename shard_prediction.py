@@ -400,7 +400,7 @@ class _Shard:
 
     def __enter__(self) -> "_Shard":
         with _named(self.shard, "read"):
-            self.identity = _identity(self.shard)
+            self.identity = shard_identity(self.shard)
             opened: Any = fsspec.open(self.shard, "rb")
             self.file = opened.open()
         try:
@@ -456,7 +456,7 @@ def _is_text(type_: pa.DataType) -> bool:
     return any(is_kind(type_) for is_kind in kinds)
 
 
-def _identity(shard: str) -> dict[str, Any]:
+def shard_identity(shard: str) -> dict[str, Any]:
     """Name, size, time of change and content of a shard; no content where only reading all of it would tell."""
     files, path = url_to_fs(shard)
     info = files.info(path)
@@ -486,7 +486,7 @@ def _check_output(path: Path, shard: str, reader: TweetReader):
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} cannot be read ({error}): remove it, and its shard is predicted again") from error
     with _named(shard, "read"):
-        now = reader.facts | _identity(shard) | {"eyes": None}
+        now = reader.facts | shard_identity(shard) | {"eyes": None}
         if now["content"] is None:
             is_untouched = all(found.get(name) == now[name] for name in ("shard", "bytes", "modified"))
             now["content"] = found.get("content") if is_untouched else _sha256(shard)

@@ -296,6 +296,17 @@ def test_a_run_does_not_go_on_with_other_tweets(stopped, world, tmp_path):
     assert contents(stopped) == before
 
 
+def test_a_streamed_run_does_not_go_on_with_other_shards_of_the_same_names(world, tmp_path):
+    for split, dataset in run_mner.load_tweets(world / "tweets").items():
+        dataset.to_parquet(tmp_path / "tweets" / f"{split}.parquet")
+    settings = {"data_dir": tmp_path / "tweets", "streaming": True, "max_steps": 2, "do_eval": None}
+    run_mner.main(flags(world, tmp_path / "out", **settings))
+    tweets = run_mner.load_tweets(tmp_path / "tweets")["train"]
+    tweets.select(range(40)).to_parquet(tmp_path / "tweets" / "train.parquet")
+    with pytest.raises(ValueError, match=r"of another run .shards\.train\.parquet\.bytes is \d+, was"):
+        run_mner.main(flags(world, tmp_path / "out", **settings, **GO_ON))
+
+
 def test_a_run_does_not_go_on_with_other_features(stopped, world, tmp_path):
     write_features(tmp_path / "other.parquet", ["train0", "valid0"])
     before = contents(stopped)
