@@ -1105,11 +1105,6 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             f"--hub_strategy {args.hub_strategy} --hub_revision {args.hub_revision}: a run is published once, at its "
             "end, to main: leave them out."
         )
-    if args.torch_compile and args.torch_compile_backend == "inductor" and args.device.type == "cpu":
-        raise ValueError(
-            "--torch_compile True on a CPU: steps are no faster (docs/performance.md), compiling takes minutes: leave "
-            "it out, it is for GPUs."
-        )
     limit_silence()
     data_name = data_set_name(data_args)
     if is_main:
@@ -1134,6 +1129,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         prepare_streamed_training(data_args, args)
     elif data_args.streaming:
         return predict_streamed(model_args, data_args, vision_args, args)
+    if args.torch_compile and args.torch_compile_backend == "inductor" and args.device.type == "cpu":
+        raise ValueError(
+            "--torch_compile True on a CPU: steps are no faster (docs/performance.md), compiling takes minutes: leave "
+            "it out, it is for GPUs."
+        )
     tweets = load_tweets(*place, splits=("validation", "test") if trains_streamed else tuple(SPLITS))
     check_splits(tweets, args, trains_streamed)
     tags: Any = next(
