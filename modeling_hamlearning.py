@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -987,6 +987,8 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
 
     # The loss is an average over tweets already: Trainer must not rescale it by the number of items.
     accepts_loss_kwargs = False
+    # Of `_tag_tables`, by tags and device, so that all models share them.
+    _tables: ClassVar[dict[Any, tuple[torch.Tensor, torch.Tensor]]] = {}
 
     def __init__(self, config: HamLearningConfig, text_model: PreTrainedModel | None = None):
         super().__init__(config)
@@ -995,7 +997,6 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
         num_labels = len(config.tags)
         self.classifier = nn.Linear(config.hidden_size, num_labels)
         self.crf = HamLearningCRF(num_labels, has_transitions=config.use_crf)
-        self._tables: dict[Any, tuple[torch.Tensor, torch.Tensor]] = {}
         self.post_init()
 
     @can_return_tuple
