@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -987,8 +987,6 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
 
     # The loss is an average over tweets already: Trainer must not rescale it by the number of items.
     accepts_loss_kwargs = False
-    # Of `_tag_tables`, by tags and device, so that all models share them.
-    _tables: ClassVar[dict[Any, tuple[torch.Tensor, torch.Tensor]]] = {}
 
     def __init__(self, config: HamLearningConfig, text_model: PreTrainedModel | None = None):
         super().__init__(config)
@@ -1068,29 +1066,20 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
         """Eq 18: tags (B, W), -100 on padding, and the probabilities of the entities that they make (B, W)."""
         mask = _first_on(word_mask)
         path = self.crf.viterbi(emissions, mask)
-        tag_continues, tag_is_entity = self._tag_tables(emissions.device)
+        tag_continues, tag_is_entity = (table.to(emissions.device) for table in self._tag_tables())
         scores = self.crf.span_probabilities(emissions, path, mask, tag_continues, tag_is_entity)
         return torch.where(word_mask, path, -100), torch.where(word_mask, scores, 0)
 
-    def _tag_tables(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        """Which tag goes on with the entity of which tag, (T, T) [before, after]; and which are B- or I-, (T,).
-
-        They are made once a device: to copy them there for every batch would make the host wait.
-        """
+    def _tag_tables(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Which tag goes on with the entity of which tag, (T, T) [before, after]; and which are B- or I-, (T,)."""
         tags = self.config.tags
-        if (tuple(tags), device) in self._tables:
-            return self._tables[tuple(tags), device]
         parts = [tag.split("-", 1) if tag[:2] in ("B-", "I-") else ("O", None) for tag in tags]
         prefixes, types = zip(*parts, strict=True)
         continues = [
             [prefixes[after] == "I" and types[before] == types[after] for after in range(len(tags))]
             for before in range(len(tags))
         ]
-        with torch.inference_mode(False):  # they may be needed where gradients are, later
-            is_entity = [prefix != "O" for prefix in prefixes]
-            tables = torch.tensor(continues, device=device), torch.tensor(is_entity, device=device)
-        self._tables[tuple(tags), device] = tables
-        return tables
+        return torch.tensor(continues), torch.tensor([prefix != "O" for prefix in prefixes])
 
 
 HamLearningModel.register_for_auto_class("AutoModel")

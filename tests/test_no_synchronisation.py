@@ -63,18 +63,6 @@ def test_forward_and_loss_do_not_wait(make_model, make_batch, text):
     assert waits.lines == []
 
 
-def test_decoding_waits_for_nothing_but_the_number_of_words(make_model, make_batch):
-    model, batch = make_model(), make_batch()
-    model(**batch)  # makes the tables of the tags
-    with Waits() as waits:
-        model(**batch)
-    assert waits.lines == []
-    del batch["labels"]
-    with Waits() as waits:
-        model(**batch)
-    assert ["word_ids.max()" in line for line in waits.lines] == [True]
-
-
 @pytest.mark.parametrize("switches", [{"use_crf": False}, {"use_vision": False}, {"use_spatial_encoder": False}])
 def test_no_switch_makes_it_wait(make_model, make_batch, switches):
     model, batch = make_model(**switches).train(), make_batch()
