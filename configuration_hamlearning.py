@@ -74,7 +74,8 @@ class HamLearningConfig(PreTrainedConfig):
         **kwargs: of `PreTrainedConfig`; `id2label` (or `num_labels`) is `TAGS` by default.
 
     Raises:
-        ValueError: a size, a number of layers or a share is out of range, or both visual views are off.
+        ValueError: a size, a number of layers or a share is out of range, `id2label` and `label2id` disagree, or both
+            visual views are off.
     """
 
     model_type = "hamlearning"
@@ -107,8 +108,11 @@ class HamLearningConfig(PreTrainedConfig):
         if self.id2label is None and kwargs.get("num_labels", len(TAGS)) == len(TAGS):
             self.id2label = dict(enumerate(TAGS))
         super().__post_init__(**kwargs)
-        if self.id2label is not None and self.label2id is None:
-            self.label2id = {str(tag): int(index) for index, tag in self.id2label.items()}
+        if self.id2label is not None:
+            label2id = {str(tag): int(index) for index, tag in self.id2label.items()}
+            if self.label2id is not None and self.label2id != label2id:
+                raise ValueError(f"id2label={self.id2label} contradicts label2id={self.label2id}: give id2label only.")
+            self.label2id = label2id
         # Always this repo's own code: a loaded config may carry a prefix that points to where it came from.
         self.auto_map = dict(AUTO_MAP)
         self.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)  # `pipeline` puts classes into it

@@ -485,6 +485,7 @@ BAD_ROWS = {
         "the box [320.0, 240.0, 10.0, 10.0]",
     ),
     "box without height": ({"boxes": [BOXES[0], [0.5, 0.5, 0.0, 0.5]]}, "the box [0.5, 0.5, 0.0, 0.5] has no area"),
+    "box without width": ({"boxes": [BOXES[0], [0.5, 0.5, 0.5, 0.0]]}, "the box [0.5, 0.5, 0.5, 0.0] has no area"),
     "box that is NaN": ({"boxes": [BOXES[0], [0.5, np.nan, 0.5, 0.5]]}, "boxes holds nan"),
     "box of three": ({"boxes": [[0.5, 0.5, 0.5]] * 2}, "boxes has 3 numbers where 4 belong"),
     "class id too high": ({"class_ids": [0, 2]}, "the class id 2 is not in [0, 2)"),

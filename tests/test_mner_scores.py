@@ -12,15 +12,16 @@ from seqeval.metrics import classification_report, f1_score, precision_score, re
 from seqeval.scheme import IOB2
 
 from hub_server import HubServer, run_client
+from mner_scores import MNERScores
 
 
 MODULE = Path(__file__).parents[1] / "mner_scores.py"
 TYPES = ("PER", "LOC", "ORG", "MISC")
 
 
-@pytest.fixture(scope="module")
-def metric():
-    return evaluate.load(str(MODULE))
+@pytest.fixture(scope="module", params=["loaded", "imported"])
+def metric(request):
+    return evaluate.load(str(MODULE)) if request.param == "loaded" else MNERScores()
 
 
 def score(metric, predictions, references):
@@ -100,6 +101,14 @@ def test_agrees_with_seqeval(metric, seed):
         assert scores["number"] == default_report[type_]["support"]
     assert result["strict_gold_entities"] == strict_report["micro avg"]["support"]
     assert result["gold_entities"] == default_report["micro avg"]["support"]
+
+
+def test_returns_what_is_documented_and_no_more(metric):
+    scores = {f"{kind}{name}" for kind in ("", "strict_") for name in ("precision", "recall", "f1")}
+    counts = {"gold_entities", "predicted_entities", "strict_gold_entities", "orphan_i_tags"}
+    result = score(metric, [["B-PER"]], [["B-PER"]])
+    assert set(result) == {*scores, *counts, "types"}
+    assert set(result["types"]["PER"]) == {*scores, "number"}
 
 
 def test_returns_plain_numbers(metric):

@@ -131,6 +131,11 @@ def test_the_ids_of_the_tags_are_known_both_ways(fields):
     assert config.label2id == {tag: index for index, tag in config.id2label.items()}
 
 
+def test_ids_of_the_tags_that_contradict_each_other_are_refused():
+    with pytest.raises(ValueError, match=r"id2label=\{0: 'O', 1: 'B-X'\} contradicts label2id=\{'O': 1, 'B-X': 0\}"):
+        HamLearningConfig(id2label={0: "O", 1: "B-X"}, label2id={"O": 1, "B-X": 0})
+
+
 @pytest.mark.parametrize("text", TEXT_MODELS)
 def test_a_config_is_saved_and_loaded_whole(tiny_text_configs, tmp_path, text):
     config = HamLearningConfig(

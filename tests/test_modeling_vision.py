@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 import yaml
+from huggingface_hub.errors import StrictDataclassFieldValidationError
 from PIL import Image, ImageChops
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -564,6 +565,9 @@ def test_the_papers_eyes_are_the_default():
     assert config.global_backbone_config.architecture == "resnet152"
     assert (config.detector, config.max_regions, len(config.class_names)) == ("faster_rcnn_vg", 15, 1600)
     assert (config.resize_size, config.crop_size, config.interpolation) == (256, 224, "bilinear")
+    assert config.fixed_input_size is False
+    assert (config.image_mean, config.image_std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # of ImageNet
+    assert config.detector_settings == {}
     with torch.device("meta"):
         eyes = HamLearningVisionModel(config)
     assert (eyes.image_feature_size, eyes.region_feature_size) == (2048, 2048)
@@ -602,6 +606,22 @@ def test_the_folders_that_the_parts_came_from_are_not_saved(kind, pretrained, tm
 def test_mask_rcnn_has_the_names_of_coco(pretrained):
     names = make_eyes("mask_rcnn_coco", pretrained).config.class_names
     assert (len(names), names[1], names[90]) == (91, "person", "toothbrush")
+
+
+@pytest.mark.parametrize("detector, count", [("mask_rcnn_coco", 91), ("faster_rcnn_vg", 1600)])
+def test_a_detector_without_names_numbers_its_classes(detector, count):
+    names = HamLearningVisionConfig(detector=detector).class_names
+    assert names == [f"object {index}" for index in range(count)]
+
+
+def test_only_a_grid_has_rows_and_columns_by_default():
+    settings = {name: HamLearningVisionConfig(detector=name).detector_settings for name in ("grid", "mask_rcnn_coco")}
+    assert settings == {"grid": {"rows": 3, "columns": 5}, "mask_rcnn_coco": {}}
+
+
+def test_a_field_of_another_type_is_refused():
+    with pytest.raises(StrictDataclassFieldValidationError, match="resize_size"):
+        HamLearningVisionConfig(resize_size="256")
 
 
 def test_class_names_come_from_a_file_without_synonyms(pretrained, tmp_path):
