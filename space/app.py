@@ -32,7 +32,7 @@ MAX_CHARACTERS = 50_000  # of a tweet
 MAX_BYTES = 10 * 2**20  # of a picture's file
 MAX_PIXELS = 40_000_000  # of a picture
 MAX_WAITING = 128  # requests; more are told that the queue is full
-MAX_SESSIONS = 256  # that gradio remembers. Nothing is lost with one: each answer fills all of the page anew.
+MAX_SESSIONS = 64  # that gradio remembers. Nothing is lost with one: each answer fills all of the page anew.
 MAX_REGIONS = 6  # shown, of those that a detector found
 SHOWN_SIDE = 720  # pixels, long side of the picture with its regions
 
@@ -490,6 +490,7 @@ if __name__ == "__main__":
     if not repo:
         raise SystemExit("HAMLEARNING_MODEL is not set: give the Hub id or the folder of a HamLearning model.")
     return_large_blocks()
+    os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", str(MAX_WAITING))  # remembered; by itself 10,000
     try:
         reader = Reader(repo, os.environ.get("HAMLEARNING_REVISION"))
     except OSError as error:
