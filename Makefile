@@ -20,11 +20,11 @@ test: $(VENV)/installed-dev  ## all tests but the slow ones
 test-all: $(VENV)/installed-dev
 	$(BIN)/python -m pytest $(WORKERS)
 
-test-lowest:  ## the tests with the lowest versions that pyproject.toml allows, in a venv of their own
+test-lowest: dist  ## the tests on the wheel, with the lowest versions that pyproject.toml allows, in a venv of its own
 	$(PYTHON) -m venv --clear $(VENV)-lowest
 	$(PYTHON) .ci/lowest_versions.py > $(VENV)-lowest/constraints.txt
-	$(VENV)-lowest/bin/python -m pip install -c $(VENV)-lowest/constraints.txt -e ".[dev]"
-	$(VENV)-lowest/bin/python -m pytest -m "not slow" $(WORKERS)
+	$(VENV)-lowest/bin/python -m pip install -c $(VENV)-lowest/constraints.txt "$$(ls dist/*.whl)[dev]"
+	$(VENV)-lowest/bin/pytest -m "not slow" $(WORKERS) # `python -m pytest` would import the checkout
 
 coverage: $(VENV)/installed-dev  ## which lines and branches all tests run, those that other processes run among them
 	$(BIN)/coverage erase
