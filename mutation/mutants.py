@@ -376,8 +376,10 @@ class Server:
         return status
 
 
-def check() -> None:
+def check(seconds: float | None) -> None:
     """Shows that the harness can tell: without a mutation the tests pass, with a planted one they do not.
+
+    With `seconds` it is the quickest tests that so much time holds, as in `run`.
 
     Tests that fail here for a reason of the harness, such as a browser that finds too little memory, are noted in
     `tests.check.json`, and no mutant dies by them.
@@ -387,6 +389,8 @@ def check() -> None:
     """
     server = Server()
     found = server.map.all_of(MODULES)
+    if seconds is not None:
+        found = server.map.quickest(found, seconds)
     module, old, new = PLANTED
     source = server.sources[module]
     start = time.monotonic()
@@ -402,12 +406,13 @@ def check() -> None:
     )
     if status != 0:
         server.map = LineMap()
-        found = server.map.all_of(MODULES)
+        found = [test for test in found if test in server.map.seconds]
         status, output = server.fate(module, source, found)
         print(f"without those, {len(found)} tests: exit {status}\n{output[-500:]}")
         if status != 0:
             sys.exit("tests fail without a mutation")
-    status, output = server.fate(module, source.replace(old, new), server.map.all_of([module]))
+    of_module = [test for test in server.map.all_of([module]) if test in set(found)]
+    status, output = server.fate(module, source.replace(old, new), of_module)
     print(f"planted {new!r} for {old!r} in {module}: exit {status}\n{output[-300:]}")
     if old not in source or status != 1:
         sys.exit("the planted mutant lives")
@@ -492,7 +497,8 @@ def main():
     drawing = commands.add_parser("draw", help="draw mutants and put them into the session")
     drawing.add_argument("--count", type=int, default=480)
     drawing.add_argument("--seed", type=int, default=0)
-    commands.add_parser("check", help="show that the unmutated project passes and a planted mutant dies")
+    checking = commands.add_parser("check", help="show that the unmutated project passes and a planted mutant dies")
+    checking.add_argument("--seconds", type=float, help="with the quickest tests that so much time holds")
     running = commands.add_parser("run", help="run the mutants that have no fate yet")
     running.add_argument("--of", nargs="+", default=MODULES, metavar="FILE|ID", help="of these modules, or these")
     running.add_argument("--part", default="1/1", help="`1/2`: the first of two halves, for two processes at a time")
@@ -503,7 +509,7 @@ def main():
     if given.command == "draw":
         draw(given.count, given.seed)
     elif given.command == "check":
-        check()
+        check(given.seconds)
     elif given.command == "run":
         part, parts = map(int, re.fullmatch(r"(\d+)/(\d+)", given.part).groups())
         run(given.of, part - 1, parts, given.survivors, given.seconds)

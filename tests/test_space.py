@@ -814,9 +814,9 @@ def test_form_and_answer_stand_side_by_side_on_a_desktop_only(open_page, address
 
 
 @pytest.mark.slow
-def test_the_page_can_be_shown_in_the_readme(open_page, address, tmp_path):
+def test_the_page_can_be_shown_in_the_readme(open_page, address, telling, tmp_path):
     visit = open_page(address, 1280, 1100)
-    visit.example(0).says("The picture changed")
+    visit.example(telling).says("The picture changed this")
     visit.page.locator("#answer img.mask").wait_for()
     visit.page.mouse.move(0, 0)
     visit.page.wait_for_load_state("networkidle")
