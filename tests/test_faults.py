@@ -600,7 +600,12 @@ class Fresh(subprocess.Popen):
     def __init__(self, arguments: list[str], log: Path, *launcher: str):
         with log.open("a") as file:
             command = [sys.executable, *launcher, str(ROOT / "run_mner.py"), *arguments]
-            super().__init__(command, stdout=file, stderr=file, cwd=ROOT, start_new_session=True)
+            # Whatever the tests themselves were started by may have SIGINT ignored, and children inherit that.
+            before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+            try:
+                super().__init__(command, stdout=file, stderr=file, cwd=ROOT, start_new_session=True)
+            finally:
+                signal.signal(signal.SIGINT, before)
 
     def is_alive(self) -> bool:
         return self.poll() is None
@@ -805,9 +810,9 @@ def test_a_data_loading_process_that_dies_ends_the_run_with_its_error(server, wo
 
 @pytest.mark.slow
 def test_an_extracting_process_that_dies_ends_the_run_with_its_error_a_signal_with_a_sentence(server, world, tmp_path):
-    large = tmp_path / "large.png"
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (1200, 1200, 3), np.uint8)).save(large)
     (tmp_path / "images").mkdir()
+    large = tmp_path / "images" / "large.png"  # a link that leads out of the folder would not be followed
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (1200, 1200, 3), np.uint8)).save(large)
     for split, count in (("train", 48), ("valid", 12), ("test", 12)):
         for number in range(count):
             (tmp_path / "images" / f"{split}{number}.png").symlink_to(large)
