@@ -424,7 +424,8 @@ def main() -> None:
             f["service"], str(f["clients"]), f"{f['seconds']:g}", str(f["requests"]), str(f["hostile"]),
             str(f["errors"]), str(f["wrong"]), f"{f['per_second']:.1f}", f"{f['p50']:.3f}", f"{f['p99']:.3f}",
             f"{f['hostile_p50']:.3f}", f"{f['hostile_p99']:.3f}", f"{f['resident'][-1] / 1e6:.0f}",
-            f"{f['growth'] - 1:+.1%}", f"{f['growth_peaks'] - 1:+.1%}", f"{f['load_average']:.1f}",
+            *("" if math.isnan(f[name]) else f"{f[name] - 1:+.1%}" for name in ("growth", "growth_peaks")),
+            f"{f['load_average']:.1f}",
         ]
         for f in figures
     ]  # fmt: skip
