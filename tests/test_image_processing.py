@@ -786,6 +786,82 @@ def test_random_text_is_an_image_error(text):
         read_image("no-such-folder/" + text)
 
 
+# ------------------------------------------------------------------------------------------ what a directory may name
+
+TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}  # TIFF's types
+SIZE = 4096  # of a file; tags may name twice as much, and a kilobyte
+
+
+def tiff(tags, order="<", is_big=False) -> bytes:
+    """A file of one directory of tags (tag, type, count, offset), behind whose header are some bytes of nothing."""
+    mark = {"<": b"II", ">": b"MM"}[order]
+    at, count, entry = ("HHHQ", "Q", "HHQQ") if is_big else ("HI", "H", "HHII")
+    head = mark + struct.pack(order + at, *((43, 8, 0, 24) if is_big else (42, 24)))
+    table = b"".join(struct.pack(order + entry, *tag) for tag in tags)
+    return (head.ljust(24, b"\0") + struct.pack(order + count, len(tags)) + table).ljust(SIZE, b"\0")
+
+
+@pytest.mark.parametrize("is_big", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind, width", TYPE_BYTES.items())
+def test_tags_that_name_more_than_twice_the_file_are_refused(kind, width, order, is_big):
+    most = (2 * SIZE + 1024) // width
+    counts = [most // 3, most // 3, most - 2 * (most // 3)]
+    tags = [(1000 + number, kind, count, 0) for number, count in enumerate(counts)]
+    assert "name more bytes" not in refusal(tiff(tags, order, is_big))
+    assert "its tags name more bytes than there are" in refusal(tiff([*tags, (2000, kind, 1, 0)], order, is_big))
+
+
+def test_what_tags_name_beyond_the_end_of_the_file_is_never_read():
+    tags = [(1000 + number, 1, SIZE, 1) for number in range(100)]
+    assert "name more bytes" not in refusal(tiff(tags))
+    assert "name more bytes" in refusal(tiff([(tag, kind, count, 0) for tag, kind, count, _ in tags]))
+
+
+def test_all_tags_of_a_directory_are_looked_at():
+    idle = [(1000 + number, 1, 0, 0) for number in range(100)]
+    assert "name more bytes" in refusal(tiff([*idle, *((2000 + number, 1, SIZE, 0) for number in range(3))]))
+
+
+@pytest.mark.parametrize("tag", [273, 324])
+def test_more_strips_than_a_picture_needs_are_refused(tag):
+    assert "strips or tiles" not in refusal(tiff([(tag, 4, 30_000, 8)]))
+    assert "it has 30001 strips or tiles" in refusal(tiff([(tag, 4, 30_001, 8)]))
+    assert "strips or tiles" not in refusal(tiff([(700, 1, 30_001, 8)]))
+
+
+def test_an_exif_block_of_several_segments_is_looked_at_as_one():
+    exif = tiff([(1000 + number, 7, SIZE, 0) for number in range(100)])[8:]
+    whole = b"II*\0" + struct.pack("<I", 24) + exif
+    plain = encode(confetti(), "JPEG")
+
+    def with_exif(*parts):
+        segments = (b"Exif\0\0" + part for part in parts)
+        return plain[:2] + b"".join(b"\xff\xe1" + struct.pack(">H", 2 + len(s)) + s for s in segments) + plain[2:]
+
+    for parts in ((whole,), (whole[:100], whole[100:])):
+        assert "name more bytes" in refusal(with_exif(*parts))
+
+
+def message_of(image) -> str:
+    """Why `read_image` refuses it, or nothing where it does not."""
+    try:
+        read_image(image)
+    except ImageError as error:
+        return str(error)
+    return ""
+
+
+def test_scans_and_markers_of_a_jpeg_are_counted_up_to_its_end():
+    plain = encode(confetti(), "JPEG")
+    comment, scan = b"\xff\xfe\0\2", b"\xff\xda\0\2"
+    for extra, most in ((comment, 3900), (scan, 63)):
+        assert read_image(plain + extra * 10 * most).size == (40, 24)  # behind the picture: nobody reads it
+        before = plain[:2] + extra * most
+        assert "too many scans or markers" not in message_of(before + plain[2:])
+        assert "too many scans or markers" in refusal(plain[:2] + extra * (most + 200) + plain[2:])
+
+
 # -------------------------------------------------------------------------------------------------------- too large
 
 

@@ -77,13 +77,13 @@ def same(one: list[dict], other: list[dict]) -> bool:
 
 def test_a_text_gives_what_processor_and_model_give(ner):
     inputs = ner.processor(text=TEXT)
-    [expected] = ner.processor.post_process_entities(ner.model(**inputs), inputs)
+    [expected] = ner.processor.post_process_entities(ner.model(**inputs.to(ner.device)), inputs)
     assert expected and same(ner(TEXT), expected) and same(ner({"text": TEXT}), expected)
 
 
 def test_a_picture_gives_what_processor_and_model_give(ner):
     inputs = ner.processor(text=TEXT, images=PICTURES[0])
-    [expected] = ner.processor.post_process_entities(ner.model(**inputs), inputs)
+    [expected] = ner.processor.post_process_entities(ner.model(**inputs.to(ner.device)), inputs)
     found = ner({"text": TEXT, "image": PICTURES[0]})
     assert same(found, expected) and len(found[0]["relevance"]) == 2
     assert not same(found, ner(TEXT))
@@ -106,7 +106,7 @@ def test_a_text_without_words_has_no_entities(ner, text):
 def test_none_gives_one_tag_a_word(ner):
     words = ner({"text": TEXT, "image": PICTURES[0]}, aggregation_strategy="none")
     inputs = ner.processor(text=TEXT, images=PICTURES[0])
-    outputs = ner.model(**inputs)
+    outputs = ner.model(**inputs.to(ner.device))
     assert [word["word"] for word in words] == inputs.words[0]
     assert [word["index"] for word in words] == list(range(1, len(words) + 1))
     assert all(TEXT[word["start"] : word["end"]] == word["word"] for word in words)
