@@ -4,9 +4,9 @@
 ```bash
 python mutation/line_tests.py outputs/mutation                 # once: which test runs which line
 python mutation/mutants.py draw --count 480 --seed 0
-python mutation/mutants.py check                               # unmutated, all tests pass; a planted mutant dies
 python mutation/mutants.py run --seconds 8                     # a first sieve; killed, the same command goes on
 python mutation/mutants.py run --survivors                     # the rest, by all tests of their module
+python mutation/mutants.py check                               # the tests that killed pass without a mutant
 python mutation/mutants.py report
 ```
 
@@ -65,6 +65,7 @@ PLANTED = ("evaluation.py", "return 2 * counts", "return 3 * counts")  # what `c
 MEMORY = 6 * 2**30  # bytes that a mutant may take beyond what is imported
 NO_TEST = int(pytest.ExitCode.NO_TESTS_COLLECTED)
 TIME_LIMIT = 10  # seconds of processor time of a test, beyond three times what the slowest of its file took unmutated
+LATE = "time was up"
 WALL_LIMIT = 1200  # seconds that a mutant may take, for what waits forever: on a busy machine it says little
 
 
@@ -204,7 +205,7 @@ class LineMap:
         return self._known(name for module in modules for name in self._names(module, self.contexts[module]))
 
     def _known(self, names: Iterable[str]) -> list[str]:
-        return self._in_order({name.removesuffix("|setup") for name in names} & set(self.seconds))
+        return self.in_order({name.removesuffix("|setup") for name in names} & set(self.seconds))
 
     def _names(self, module: str, lines: Iterable[int]) -> set[str]:
         return {name for line in lines for name in self.contexts[module].get(line, ())}
@@ -226,8 +227,8 @@ class LineMap:
                     lines = range(first, max(body[0].lineno, first + 1) if body else node.end_lineno + 1)
         return lines
 
-    def _in_order(self, tests: Iterable[str]) -> list[str]:
-        # By file, as fixtures of a file are made anew when its tests are torn apart.
+    def in_order(self, tests: Iterable[str]) -> list[str]:
+        """By file, as fixtures of a file are made anew when its tests are torn apart; the quickest first."""
         files = defaultdict(list)
         for test in tests:
             files[test.split("::")[0]].append(test)
@@ -240,7 +241,7 @@ class LineMap:
         chosen = sorted(tests, key=lambda test: (self.seconds[test], test))
         while len(chosen) > 1 and self.cost(chosen) > seconds:
             chosen.pop()
-        return self._in_order(chosen)
+        return self.in_order(chosen)
 
     def cost(self, tests: Iterable[str]) -> float:
         """Processor time of some tests, unmutated."""
@@ -376,46 +377,53 @@ class Server:
         return status
 
 
-def check(seconds: float | None) -> None:
-    """Shows that the harness can tell: without a mutation the tests pass, with a planted one they do not.
+def check() -> None:
+    """Shows that the harness can tell: the tests that killed a mutant pass without one, and fail with a planted one.
 
-    With `seconds` it is the quickest tests that so much time holds, as in `run`.
-
-    Tests that fail here for a reason of the harness, such as a browser that finds too little memory, are noted in
-    `tests.check.json`, and no mutant dies by them.
+    They run in forks as they did then, a file a fork. A mutant whose test fails here too did not die of its mutation:
+    it counts as alive from then on, and `run --survivors` runs it again without that test.
 
     Raises:
-        SystemExit: It cannot.
+        SystemExit: A test fails without a mutation, or the planted mutant lives.
     """
     server = Server()
-    found = server.map.all_of(MODULES)
-    if seconds is not None:
-        found = server.map.quickest(found, seconds)
     module, old, new = PLANTED
     source = server.sources[module]
-    start = time.monotonic()
-    status, output = server.fate(module, source, found, "--maxfail=1000", "-vv")
-    if status is None:
-        sys.exit(f"time was up, without a mutation:\n{output[-500:]}")
-    failed = sorted(
-        {re.sub(" - .*", "", line) for line in re.findall(r"^(?:FAILED|ERROR) (.*)", output, re.MULTILINE)}
+    with use_db(FOLDER / "session.sqlite", WorkDB.Mode.open) as session:
+        killed = {job: fate for job, fate in session.results if fate.test_outcome == TestOutcome.KILLED}
+        killers = {job: set(failed_tests(fate.output)) & set(server.map.seconds) for job, fate in killed.items()}
+        named, failed = sorted(set().union(*killers.values())), set()
+        for path in sorted({test.split("::")[0] for test in named}):
+            tests = server.map.in_order(test for test in named if test.split("::")[0] == path)
+            status, output = server.fate(module, source, tests, "--maxfail=1000")
+            found = [] if status == 0 else failed_tests(output) or tests  # it ended before it could say which
+            failed.update(found)
+            print(f"{path}: exit {status}, {len(found)} of {len(tests)} tests fail without a mutation", flush=True)
+        for job in (job for job, tests in killers.items() if tests & failed):
+            fate = WorkResult(WorkerOutcome.NORMAL, "", TestOutcome.SURVIVED, killed[job].diff)
+            session.set_result(job, fate)
+    (FOLDER / "tests.check.json").write_text(
+        json.dumps({"seconds": {}, "failed": sorted(failed), "modules": []}, indent=1)
     )
-    (FOLDER / "tests.check.json").write_text(json.dumps({"seconds": {}, "failed": failed, "modules": []}, indent=1))
-    print(
-        f"unmutated, {len(found)} tests, {time.monotonic() - start:.0f} s: exit {status}, {len(failed)} fail: {failed}"
-    )
-    if status != 0:
-        server.map = LineMap()
-        found = [test for test in found if test in server.map.seconds]
-        status, output = server.fate(module, source, found)
-        print(f"without those, {len(found)} tests: exit {status}\n{output[-500:]}")
-        if status != 0:
-            sys.exit("tests fail without a mutation")
-    of_module = [test for test in server.map.all_of([module]) if test in set(found)]
-    status, output = server.fate(module, source.replace(old, new), of_module)
+    late = sum(is_late(fate) for fate in killed.values())
+    others = sum(not tests for tests in killers.values()) - late
+    print(f"{len(killed)} mutants died: by {len(named)} tests, {late} by the time limit, {others} before a test ran")
+    status, output = server.fate(module, source.replace(old, new), server.map.all_of([module]))
     print(f"planted {new!r} for {old!r} in {module}: exit {status}\n{output[-300:]}")
+    if failed:
+        sys.exit(f"fail without a mutation: {sorted(failed)}")
     if old not in source or status != 1:
         sys.exit("the planted mutant lives")
+
+
+def failed_tests(output: str) -> list[str]:
+    """The tests that pytest's summary names."""
+    return [re.sub(" - .*", "", line) for line in re.findall(r"^(?:FAILED|ERROR) (.*)", output, re.MULTILINE)]
+
+
+def is_late(fate: WorkResult) -> bool:
+    """Whether a mutant died by the time limit."""
+    return fate.test_outcome == TestOutcome.KILLED and fate.output.startswith(LATE)
 
 
 def run(of: list[str], part: int, parts: int, again: bool, seconds: float | None) -> None:
@@ -443,12 +451,11 @@ def run(of: list[str], part: int, parts: int, again: bool, seconds: float | None
             start = time.monotonic()
             status, output = server.fate(module, code, tests)
             outcome = TestOutcome.SURVIVED if status in (0, NO_TEST) else TestOutcome.KILLED
+            last = output[-3000:]
             if status is None:
-                output = "time was up\n" + output
-            session.set_result(
-                item.job_id, WorkResult(WorkerOutcome.NORMAL, output[-3000:], outcome, changed(source, code))
-            )
-            fate = "time was up" if status is None else outcome.value
+                last = f"{LATE}\n{last}"
+            session.set_result(item.job_id, WorkResult(WorkerOutcome.NORMAL, last, outcome, changed(source, code)))
+            fate = LATE if status is None else outcome.value
             took = time.monotonic() - start
             print(f"{number}/{len(todo)} {module}:{line} {fate} {took:.1f} s, {len(tests)} tests", flush=True)
 
@@ -473,8 +480,8 @@ def report() -> None:
         module = str(item.mutations[0].module_path)
         fate = fates.get(item.job_id)
         name = "pending" if fate is None else fate.test_outcome.value
-        if name == "killed" and fate.output.startswith("time was up"):
-            name = "time was up"
+        if fate is not None and is_late(fate):
+            name = LATE
         for key in (module, "all"):
             counts[key].update(["drawn", name])
         if name == "survived":
@@ -482,7 +489,7 @@ def report() -> None:
     print("| module | drawn | killed by a test | by the time limit | survived | pending | killed |")
     print("|---|---|---|---|---|---|---|")
     for module, count in counts.items():
-        killed, late, lived = count["killed"], count["time was up"], count["survived"]
+        killed, late, lived = count["killed"], count[LATE], count["survived"]
         share = 100 * (killed + late) / max(killed + late + lived, 1)
         print(f"| {module} | {count['drawn']} | {killed} | {late} | {lived} | {count['pending']} | {share:.1f} % |")
     for item, fate in alive:
@@ -497,8 +504,7 @@ def main():
     drawing = commands.add_parser("draw", help="draw mutants and put them into the session")
     drawing.add_argument("--count", type=int, default=480)
     drawing.add_argument("--seed", type=int, default=0)
-    checking = commands.add_parser("check", help="show that the unmutated project passes and a planted mutant dies")
-    checking.add_argument("--seconds", type=float, help="with the quickest tests that so much time holds")
+    commands.add_parser("check", help="show that what killed is the mutants, and that a planted one dies")
     running = commands.add_parser("run", help="run the mutants that have no fate yet")
     running.add_argument("--of", nargs="+", default=MODULES, metavar="FILE|ID", help="of these modules, or these")
     running.add_argument("--part", default="1/1", help="`1/2`: the first of two halves, for two processes at a time")
@@ -509,7 +515,7 @@ def main():
     if given.command == "draw":
         draw(given.count, given.seed)
     elif given.command == "check":
-        check(given.seconds)
+        check()
     elif given.command == "run":
         part, parts = map(int, re.fullmatch(r"(\d+)/(\d+)", given.part).groups())
         run(given.of, part - 1, parts, given.survivors, given.seconds)
