@@ -5,14 +5,14 @@ SAMPLE := datasets/sample/generated
 # Whole files each, as most fixtures are a file's. `make test WORKERS=` tests in one process.
 WORKERS ?= -n 2 --dist loadfile
 
-.PHONY: demo test test-all test-lowest coverage lint typecheck audit dist clean
+.PHONY: demo test test-all test-lowest test-newest coverage lint typecheck audit dist clean
 
 demo: $(VENV)/installed $(SAMPLE) $(SAMPLE)/backbone  ## look at the sample's pictures, train on them, print scores and a predicted tweet
 	rm -rf outputs/demo
 	$(BIN)/python run_mner.py configs/sample.yaml --output_dir outputs/demo
 
 # Else the threads of one process wait for the cores of the other.
-test test-all test-lowest coverage: export OMP_NUM_THREADS := 1
+test test-all test-lowest test-newest coverage: export OMP_NUM_THREADS := 1
 
 test: $(VENV)/installed-dev  ## all tests but the slow ones
 	$(BIN)/python -m pytest -m "not slow" $(WORKERS)
@@ -20,15 +20,16 @@ test: $(VENV)/installed-dev  ## all tests but the slow ones
 test-all: $(VENV)/installed-dev
 	$(BIN)/python -m pytest $(WORKERS)
 
-test-lowest: dist  ## the tests on the wheel, with the lowest versions that pyproject.toml allows, in a venv of its own
-	$(PYTHON) -m venv --clear $(VENV)-lowest
-	$(PYTHON) .ci/lowest_versions.py > $(VENV)-lowest/constraints.txt
-	$(VENV)-lowest/bin/python -m pip install -c $(VENV)-lowest/constraints.txt "$$(ls dist/*.whl)[dev]"
-	$(VENV)-lowest/bin/pytest -m "not slow" $(WORKERS) # `python -m pytest` would import the checkout
+test-lowest: CONSTRAINTS = -c $(VENV)-lowest/constraints.txt
+test-lowest test-newest: dist  ## the tests on the wheel, in a venv of its own, with the lowest versions that pyproject.toml allows, or the newest
+	$(PYTHON) -m venv --clear $(VENV)-$(@:test-%=%)
+	$(PYTHON) .ci/lowest_versions.py > $(VENV)-$(@:test-%=%)/constraints.txt
+	$(VENV)-$(@:test-%=%)/bin/python -m pip install $(CONSTRAINTS) "$$(ls dist/*.whl)[dev]"
+	$(VENV)-$(@:test-%=%)/bin/pytest -m "not slow" $(WORKERS) # `python -m pytest` would import the checkout
 
 coverage: $(VENV)/installed-dev  ## which lines and branches all tests run, those that other processes run among them
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest $(WORKERS)
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
 
@@ -49,7 +50,7 @@ dist: $(VENV)/installed-dev  ## wheel and sdist, built and checked
 	$(BIN)/twine check --strict dist/*
 
 clean:  ## all that was installed, generated or cached; trained models in outputs/ stay
-	rm -rf $(VENV) $(VENV)-lowest $(SAMPLE) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest $(SAMPLE) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(SAMPLE): | $(VENV)/installed
