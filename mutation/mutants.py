@@ -193,12 +193,14 @@ class LineMap:
     def tests_of(self, spec: MutationSpec) -> list[str]:
         """Those that run the mutated statement, themselves or in a fixture made for them, quickest file first.
 
-        If there are none, as where it runs while its module is imported or in another process, those that run its
-        module.
+        Outside any function, where a statement runs once while its module is imported, those that run the module; and
+        where there are none else, as of what runs in another process.
         """
-        module = str(spec.module_path)
-        names = self._names(module, self._lines(module, spec.start_pos[0]))
-        return self._known(names) or self.all_of([module])
+        module, line = str(spec.module_path), spec.start_pos[0]
+        functions = (node for node in ast.walk(self.trees[module]) if isinstance(node, ast.FunctionDef))
+        if not any(function.lineno <= line <= function.end_lineno for function in functions):
+            return self.all_of([module])
+        return self._known(self._names(module, self._lines(module, line))) or self.all_of([module])
 
     def all_of(self, modules: Iterable[str]) -> list[str]:
         """All tests that run a line of some modules."""
