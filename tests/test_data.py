@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
+from huggingface_hub import get_session
 
 import data_hamlearning
 from data_hamlearning import TAGS, VisualFeatures, load_tweets, read_tweets, split_sha256, write_visual_features
@@ -292,6 +293,24 @@ def test_a_split_that_is_there_twice_is_refused(tmp_path):
         write(tmp_path / name, TWO_TWEETS)
     with pytest.raises(ValueError, match=re.escape("the validation split more than once (valid.txt, dev.txt)")):
         load_tweets(tmp_path)
+
+
+def test_of_a_split_that_is_there_twice_the_first_file_of_each_is_named(tmp_path):
+    write(tmp_path / "train.txt", TWO_TWEETS)
+    for number in range(2):
+        parquet(tmp_path / f"train-{number:05d}-of-00002.parquet", {"id": []}, {"id": Value("string")})
+    names = "(train.txt, train-00000-of-00002.parquet)"
+    with pytest.raises(ValueError, match=re.escape(f"the train split more than once {names}")):
+        load_tweets(tmp_path)
+
+
+@pytest.mark.parametrize("own", [None, 3])
+def test_a_request_to_the_hub_that_has_no_limit_of_its_own_gets_one(own):
+    data_hamlearning.limit_silence()
+    session = get_session()
+    request = session.build_request("GET", "http://127.0.0.1/", timeout=own)
+    session.event_hooks["request"][-1](request)  # those before are the client's, which the tests forbid to ask
+    assert set(request.extensions["timeout"].values()) == {own or data_hamlearning.SILENCE}
 
 
 def test_a_missing_or_empty_folder_says_what_belongs_there(tmp_path):

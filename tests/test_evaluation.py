@@ -374,6 +374,13 @@ def test_a_no_break_space_is_a_word(tmp_path):
     assert read_predictions(tmp_path / "predictions.txt", read_gold(tmp_path / "gold.txt"))[0] == [["B-PER", "O"]]
 
 
+def test_predictions_that_are_no_utf8_are_refused_with_the_place(tmp_path):
+    (tmp_path / "gold.txt").write_text("IMGID:1\nAda\tB-PER\n\n")
+    (tmp_path / "predictions.txt").write_bytes(b"Ada\xff B-PER\n")
+    with pytest.raises(ValueError, match=r"predictions.txt is not UTF-8 \(byte 3\): save it as UTF-8"):
+        read_predictions(tmp_path / "predictions.txt", read_gold(tmp_path / "gold.txt"))
+
+
 def test_other_is_misc_in_a_peers_file(predict):
     assert predict("B-OTHER\nI-OTHER\n\nO\nO\nO\n")[0][0] == ["B-MISC", "I-MISC"]
 

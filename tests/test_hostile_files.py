@@ -448,7 +448,9 @@ def test_a_folder_of_nothing_but_links_out_of_it_is_refused_by_its_name(pictures
     for name in ("own", "inside", "loop", "gone"):
         (pictures / f"{name}.png").unlink()
     for find in (find_images, prepare.find_pictures):
-        with pytest.raises(ValueError, match=f"^{pictures} has no picture but 3 links that lead out of it"):
+        with pytest.raises(
+            ValueError, match=f"^{pictures} has no picture but 3 links that lead out of it, out.png the"
+        ):
             find(pictures)
 
 
