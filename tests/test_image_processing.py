@@ -23,7 +23,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
-from PIL import AvifImagePlugin, Image, ImageCms, ImageFile, features
+from PIL import AvifImagePlugin, Image, ImageCms, ImageFile, PngImagePlugin, features
 
 from image_processing_hamlearning import MAX_PIXELS, ImageError, download, read_image
 
@@ -835,12 +835,25 @@ def test_an_exif_block_of_several_segments_is_looked_at_as_one():
     whole = b"II*\0" + struct.pack("<I", 24) + exif
     plain = encode(confetti(), "JPEG")
 
-    def with_exif(*parts):
+    def with_exif(place, *parts):
         segments = (b"Exif\0\0" + part for part in parts)
-        return plain[:2] + b"".join(b"\xff\xe1" + struct.pack(">H", 2 + len(s)) + s for s in segments) + plain[2:]
+        joined = b"".join(b"\xff\xe1" + struct.pack(">H", 2 + len(s)) + s for s in segments)
+        return plain[:place] + joined + plain[place:]
 
-    for parts in ((whole,), (whole[:100], whole[100:])):
-        assert "name more bytes" in refusal(with_exif(*parts))
+    for place in (2, 20):  # before the segment of JFIF, and behind it
+        for parts in ((whole,), (whole[:100], whole[100:])):
+            assert "name more bytes" in refusal(with_exif(place, *parts))
+
+
+def test_a_profile_of_a_png_that_names_too_much_turns_nothing():
+    def png(*more):
+        exif = tiff([(274, 3, 1, 6), *more])  # a quarter turn
+        profile = PngImagePlugin.PngInfo()
+        profile.add_text("Raw profile type exif", f"\nexif\n{len(exif):8}\n{exif.hex()}")
+        return read_image(encode(confetti(), "PNG", pnginfo=profile)).size
+
+    assert png() == (24, 40)
+    assert png(*((1000 + number, 7, SIZE, 0) for number in range(3))) == (40, 24)
 
 
 def message_of(image) -> str:
