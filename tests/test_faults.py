@@ -401,6 +401,19 @@ def test_no_step_waits_for_its_own_loss():
         watch.check()
 
 
+def test_a_loss_that_is_no_number_on_one_process_stops_all_at_the_same_step(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    command += [str(ROOT / "tests" / "two_process_losses.py")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert sorted(done.stdout.splitlines()) == [
+        "rank 0, step 3: The loss of another process is not finite at step 2; the last finite one was 2 at step 2.",
+        "rank 1, step 3: The loss is nan at step 2, in the batch of the tweets tweet1; "
+        "the last finite one was 1 at step 1.",
+    ]
+
+
 # ---------------------------------------------------------------------------------------------------- files and disks
 
 
