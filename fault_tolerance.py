@@ -19,6 +19,7 @@ import shutil
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -458,6 +459,7 @@ def run_from_terminal(main: Callable[[], Any]) -> int:
             if hasattr(signal, "setitimer"):
                 signal.setitimer(signal.ITIMER_REAL, 0)
     except KeyboardInterrupt as error:
+        _let_go(error)
         signum = getattr(error, "signum", signal.SIGINT)
         where = str(error) if isinstance(error, Stopped) else "Stopped."
         if where == "Stopped.":
@@ -477,6 +479,19 @@ def run_from_terminal(main: Callable[[], Any]) -> int:
         StopSignals.in_a_program = False
         signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
     return 0
+
+
+def _let_go(error: BaseException) -> None:
+    """Ends what a run that was stopped still holds, in silence.
+
+    Destructors of PyTorch's data loaders print a traceback where a process of theirs was ended by the same signal, or
+    where the loader was only half made.
+    """
+    hook, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
+    try:
+        traceback.clear_frames(error.__traceback__)
+    finally:
+        sys.unraisablehook = hook
 
 
 def remedied(error: BaseException) -> str | None:
@@ -536,11 +551,21 @@ class SeededByEpoch(Sampler):
         return iter(self.sampler)
 
 
+def outlive_a_signal(worker_id: int = 0) -> None:
+    """Lets SIGINT, and the first SIGTERM, pass in a process that loads data; it ends with the run.
+
+    A terminal and some clusters send them to these processes too. But the running step may need their batch, and
+    PyTorch takes their end for a failure. It is a `worker_init_fn`: PyTorch sets another handler before.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, _: signal.signal(number, signal.SIG_DFL))
+
+
 class WithIds:
     """A collator whose batches have the tweets' `ids` beside what the network takes.
 
-    A terminal and some clusters send a signal to the processes that load data too. The running step may need their
-    batch, so they let the first one pass; they end with the training.
+    In a process that loads data its first batch is also where `outlive_a_signal` is called: `Trainer` has a
+    `worker_init_fn` of its own.
     """
 
     def __init__(self, collate: Callable[[list[dict[str, Any]]], dict[str, Any]]):
@@ -551,9 +576,7 @@ class WithIds:
         """A batch of rows."""
         if os.getpid() != self._process and get_worker_info() is not None:
             self._process = os.getpid()
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            # Here, as PyTorch has set another handler in the process before.
-            signal.signal(signal.SIGTERM, lambda number, _: signal.signal(number, signal.SIG_DFL))
+            outlive_a_signal()
         batch = dict(self.collate(rows))
         return batch | {"ids": [str(row["id"]) for row in rows]}
 

@@ -29,7 +29,7 @@ from tqdm.auto import tqdm
 
 from configuration_hamlearning import HamLearningVisionConfig
 from data_hamlearning import VisualFeatures, picture_files, read_visual_metadata, write_visual_features
-from fault_tolerance import lost_process, writing
+from fault_tolerance import lost_process, outlive_a_signal, writing
 from image_processing_hamlearning import ImageError, read_image
 from modeling_hamlearning_vision import HamLearningVisionModel, PreparedImage, lasting_settings, prepare_image
 
@@ -283,6 +283,7 @@ def _loader(
             batch_sampler=[list(places) for shard in todo for places in _batches(shard, images, batch_size)],
             num_workers=num_workers,
             collate_fn=list,
+            worker_init_fn=outlive_a_signal,
             generator=torch.Generator(),  # the global one is left as it was, for the training that may follow
         )
     )

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -821,8 +822,24 @@ def test_a_data_loading_process_that_dies_ends_the_run_with_its_error(server, wo
     assert last_whole_checkpoint(tmp_path / "out")[0] is not None
 
 
-@pytest.mark.slow
-def test_an_extracting_process_that_dies_ends_the_run_with_its_error_a_signal_with_a_sentence(server, world, tmp_path):
+def test_what_a_stopped_run_still_holds_ends_in_silence(monkeypatch):
+    class Loader:
+        def __del__(self):
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Terminated.")
+
+    def main():
+        loader = Loader()
+        os.kill(os.getpid(), signal.SIGTERM)
+        return loader
+
+    heard = []
+    monkeypatch.setattr(sys, "unraisablehook", heard.append)
+    assert run_from_terminal(main) == 143 and heard == []
+
+
+@pytest.fixture
+def extracting(world, tmp_path):
+    """Arguments of a run that looks at pictures for a while, in a process beside its own."""
     (tmp_path / "images").mkdir()
     large = tmp_path / "images" / "large.png"  # a link that leads out of the folder would not be followed
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (1200, 1200, 3), np.uint8)).save(large)
@@ -832,19 +849,38 @@ def test_an_extracting_process_that_dies_ends_the_run_with_its_error_a_signal_wi
     arguments = ["--do_extract", "True", "--data_dir", world / "tweets", "--image_dir", tmp_path / "images"]
     arguments += ["--vision_backbone", world / "backbone", "--detector", "grid", "--output_dir", tmp_path / "out"]
     arguments += ["--use_cpu", "True", "--extraction_workers", "1", "--extraction_batch_size", "1"]
-    process = start(list(map(str, arguments)), tmp_path / "log")
+    return list(map(str, arguments))
+
+
+@pytest.mark.slow
+def test_an_extracting_process_that_dies_ends_the_run_with_its_error_a_signal_with_a_sentence(
+    server, extracting, tmp_path
+):
+    process = start(extracting, tmp_path / "log")
     wait_for(lambda: children(process.pid), process)
     os.kill(children(process.pid)[0], signal.SIGKILL)
     process.join(120)
     log = (tmp_path / "log").read_text()
     assert process.exitcode == 1 and "\nerror: A process that " in log and "--extraction_workers" in log, log[-4000:]
 
-    process = start(list(map(str, arguments)), tmp_path / "log")
+    process = start(extracting, tmp_path / "log")
     wait_for(lambda: children(process.pid), process)
     os.kill(process.pid, signal.SIGTERM)
     process.join(120)
     last = (tmp_path / "log").read_text().splitlines()[-1]
     assert process.exitcode == 143 and last.startswith("Stopped. Checkpoints and pictures that were looked at stay")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_to_a_run_and_what_decodes_its_pictures_ends_it_with_a_sentence(number, code, extracting, tmp_path):
+    process = Fresh(extracting, tmp_path / "log")
+    progress = re.compile(r" [1-9]\d*/72 ")  # behind its start each decoding process lets one signal pass
+    wait_for(lambda: progress.search((tmp_path / "log").read_text()), process)
+    os.killpg(process.pid, number)
+    log = process.join() or (tmp_path / "log").read_text()
+    assert process.exitcode == code and "Traceback" not in log, log[-4000:]
+    assert log.splitlines()[-1].startswith("Stopped. Checkpoints and pictures that were looked at stay")
 
 
 def torchrun(arguments: list[str], log: Path) -> "Fresh":
