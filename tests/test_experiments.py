@@ -233,6 +233,34 @@ def test_detectors_are_not_compared_on_features_from_a_file(project, capsys):
     assert "features.parquet" in error and "--scale paper" in error
 
 
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["table9"], "there is no table 'table9': choose from table1"),
+        (["table1", "--rows", "BERT", "LSTM"], "--rows: the tables have no row 'LSTM': choose from 'BERT'"),
+    ],
+)
+def test_what_no_table_has_is_refused(project, capsys, arguments, message):
+    with pytest.raises(SystemExit) as error:
+        experiments.main(arguments)
+    assert error.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_the_page_alone_is_written_without_a_run(project, capsys):
+    experiments.main(["table1", "--on", "twitter2017", "--page", "--workers", "2"])
+    assert capsys.readouterr().out == f"{project / 'results' / 'small' / 'README.md'}\n"
+    assert not (project / "outputs").exists()
+
+
+def test_a_run_that_fails_is_named_behind_the_page(project, capsys):
+    arguments = ["table1", "--on", "twitter2017", "--rows", "HamLearning", "--data", "twitter2017=nowhere"]
+    with pytest.raises(SystemExit) as error:
+        experiments.main([*arguments, "--runs_dir", str(project / "runs")])
+    said = capsys.readouterr()
+    assert error.value.code == 1 and "README.md" in said.out
+    assert said.err.startswith("error: ") and "nowhere" in said.err
+
+
 @pytest.mark.slow
 def test_the_page_is_html_and_a_figure_too(runner):
     runner.make(run_of(FULL))

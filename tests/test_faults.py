@@ -38,6 +38,7 @@ from fault_tolerance import (
     file_sha256,
     finish_checkpoint,
     last_whole_checkpoint,
+    lost_process,
     remedied,
     run_from_terminal,
     what_is_missing,
@@ -399,6 +400,14 @@ def test_no_step_waits_for_its_own_loss():
         watch.on_step_end(None, state, control)
         assert watch.finite_until == step - 1
     with pytest.raises(FloatingPointError, match="nan at step 2, in the batch of the tweets a, b; .* was 1 at step 1"):
+        watch.check()
+
+
+def test_where_no_loss_was_finite_it_is_said():
+    watch = StepWatch(world_size=1)
+    watch.see(torch.tensor(float("inf")), ["a"])
+    watch.on_step_end(None, TrainerState(epoch=0.5, global_step=1), TrainerControl())
+    with pytest.raises(FloatingPointError, match="inf at step 1, in the batch of the tweets a; no loss was finite"):
         watch.check()
 
 
@@ -835,6 +844,12 @@ def test_what_a_stopped_run_still_holds_ends_in_silence(monkeypatch):
     heard = []
     monkeypatch.setattr(sys, "unraisablehook", heard.append)
     assert run_from_terminal(main) == 143 and heard == []
+
+
+def test_a_process_that_is_lost_while_it_hands_a_batch_over_is_seen():
+    assert lost_process(EOFError(), num_workers=1) == "EOFError"
+    assert lost_process(EOFError(), num_workers=0) is None
+    assert remedied(EOFError()) is None and remedied(ValueError("raised nowhere")) is None
 
 
 @pytest.fixture

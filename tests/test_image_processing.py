@@ -843,6 +843,7 @@ def test_an_exif_block_of_several_segments_is_looked_at_as_one():
     for place in (2, 20):  # before the segment of JFIF, and behind it
         for parts in ((whole,), (whole[:100], whole[100:])):
             assert "name more bytes" in refusal(with_exif(place, *parts))
+    assert "begins twice" in refusal(with_exif(20, 2 * b"Exif\0\0" + whole))
 
 
 def test_a_profile_of_a_png_that_names_too_much_turns_nothing():

@@ -161,7 +161,8 @@ def test_a_saved_config_names_the_code_of_all_four_auto_classes(make_model, tmp_
 def test_a_config_without_any_view_names_the_switch_to_use():
     with pytest.raises(ValueError, match="use_vision"):
         HamLearningConfig(use_semantic_encoder=False, use_spatial_encoder=False)
-    HamLearningConfig(use_semantic_encoder=False, use_spatial_encoder=False, use_vision=False)
+    alone = HamLearningConfig(use_semantic_encoder=False, use_spatial_encoder=False, use_vision=False)
+    assert alone.visual_views == ()
 
 
 @pytest.mark.parametrize(

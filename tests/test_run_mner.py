@@ -48,6 +48,11 @@ def test_without_an_accelerator_bf16_is_taken_to_the_cpu_unasked(tmp_path):
     assert args.bf16 and args.device.type == "cpu"
 
 
+def test_a_command_that_asks_for_nothing_says_what_there_is(tmp_path):
+    with pytest.raises(ValueError, match="Nothing to do: give --do_train, --do_eval, --do_predict or --do_extract"):
+        run_mner.main(["--output_dir", str(tmp_path / "out"), "--use_cpu", "True"])
+
+
 def test_the_checkpoint_with_the_best_dev_f1_is_kept(trained):
     results = results_of(trained)
     best = max(entry["eval_f1"] for entry in results["train"]["history"] if "eval_f1" in entry)

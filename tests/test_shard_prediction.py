@@ -385,6 +385,17 @@ def test_a_shard_without_words_is_named(model_folder, tmp_path):
         run_mner.main(flags(model_folder, tmp_path, tmp_path / "out"))
 
 
+def test_an_id_that_is_no_text_or_number_is_refused(model_folder, tmp_path):
+    pq.write_table(pa.table({"id": [["1"]], "text": ["a"]}), tmp_path / "test.parquet")
+    with pytest.raises(ValueError, match=r"test.parquet has an id of type list<.*>: store it as a string"):
+        run_mner.main(flags(model_folder, tmp_path, tmp_path / "out"))
+
+
+def test_a_folder_that_is_none_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere is not a folder: give the folder that holds the Parquet"):
+        find_shards(str(tmp_path / "nowhere"))
+
+
 def test_a_split_that_is_missing_is_named(tmp_path):
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "train.parquet")
     with pytest.raises(ValueError, match="has no split 'test', only train"):

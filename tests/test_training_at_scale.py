@@ -160,6 +160,12 @@ def streamed(world: Path, shards: Path, output_dir: Path, **more) -> list[str]:
     return flags(world, output_dir, **settings | more)
 
 
+def test_a_stream_without_tags_is_refused(tmp_path):
+    pq.write_table(pa.table({"id": ["1"], "tokens": [["a"]]}), tmp_path / "train.parquet")
+    with pytest.raises(ValueError, match=r"train.parquet has no column 'ner_tags', only \['id', 'tokens'\]"):
+        stream_tweets([str(tmp_path / "train.parquet")], ["O"], seed=1, buffer_size=8)
+
+
 def test_a_streamed_run_trains_to_its_step_and_reads_the_other_splits_as_ever(shards, world, tmp_path):
     results = run_mner.main(streamed(world, shards, tmp_path / "out", max_steps=60))
     assert results["streamed"] == {"shards": 3, "shuffle_buffer": 16}
