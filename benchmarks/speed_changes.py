@@ -151,7 +151,7 @@ def main():
         "tweets": len(tweets),
         "batch_size": options.batch_size,
         "rounds": options.rounds,
-        "device": "cpu" if on_cpu else torch.cuda.get_device_name(),
+        "device": "cpu" if on_cpu else torch.accelerator.current_accelerator().type,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }

@@ -409,7 +409,7 @@ def check() -> None:
     )
     late = sum(is_late(fate) for fate in killed.values())
     others = sum(not tests for tests in killers.values()) - late
-    print(f"{len(killed)} mutants died: by {len(named)} tests, {late} by the time limit, {others} before a test ran")
+    print(f"{len(killed)} mutants died: by {len(named)} tests, {late} by the time limit, {others} with pytest itself")
     status, output = server.fate(module, source.replace(old, new), server.map.all_of([module]))
     print(f"planted {new!r} for {old!r} in {module}: exit {status}\n{output[-300:]}")
     if failed:
