@@ -1,6 +1,7 @@
 """Configuration of HamLearning: hierarchical aligned multimodal learning for named entity recognition."""
 
 import copy
+from numbers import Integral
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -29,6 +30,9 @@ VISION_AUTO_MAP = {
 }
 DETECTORS = ("faster_rcnn_vg", "mask_rcnn_coco", "object_detection", "grid")
 MAX_LAYERS = 1000  # of a kind; the network of a slip, or of a stranger, would be built until the memory is full
+MAX_CLASSES = 100_000  # and tags; a list of names is made of the number alone
+MAX_GRID = 1000  # rows, and columns
+MAX_FLOAT = 3.4028234663852886e38  # of 32 bits, as the network has them: what is larger is infinite there
 # The tags of the public tweets, in the order of the ids.
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG", "B-MISC", "I-MISC")
 
@@ -74,8 +78,8 @@ class HamLearningConfig(PreTrainedConfig):
         **kwargs: of `PreTrainedConfig`; `id2label` (or `num_labels`) is `TAGS` by default.
 
     Raises:
-        ValueError: a size, a number of layers or a share is out of range, `id2label` and `label2id` disagree, or both
-            visual views are off.
+        ValueError: a size, a number of layers or tags, a share or a float is out of range, `id2label` does not number
+            the tags from 0 on, `id2label` and `label2id` disagree, or both visual views are off.
     """
 
     model_type = "hamlearning"
@@ -105,6 +109,9 @@ class HamLearningConfig(PreTrainedConfig):
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs):
+        _check_labels({"text_config": self.text_config} | kwargs)
+        if self.id2label is not None:
+            _ordered_tags(self.id2label)
         if self.id2label is None and kwargs.get("num_labels", len(TAGS)) == len(TAGS):
             self.id2label = dict(enumerate(TAGS))
         super().__post_init__(**kwargs)
@@ -132,9 +139,15 @@ class HamLearningConfig(PreTrainedConfig):
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least {minimum}.")
             if name.endswith("_layers") and getattr(self, name) > MAX_LAYERS:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at most {MAX_LAYERS}.")
+        if self.num_classes > MAX_CLASSES:
+            raise ValueError(f"num_classes={self.num_classes}: must be at most {MAX_CLASSES}.")
         for name in ("dropout", "picture_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be a share in [0, 1).")
+        for name in ("forced_relevance", "layer_norm_eps", "initializer_range"):
+            number = getattr(self, name)
+            if number is not None and not _is_finite(number):
+                raise ValueError(f"{name}={number!r:.100}: must be a finite number of 32 bits.")
         if self.use_vision and not (self.use_semantic_encoder or self.use_spatial_encoder):
             raise ValueError(
                 "use_semantic_encoder=False with use_spatial_encoder=False leaves no view of the picture: "
@@ -148,8 +161,7 @@ class HamLearningConfig(PreTrainedConfig):
     @property
     def tags(self) -> list[str]:
         """The names of the tags in the order of their ids."""
-        names: dict = self.id2label or {}  # from JSON too its keys are numbers
-        return [names[index] for index in range(len(names))]
+        return _ordered_tags(self.id2label or {})  # it may have been set after `__post_init__`
 
     @property
     def hidden_size(self) -> int:
@@ -205,7 +217,8 @@ class HamLearningVisionConfig(PreTrainedConfig):
         **kwargs: of `PreTrainedConfig`.
 
     Raises:
-        ValueError: the detector or the interpolation is unknown, or a size is out of range.
+        ValueError: the detector or the interpolation is unknown, a size, a number of classes or of cells is out of
+            range, a setting of `grid` is unknown, or `image_mean` and `image_std` are not three finite numbers.
     """
 
     model_type = "hamlearning_vision"
@@ -231,6 +244,8 @@ class HamLearningVisionConfig(PreTrainedConfig):
     max_regions: int = 15
 
     def __post_init__(self, **kwargs):
+        parts = {"global_backbone_config": self.global_backbone_config, "detector_config": self.detector_config}
+        _check_labels({"id2label": self.id2label} | parts | kwargs)
         super().__post_init__(**kwargs)
         # The code lies beside the network's, one folder up from the eyes.
         self.auto_map = dict(VISION_AUTO_MAP)
@@ -250,11 +265,26 @@ class HamLearningVisionConfig(PreTrainedConfig):
             )
         if self.max_regions < 1:
             raise ValueError(f"max_regions={self.max_regions}: must be at least 1.")
+        for name, values in {"image_mean": self.image_mean, "image_std": self.image_std}.items():
+            if len(values) != 3 or not all(_is_finite(value) for value in values):
+                raise ValueError(f"{name}={values!r:.100}: must be three finite numbers, of red, green and blue.")
+        if min(self.image_std) <= 0:
+            raise ValueError(f"image_std={self.image_std!r:.100}: must be more than 0, pixels are divided by it.")
         settings = self.detector_settings or {}
         if self.detector == "grid":
             settings = {"rows": 3, "columns": 5} | settings
-            if min(settings.values()) < 1:
-                raise ValueError(f"detector_settings={settings}: a grid has at least one row and one column.")
+            if settings.keys() != {"rows", "columns"} or not all(
+                _is_whole(number, 1, MAX_GRID) for number in settings.values()
+            ):
+                raise ValueError(
+                    f"detector_settings={settings!r:.100}: a grid has at least one row and one column, at most "
+                    f"{MAX_GRID} of each, in whole numbers, and no further settings."
+                )
+        count = settings.get("num_classes", 1600)
+        if self.detector == "faster_rcnn_vg" and not _is_whole(count, 1, MAX_CLASSES):
+            raise ValueError(
+                f"detector_settings['num_classes']={count!r:.100}: must be a whole number in [1, {MAX_CLASSES}]."
+            )
         self.detector_settings = settings
         if self.class_names is None:
             self.class_names = self._default_class_names()
@@ -265,9 +295,60 @@ class HamLearningVisionConfig(PreTrainedConfig):
             return ["region"]
         if self.detector == "object_detection":
             names = detector_config.id2label
-            return [names.get(index, f"object {index}") for index in range(max(names) + 1)]
+            # An id between two others may be missing: COCO's names leave numbers out.
+            count = max(_label_ids("detector_config.id2label", names), default=-1) + 1
+            if not 1 <= count <= MAX_CLASSES or not all(isinstance(name, str) for name in names.values()):
+                raise ValueError(
+                    f"detector_config.id2label={names!r:.100}: must give ids in [0, {MAX_CLASSES}) names, as text."
+                )
+            return [names.get(index, f"object {index}") for index in range(count)]
         count = 91 if self.detector == "mask_rcnn_coco" else (self.detector_settings or {}).get("num_classes", 1600)
         return [f"object {index}" for index in range(count)]
+
+
+def _check_labels(fields: dict) -> None:
+    """Refuses labels of a config, or of one inside, that transformers cannot take or would fill the memory with."""
+    waiting = [("", fields)]
+    while waiting:
+        place, fields = waiting.pop()
+        for name, value in fields.items():
+            if name == "num_labels" and not _is_whole(value, 0, MAX_CLASSES):
+                raise ValueError(f"{place}{name}={value!r:.100}: must be a whole number in [0, {MAX_CLASSES}].")
+            if name == "id2label" and value is not None:
+                _label_ids(place + name, value)
+            elif isinstance(value, dict):
+                waiting.append((f"{place}{name}.", value))
+
+
+def _label_ids(field: str, id2label: Any) -> list[int]:
+    """The keys of `id2label`, which are strings in JSON."""
+    if isinstance(id2label, dict):
+        try:
+            return [int(key) for key in id2label]
+        except (TypeError, ValueError, OverflowError):
+            pass
+    raise ValueError(f"{field}={id2label!r:.100}: must be a dict from ids, whole numbers, to names.")
+
+
+def _ordered_tags(id2label: Any) -> list[str]:
+    """The names of the tags in the order of their ids, which are 0, 1, 2 and so on."""
+    names = dict(zip(_label_ids("id2label", id2label), id2label.values(), strict=True))
+    if len(names) > MAX_CLASSES or names.keys() != set(range(len(names))):
+        raise ValueError(
+            f"id2label={id2label!r:.100}: must number the tags from 0 on without a gap, at most {MAX_CLASSES} of them."
+        )
+    for index, name in names.items():
+        if not isinstance(name, str):
+            raise ValueError(f"id2label[{index}]={name!r:.100}: must be the name of a tag, as text.")
+    return [names[index] for index in range(len(names))]
+
+
+def _is_whole(number: Any, minimum: int, maximum: int) -> bool:
+    return isinstance(number, Integral) and not isinstance(number, bool) and minimum <= int(number) <= maximum
+
+
+def _is_finite(number: float) -> bool:
+    return abs(number) <= MAX_FLOAT  # of an int of any length too, which `math.isfinite` cannot take
 
 
 HamLearningConfig.register_for_auto_class()

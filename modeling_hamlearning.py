@@ -639,14 +639,16 @@ class HamLearningPreTrainedModel(PreTrainedModel):
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
         """A model that was saved: a folder or Hub id, and what else `PreTrainedModel.from_pretrained` takes.
 
-        Of its weights only safetensors are read, no `pytorch_model.bin`: a pickle may carry code.
+        Of its weights only safetensors are read, no `pytorch_model.bin`, whatever `use_safetensors` and `weights_only`
+        say: a pickle may carry code.
 
         Raises:
             OSError: there is no such model, or it has no `model.safetensors`.
             ValueError: a file of its weights is damaged; the message names it.
         """
+        kwargs |= {"use_safetensors": True, "weights_only": True}
         with damaged_weights_named(pretrained_model_name_or_path, kwargs.get("subfolder", "")):
-            return super().from_pretrained(pretrained_model_name_or_path, *args, **{"use_safetensors": True, **kwargs})
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -278,6 +278,16 @@ DETECTOR_CLASSES = {
 # ------------------------------------------------------------------------------------------------------- the model
 
 
+def _check_backbone(config: Any):
+    """ValueError where timm would open a file or ask the Hub for an architecture that a stranger's config names."""
+    architecture, options = str(getattr(config, "architecture", "")), getattr(config, "model_args", None) or {}
+    if ":" in architecture:
+        raise ValueError(f"global_backbone_config.architecture={architecture!r}: must be the name of a model in timm.")
+    for name in ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):
+        if name in options:
+            raise ValueError(f"global_backbone_config.model_args has {name!r}: the weights lie in model.safetensors.")
+
+
 class HamLearningVisionModel(PreTrainedModel):
     """A picture to the features of the whole (Eq 2) and of at most `max_regions` regions (f_i and e_i of Eq 3).
 
@@ -306,6 +316,7 @@ class HamLearningVisionModel(PreTrainedModel):
     def __init__(self, config: HamLearningVisionConfig, global_backbone: PreTrainedModel | None = None):
         super().__init__(config)
         if global_backbone is None:
+            _check_backbone(config.global_backbone_config)
             global_backbone = AutoModel.from_config(config.global_backbone_config)
         self.global_backbone = global_backbone
         self.detector = DETECTOR_CLASSES[config.detector](config)
@@ -321,13 +332,15 @@ class HamLearningVisionModel(PreTrainedModel):
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
         """Eyes that were saved: a folder or Hub id, mostly with `subfolder="vision"`.
 
+        Of their weights only safetensors are read, whatever `use_safetensors` and `weights_only` say.
+
         Raises:
             OSError: there are no such eyes, or they have no `model.safetensors`.
             ValueError: a file of weights is damaged, or weights are missing from it; new random ones would be of no
                 use in frozen eyes.
         """
         wants_info = kwargs.pop("output_loading_info", False)
-        kwargs = {"use_safetensors": True, **kwargs, "output_loading_info": True}
+        kwargs |= {"use_safetensors": True, "weights_only": True, "output_loading_info": True}
         with damaged_weights_named(pretrained_model_name_or_path, kwargs.get("subfolder", "")):
             loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model, info = loaded

@@ -42,7 +42,8 @@ class HamLearningPipeline(Pipeline):
         **kwargs: of `transformers.Pipeline`.
 
     Raises:
-        ValueError: a tweet is no tweet, or an argument is unknown or out of range.
+        ValueError: a tweet is no tweet, an argument is unknown or out of range, or the processor has other tags than
+            the model.
         ImageError: a picture cannot be read. Of several tweets, the message names the place of the one.
     """
 
@@ -51,6 +52,14 @@ class HamLearningPipeline(Pipeline):
     _load_tokenizer = False
     _load_image_processor = False
     _load_feature_extractor = False
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        if list(self.processor.tags) != list(self.model.config.tags):
+            raise ValueError(
+                f"The processor has the tags {self.processor.tags}, the model {self.model.config.tags}: give the two "
+                "that were saved together."
+            )
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Saves model, processor, their eyes if loaded, and all code: a folder that `pipeline` loads."""

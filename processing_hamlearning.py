@@ -1,13 +1,15 @@
 """Tweets and pictures to model inputs, model outputs to entities."""
 
 import copy
+import json
 import operator
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, compress, count, repeat
+from itertools import chain, compress, count, repeat, starmap
+from pathlib import Path
 from typing import Any, NoReturn, Self
 
 import numpy as np
@@ -43,6 +45,7 @@ TWEET_WORD = re.compile(
     re.VERBOSE,
 )
 VISION_FOLDER = "vision"
+VISION_SOURCE_KEYS = ("pretrained_model_name_or_path", "revision", "subfolder")
 SURROGATES = re.compile("[\ud800-\udfff]")
 # What of a visual feature file's row becomes model inputs: type, dimensions, width of the last one (None: the eyes').
 VISUAL_COLUMNS = {
@@ -101,6 +104,30 @@ def entity_spans(tags: Sequence[str]) -> list[tuple[str, int, int]]:
     return spans
 
 
+def _check_tags(tags: Sequence[str]):
+    """ValueError if they are no names of tags."""
+    if isinstance(tags, str | bytes | Mapping) or not isinstance(tags, Iterable):
+        raise ValueError(f"tags={tags!r:.100}: must be a list of names.")
+    known = set()
+    for place, tag in enumerate(tags):
+        if not isinstance(tag, str) or tag in ("", "B", "B-", "I", "I-"):
+            raise ValueError(f"tags[{place}]={tag!r:.100}: must be a name, such as 'O' or 'B-PER'.")
+        if tag in known:
+            raise ValueError(f"tags[{place}]={tag!r:.100} is there twice: give each tag once.")
+        known.add(tag)
+
+
+def _check_vision_source(source: Mapping[str, Any] | None):
+    """ValueError if it holds more than a place: it comes from a repo's config, which may not say how to load."""
+    if source is not None and not isinstance(source, Mapping):
+        raise ValueError(f"vision_source={source!r:.100}: must be an object of {', '.join(VISION_SOURCE_KEYS)}.")
+    for name, value in (source or {}).items():
+        if name not in VISION_SOURCE_KEYS:
+            raise ValueError(f"vision_source has {name!r:.100}: it takes {', '.join(VISION_SOURCE_KEYS)} alone.")
+        if value is not None and not isinstance(value, str | os.PathLike):
+            raise ValueError(f"vision_source: {name}={value!r:.100}: must be a string.")
+
+
 def _starts(counts: np.ndarray) -> np.ndarray:
     """Where each of several runs of these lengths starts in one flat array."""
     return np.cumsum(counts) - counts
@@ -127,13 +154,14 @@ class HamLearningProcessor(ProcessorMixin):
         image_feature_size: size D_i of the pictures' features that the model takes; None: not checked.
         region_feature_size: size D_f of the regions' features that the model takes; None: not checked.
         num_classes: number of the detector's classes; None: not checked.
-        vision_source: where the frozen eyes lie that turn pictures into features: arguments of
-            `HamLearningVisionModel.from_pretrained`, without a path for a folder beside this processor's own files.
-            They are loaded when the first picture comes. None: there are none, only `visual_features` are taken.
+        vision_source: where the frozen eyes lie that turn pictures into features: `subfolder`, `revision` and
+            `pretrained_model_name_or_path` of `HamLearningVisionModel.from_pretrained`, without the last for a folder
+            beside this processor's own files. They are loaded when the first picture comes. None: there are none,
+            only `visual_features` are taken.
 
     Raises:
-        ValueError: the tokenizer lacks a special token or all others, `word_splitting` is unknown, or `max_length`
-            leaves no room for a word.
+        ValueError: the tokenizer lacks a special token or all others, `word_splitting` is unknown, `max_length`
+            leaves no room for a word, or another argument is of the wrong type or out of range.
     """
 
     def __init__(
@@ -152,8 +180,21 @@ class HamLearningProcessor(ProcessorMixin):
         super().__init__(tokenizer, **kwargs)
         if word_splitting not in ("punctuation", "tweet"):
             raise ValueError(f"word_splitting={word_splitting!r}: must be 'punctuation' or 'tweet'.")
-        if max_length < 3:
-            raise ValueError(f"max_length={max_length}: must be at least 3, for [CLS], a sub-token and [SEP].")
+        if type(max_length) is not int or max_length < 3:
+            raise ValueError(
+                f"max_length={max_length!r:.100}: must be a whole number, at least 3 for [CLS], a sub-token and [SEP]."
+            )
+        sizes = {
+            "max_regions": max_regions,
+            "image_feature_size": image_feature_size,
+            "region_feature_size": region_feature_size,
+            "num_classes": num_classes,
+        }
+        for name, size in sizes.items():
+            if (type(size) is not int or size < 1) and (size is not None or name == "max_regions"):
+                raise ValueError(f"{name}={size!r:.100}: must be a whole number, at least 1.")
+        _check_tags(tags)
+        _check_vision_source(vision_source)
         missing = [n for n in ("cls_token", "sep_token", "unk_token", "pad_token") if getattr(tokenizer, n) is None]
         if missing:
             raise ValueError(
@@ -183,11 +224,18 @@ class HamLearningProcessor(ProcessorMixin):
 
         Raises:
             OSError: its `processor_config.json` is missing or cannot be downloaded.
+            ValueError: it is no JSON object, or holds what `HamLearningProcessor` does not take.
         """
         options = ("cache_dir", "local_files_only", "revision", "subfolder", "token")
         found = {name: kwargs[name] for name in options if kwargs.get(name) is not None}
         # Where the Hub does not send it, transformers would go on with the arguments' defaults, other tags and all.
-        cached_file(pretrained_model_name_or_path, PROCESSOR_NAME, **found)
+        settings = Path(cached_file(pretrained_model_name_or_path, PROCESSOR_NAME, **found) or PROCESSOR_NAME)
+        try:
+            is_object = isinstance(json.loads(settings.read_text(encoding="utf-8")), dict)
+        except (ValueError, RecursionError):
+            is_object = False
+        if not is_object:
+            raise ValueError(f"{settings} holds no JSON object: copy or download it again.")
         processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         if processor.vision_source is not None and "pretrained_model_name_or_path" not in processor.vision_source:
             place, revision = str(pretrained_model_name_or_path), kwargs.get("revision")
@@ -342,7 +390,11 @@ class HamLearningProcessor(ProcessorMixin):
         else:
             is_single = is_split_into_words and (not text or isinstance(text[0], str))
             tweets: Sequence[Any] = [text] if is_single else text
-        texts, words, offsets = zip(*map(self._read_tweet, tweets), strict=True) if tweets else ((), (), ())
+        if isinstance(tweets, bytes | Mapping) or not isinstance(tweets, Iterable):
+            raise ValueError(f"text is {tweets!r:.100}: give a string, or a list of strings or of lists of words.")
+        texts, words, offsets = (
+            zip(*starmap(self._read_tweet, enumerate(tweets)), strict=True) if tweets else ((), (), ())
+        )
 
         if images is not None:
             if visual_features is not None:
@@ -469,16 +521,22 @@ class HamLearningProcessor(ProcessorMixin):
         rows = zip(outputs.relevance.float().abs().tolist(), inputs["image_mask"].tolist(), strict=True)
         return [row if has_picture else None for row, has_picture in rows]
 
-    def _read_tweet(self, tweet: str | Sequence[str]) -> tuple[str, list[str], list[tuple[int, int]]]:
+    def _read_tweet(self, number: int, tweet: str | Sequence[str]) -> tuple[str, list[str], list[tuple[int, int]]]:
         """Text, words and the words' (start, end) in the text, of a raw text or of words."""
         if isinstance(tweet, str):
             spans = split_words(tweet, self.word_splitting)
             return tweet, [tweet[start:end] for start, end in spans], spans
+        if isinstance(tweet, Mapping) or not isinstance(tweet, Iterable):
+            raise ValueError(f"text: tweet {number} is {tweet!r:.100}: give a string or a list of words.")
+        tweet = list(tweet)
+        for place, word in enumerate(tweet):
+            if not isinstance(word, str):
+                raise ValueError(f"text: word {place} of tweet {number} is {word!r:.100}: give a string a word.")
         spans, start = [], 0
         for word in tweet:
             spans.append((start, start + len(word)))
             start += len(word) + 1
-        return " ".join(tweet), list(tweet), spans
+        return " ".join(tweet), tweet, spans
 
     def _word_pieces(self, vocabulary: Sequence[str]) -> list[list[int]]:
         """Sub-tokens of each word. Words are tokenized one by one, so they never slide.

@@ -25,6 +25,7 @@ from PIL import Image
 from transformers import AutoModelForTokenClassification, BertTokenizer, pipeline
 
 import run_mner
+from configuration_hamlearning import HamLearningConfig, HamLearningVisionConfig
 from data_hamlearning import VisualFeatures, load_tweets, read_visual_metadata, write_visual_features
 from evaluation import read_predictions
 from image_processing_hamlearning import ImageError, download, read_image
@@ -119,6 +120,40 @@ def test_eyes_that_are_a_pickle_alone_are_refused(world, marker, tmp_path):
         HamLearningVisionModel.from_pretrained(tmp_path / "vision")
 
 
+@pytest.mark.parametrize("load", [HamLearningForTokenClassification.from_pretrained, "eyes"])
+def test_a_pickle_is_refused_whatever_the_caller_says_of_it(world, folder, marker, tmp_path, load):
+    if load == "eyes":
+        load, folder = HamLearningVisionModel.from_pretrained, tmp_path / "vision"
+        HamLearningVisionModel.from_backbone_detector_pretrained(str(world / "backbone"), "grid").save_pretrained(
+            folder
+        )
+    (folder / "model.safetensors").unlink()
+    torch.save({"x": Malicious(marker)}, folder / "pytorch_model.bin")
+    with pytest.raises(OSError, match="no file named model.safetensors"):
+        load(folder, use_safetensors=False, weights_only=False)
+
+
+def test_a_processor_s_config_cannot_have_the_eyes_read_from_a_pickle(world, marker, tmp_path):
+    """Of how the eyes are loaded it says the place alone. Without a dtype in theirs, transformers opens them twice."""
+    processor = HamLearningProcessor(BertTokenizer(vocab=VOCABULARY))
+    processor.vision_model = HamLearningVisionModel.from_backbone_detector_pretrained(str(world / "backbone"), "grid")
+    processor.save_pretrained(tmp_path)
+    (tmp_path / "vision" / "model.safetensors").unlink()
+    torch.save({"x": Malicious(marker)}, tmp_path / "vision" / "pytorch_model.bin")
+    eyes, config = tmp_path / "vision" / "config.json", tmp_path / "processor_config.json"
+    eyes.write_text(
+        json.dumps({name: value for name, value in json.loads(eyes.read_text()).items() if name != "dtype"})
+    )
+    how = {"use_safetensors": False, "weights_only": False, "dtype": "auto"}
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"vision_source": {"subfolder": "vision"} | how}))
+    with pytest.raises(ValueError, match="vision_source has 'use_safetensors'"):
+        HamLearningProcessor.from_pretrained(tmp_path)
+    trusting = HamLearningProcessor(BertTokenizer(vocab=VOCABULARY))
+    trusting.vision_source = {"pretrained_model_name_or_path": str(tmp_path / "vision")} | how
+    with pytest.raises(OSError, match="no file named model.safetensors"):
+        _ = trusting.vision_model
+
+
 @pytest.mark.parametrize("detector", ["mask_rcnn_coco", "faster_rcnn_vg"])
 def test_a_detector_that_carries_code_is_refused_and_its_code_is_not_run(world, marker, tmp_path, detector):
     file = tmp_path / ("weights.pth" if detector == "mask_rcnn_coco" else "pytorch_model.bin")
@@ -209,6 +244,227 @@ def test_a_config_of_absurd_sizes_is_refused_by_the_field(folder, setting, messa
     path.write_text(json.dumps(json.loads(path.read_text()) | setting))
     with pytest.raises(Exception, match=message):
         HamLearningForTokenClassification.from_pretrained(folder)
+
+
+def read_config(folder: Path, config_class, fields: dict):
+    (folder / "config.json").write_text(json.dumps(fields))
+    return config_class.from_pretrained(folder)
+
+
+def object_detection(**fields) -> dict:
+    return {"detector": "object_detection", "detector_config": {"model_type": "detr"} | fields}
+
+
+def faster_rcnn(num_classes) -> dict:
+    return {"detector": "faster_rcnn_vg", "detector_settings": {"num_classes": num_classes}}
+
+
+def grid(**settings) -> dict:
+    return {"detector": "grid", "detector_settings": settings}
+
+
+# One more than allowed: the checks come before the lists are made, and without them a test should not fill the memory.
+@pytest.mark.parametrize(
+    "config_class, fields, message",
+    [
+        (HamLearningConfig, {"num_labels": 100_001}, "num_labels=100001: must be a whole number in [0, 100000]"),
+        (HamLearningConfig, {"num_labels": 100_001, "id2label": {"0": "O"}}, "num_labels=100001: must be"),
+        (HamLearningConfig, {"id2label": {str(i): "O" for i in range(100_001)}}, "at most 100000 of them"),
+        (HamLearningConfig, {"num_classes": 100_001}, "num_classes=100001: must be at most 100000"),
+        (
+            HamLearningConfig,
+            {"text_config": {"model_type": "bert", "num_labels": 100_001}},
+            "text_config.num_labels=100001: must be",
+        ),
+        (HamLearningVisionConfig, {"num_labels": 100_001}, "num_labels=100001: must be"),
+        (
+            HamLearningVisionConfig,
+            {"global_backbone_config": {"architecture": "resnet18", "num_labels": 100_001}},
+            "global_backbone_config.num_labels=100001: must be",
+        ),
+        (HamLearningVisionConfig, object_detection(num_labels=100_001), "detector_config.num_labels=100001: must be"),
+        (
+            HamLearningVisionConfig,
+            object_detection(backbone_config={"model_type": "resnet", "num_labels": 100_001}),
+            "detector_config.backbone_config.num_labels=100001: must be",
+        ),
+        (
+            HamLearningVisionConfig,
+            object_detection(id2label={"100000": "x"}),
+            "detector_config.id2label={100000: 'x'}: must give ids in [0, 100000) names",
+        ),
+        (
+            HamLearningVisionConfig,
+            faster_rcnn(100_001),
+            "detector_settings['num_classes']=100001: must be a whole number in [1, 100000]",
+        ),
+        (
+            HamLearningVisionConfig,
+            faster_rcnn(100_001) | {"class_names": ["cat"]},
+            "detector_settings['num_classes']=100001: must be",
+        ),
+        (HamLearningVisionConfig, grid(rows=1001), "detector_settings={'rows': 1001, 'columns': 5}: a grid has"),
+        (HamLearningVisionConfig, grid(columns=1001), "at most 1000 of each"),
+    ],
+)
+def test_a_number_that_would_fill_the_memory_is_refused_by_the_field(config_class, fields, message, tmp_path):
+    with pytest.raises(ValueError, match=re.escape(message)) as refusal:
+        read_config(tmp_path, config_class, fields)
+    assert len(str(refusal.value)) < 300
+
+
+@pytest.mark.parametrize("count", [0, 100_000])
+def test_the_least_and_most_tags_are_allowed_and_saved(count, tmp_path):
+    config = read_config(tmp_path, HamLearningConfig, {"num_labels": count, "num_classes": 100_000})
+    assert len(config.tags) == count
+    config.save_pretrained(tmp_path / "again")
+    again = HamLearningConfig.from_pretrained(tmp_path / "again")
+    assert (again.to_dict(), again.tags) == (config.to_dict(), config.tags)
+
+
+@pytest.mark.parametrize(
+    "fields, count",
+    [
+        (faster_rcnn(1), 1),
+        (faster_rcnn(100_000), 100_000),
+        (object_detection(id2label={"0": "x"}), 1),
+        (object_detection(id2label={"99999": "x", "1": "y"}), 100_000),
+        (grid(rows=1, columns=1), 1),
+        (grid(rows=1000, columns=1000), 1),
+    ],
+)
+def test_the_least_and_most_classes_and_cells_are_allowed_and_saved(fields, count, tmp_path):
+    config = read_config(tmp_path, HamLearningVisionConfig, fields)
+    assert len(config.class_names or []) == count
+    config.save_pretrained(tmp_path / "again")
+    assert HamLearningVisionConfig.from_pretrained(tmp_path / "again").to_dict() == config.to_dict()
+
+
+@pytest.mark.parametrize("value", ["9", 9.5, None, True, [9], -1, float("nan")], ids=str)
+@pytest.mark.parametrize(
+    "name, config_class, fields",
+    [
+        ("num_labels", HamLearningConfig, lambda value: {"num_labels": value}),
+        ("num_labels", HamLearningVisionConfig, lambda value: {"num_labels": value}),
+        ("detector_settings['num_classes']", HamLearningVisionConfig, faster_rcnn),
+    ],
+    ids=["network", "eyes", "detector"],
+)
+def test_a_count_of_labels_that_is_no_whole_number_is_refused(name, config_class, fields, value, tmp_path):
+    with pytest.raises(ValueError, match=re.escape(f"{name}={value!r}: must be a whole number in [")):
+        read_config(tmp_path, config_class, fields(value))
+
+
+def test_a_detector_of_no_classes_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="=0: must be a whole number in"):
+        read_config(tmp_path, HamLearningVisionConfig, faster_rcnn(0))
+
+
+NO_NAMES = [["O"], "O", 5, {"a": "O"}, {"": "O"}, ["O"] * 1000]
+
+
+@pytest.mark.parametrize("names", NO_NAMES, ids=lambda names: str(names)[:20])
+@pytest.mark.parametrize(
+    "field, config_class, fields",
+    [
+        ("id2label", HamLearningConfig, lambda names: {"id2label": names}),
+        ("text_config.id2label", HamLearningConfig, lambda names: {"text_config": {"id2label": names}}),
+        ("id2label", HamLearningVisionConfig, lambda names: {"id2label": names}),
+        ("detector_config.id2label", HamLearningVisionConfig, lambda names: object_detection(id2label=names)),
+        (
+            "global_backbone_config.id2label",
+            HamLearningVisionConfig,
+            lambda names: {"global_backbone_config": {"id2label": names}},
+        ),
+    ],
+    ids=["network", "text", "eyes", "detector", "backbone"],
+)
+def test_names_that_are_no_dict_from_ids_are_refused(field, config_class, fields, names, tmp_path):
+    with pytest.raises(ValueError, match=re.escape(f"{field}={names!r:.100}: must be a dict from ids")) as refusal:
+        read_config(tmp_path, config_class, fields(names))
+    assert len(str(refusal.value)) < 300
+
+
+@pytest.mark.parametrize("names", [{"0": "O", "2": "B-X"}, {"1": "O"}, {"-1": "O", "0": "B-X"}, {"9" * 4000: "O"}])
+def test_tags_that_are_not_numbered_from_0_on_are_refused(names, tmp_path):
+    with pytest.raises(ValueError, match=r"^id2label=\{.*: must number the tags from 0 on without a gap"):
+        read_config(tmp_path, HamLearningConfig, {"id2label": names})
+
+
+def test_tags_that_are_replaced_later_are_checked_when_they_are_read(tmp_path):
+    HamLearningConfig().save_pretrained(tmp_path)
+    config = HamLearningConfig.from_pretrained(tmp_path, id2label={0: "O", 2: "B-X"})
+    with pytest.raises(ValueError, match="id2label={0: 'O', 2: 'B-X'}: must number the tags from 0 on"):
+        _ = config.tags
+
+
+@pytest.mark.parametrize("name", [5, None, ["O"], {}], ids=str)
+def test_a_tag_that_is_no_text_is_refused_by_its_id(name, tmp_path):
+    with pytest.raises(ValueError, match=re.escape(f"id2label[1]={name!r}: must be the name of a tag")):
+        read_config(tmp_path, HamLearningConfig, {"id2label": {"0": "O", "1": name}})
+
+
+@pytest.mark.parametrize("names", [{"0": 5}, {"0": "x", "1": None}, {}, {"-1": "x"}], ids=str)
+def test_classes_of_a_detector_without_names_or_ids_are_refused(names, tmp_path):
+    with pytest.raises(ValueError, match=r"^detector_config.id2label=\{.*: must give ids in \[0, 100000\) names"):
+        read_config(tmp_path, HamLearningVisionConfig, object_detection(id2label=names))
+
+
+@pytest.mark.parametrize(
+    "names", [{"1": "B-X", "0": "O"}, {1: "B-X", 0: "O"}, {np.int64(0): "O", np.int64(1): "B-X"}], ids=repr
+)
+def test_tags_are_numbered_in_any_order_by_text_or_whole_numbers(names):
+    assert HamLearningConfig(id2label=names).tags == ["O", "B-X"]
+    assert HamLearningConfig(id2label=names, num_labels=np.int64(2)).tags == ["O", "B-X"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"rows": "3"},
+        {"rows": None},
+        {"rows": 3, "x": [1]},
+        {"rows": 3, "depth": 2},
+        {"rows": 1.5},
+        {"columns": True},
+        {"columns": float("nan")},
+        {"columns": [5]},
+        {"columns": -1},
+        {"x" * 1000: 1},
+    ],
+    ids=lambda settings: str(settings)[:30],
+)
+def test_a_grid_of_anything_but_rows_and_columns_is_refused(settings, tmp_path):
+    with pytest.raises(ValueError, match="^detector_settings={'rows'.*: a grid has at least one row") as refusal:
+        read_config(tmp_path, HamLearningVisionConfig, grid(**settings))
+    assert len(str(refusal.value)) < 300
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e39])
+@pytest.mark.parametrize("field", ["forced_relevance", "layer_norm_eps", "initializer_range"])
+def test_a_number_that_is_not_finite_in_the_network_is_refused_by_the_field(field, value, tmp_path):
+    with pytest.raises(ValueError, match=re.escape(f"{field}={value!r}: must be a finite number of 32 bits")):
+        read_config(tmp_path, HamLearningConfig, {field: value})
+
+
+def test_a_relevance_of_a_thousand_digits_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="^forced_relevance=10{99}: must be a finite number of 32 bits"):
+        read_config(tmp_path, HamLearningConfig, {"forced_relevance": 10**1000})
+
+
+@pytest.mark.parametrize(
+    "values", [[float("nan")] * 3, [0.5, 0.5, float("inf")], [0.5], [0.5] * 4, [], [0.5, 1e39, 1.0]]
+)
+@pytest.mark.parametrize("field", ["image_mean", "image_std"])
+def test_colours_that_are_not_three_finite_numbers_are_refused(field, values, tmp_path):
+    with pytest.raises(ValueError, match=re.escape(f"{field}={values!r}: must be three finite numbers")):
+        read_config(tmp_path, HamLearningVisionConfig, {"detector": "grid", field: values})
+
+
+@pytest.mark.parametrize("values", [[0.0, 0.5, 0.5], [0.5, 0.5, -0.5]])
+def test_pixels_are_not_divided_by_0_or_less(values, tmp_path):
+    with pytest.raises(ValueError, match=re.escape(f"image_std={values!r}: must be more than 0")):
+        read_config(tmp_path, HamLearningVisionConfig, {"detector": "grid", "image_std": values})
 
 
 # ------------------------------------------------------------------------------------------------- settings of a run

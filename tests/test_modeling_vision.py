@@ -713,6 +713,23 @@ def test_eyes_that_lack_a_weight_are_refused(grid_eyes, tmp_path, weight):
         HamLearningVisionModel.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "backbone, message",
+    [
+        ({"architecture": "hf-hub:ORG/NAME"}, "architecture='hf-hub:ORG/NAME': must be the name of a model in timm"),
+        ({"architecture": "local-dir:/tmp"}, "architecture='local-dir:/tmp': must be the name of a model in timm"),
+        ({"model_args": {"checkpoint_path": "a.pth"}}, "model_args has 'checkpoint_path': the weights lie in"),
+        ({"model_args": {"pretrained_cfg": {"url": "http://127.0.0.1/"}}}, "model_args has 'pretrained_cfg'"),
+    ],
+)
+def test_a_backbone_s_config_opens_nothing_and_fetches_nothing(backbone, message):
+    config = HamLearningVisionConfig(
+        global_backbone_config={"architecture": "test_resnet"} | backbone, detector="grid"
+    )
+    with pytest.raises(ValueError, match=message):
+        HamLearningVisionModel(config)
+
+
 @pytest.mark.parametrize("architecture", ["test_vit_relpos", "test_coatnet", "test_maxvit", "eva02_tiny_patch14_224"])
 def test_a_backbone_with_buffers_that_are_not_saved_sees_the_same_after_loading(architecture, tmp_path):
     backbone = timm_backbone(architecture)

@@ -297,6 +297,13 @@ def test_half_precision_loads_find_nearly_the_same(ner, folder, dtype):
     assert agreement > 0.9
 
 
+def test_a_processor_of_other_tags_than_the_model_s_is_refused(make_model, ner):
+    with pytest.raises(
+        ValueError, match=r"The processor has the tags \['O'\], the model \['O', 'B-PER'.* saved together"
+    ):
+        HamLearningPipeline(model=ner.model, processor=make_processor(tags=["O"]))
+
+
 def test_without_trust_the_pipeline_says_what_is_missing(folder):
     with pytest.raises(ValueError, match="trust_remote_code=True"):
         pipeline("token-classification", model=str(folder), trust_remote_code=False)

@@ -1171,5 +1171,67 @@ def test_rows_of_which_some_have_tags_are_refused():
 
 
 def test_a_limit_without_room_for_a_word_is_refused():
-    with pytest.raises(ValueError, match="max_length=2: must be at least 3"):
+    with pytest.raises(ValueError, match="max_length=2: must be a whole number, at least 3"):
         HamLearningProcessor(bert(), max_length=2)
+
+
+@pytest.mark.parametrize(
+    "setting, message",
+    [
+        ({"max_length": "128"}, "max_length='128': must be a whole number"),
+        ({"max_length": 128.5}, "max_length=128.5: must be a whole number"),
+        ({"max_length": None}, "max_length=None: must be a whole number"),
+        ({"max_regions": 0}, "max_regions=0: must be a whole number, at least 1"),
+        ({"max_regions": None}, "max_regions=None: must be a whole number"),
+        ({"image_feature_size": "x"}, "image_feature_size='x': must be a whole number"),
+        ({"region_feature_size": True}, "region_feature_size=True: must be a whole number"),
+        ({"num_classes": -1}, "num_classes=-1: must be a whole number"),
+        ({"tags": 5}, "tags=5: must be a list of names"),
+        ({"tags": "OBI"}, "tags='OBI': must be a list of names"),
+        ({"tags": ["O", None]}, r"tags\[1\]=None: must be a name"),
+        ({"tags": ["O", "B-"]}, r"tags\[1\]='B-': must be a name"),
+        ({"tags": ["O", "B-PER", "O"]}, r"tags\[2\]='O' is there twice"),
+        ({"vision_source": "vision"}, "vision_source='vision': must be an object of"),
+        ({"vision_source": ["vision"]}, r"vision_source=\['vision'\]: must be an object of"),
+        ({"vision_source": {"subfolder": 5}}, "vision_source: subfolder=5: must be a string"),
+        ({"vision_source": {"dtype": "auto"}}, "vision_source has 'dtype': it takes"),
+    ],
+)
+def test_a_setting_of_a_wrong_type_is_refused_by_its_name(repo, setting, message):
+    config = repo / "processor_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | setting))
+    with pytest.raises(ValueError, match=message):
+        HamLearningProcessor.from_pretrained(repo)
+
+
+@pytest.mark.parametrize("content", ["[]", "", "\0", "[" * 100_000, '{"tags": '])
+def test_a_config_that_is_no_json_object_is_refused_by_its_file(repo, content):
+    config = repo / "processor_config.json"
+    config.write_text(content)
+    with pytest.raises(ValueError, match=f"^{config} holds no JSON object: copy or download it again"):
+        HamLearningProcessor.from_pretrained(repo)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (None, "text is None: give a string, or a list"),
+        (5, "text is 5: give a string, or a list"),
+        (b"Huskies", "text is b'Huskies': give a string, or a list"),
+        ({"text": "Huskies", "image": None}, "text is {'text': 'Huskies', 'image': None}: give a string"),
+        (["up", None], "tweet 1 is None: give a string or a list of words"),
+        ([{"text": "up"}], "tweet 0 is {'text': 'up'}: give a string or a list of words"),
+        (["up", b"warm"], "word 0 of tweet 1 is 119: give a string a word"),
+        ([["up"], ["warm", None]], "word 1 of tweet 1 is None: give a string a word"),
+    ],
+)
+def test_what_is_no_text_is_refused_by_its_place(text, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        HamLearningProcessor(bert())(text=text)
+
+
+def test_texts_may_come_one_by_one():
+    assert HamLearningProcessor(bert())(text=(text for text in ["warm up", "Rome"])).words == [
+        ["warm", "up"],
+        ["Rome"],
+    ]
