@@ -36,6 +36,8 @@ except ImportError as error:  # it is imported as PIL, but there is no such pack
 # Pillow's own limit: twice `Image.MAX_IMAGE_PIXELS`, from which on it warns of a decompression bomb. A phone's picture
 # of 12000 x 9000 pixels has 108 million.
 MAX_PIXELS = 178_956_970
+# Rows or columns of a picture: one of 3 kB, 1 x 25,000,000, takes as long as a thousand usual ones.
+MAX_SIDE = 1_000_000
 
 # What people put on the web. Pillow knows some forty formats, each one a parser for a stranger's bytes. Left out are
 # EPS (runs Ghostscript), PPM (decoded byte by byte in Python), ICO (decoded before its size is known) and the rest.
@@ -118,7 +120,7 @@ def read_image(image: Any, max_pixels: int = MAX_PIXELS) -> Image.Image:
         A new picture in mode RGB, of (W, H) pixels.
 
     Raises:
-        ImageError: it is no picture, is broken, or has no pixels or too many.
+        ImageError: it is no picture, is broken, has no pixels or too many, or a side of more than 1,000,000.
     """
     if isinstance(image, Image.Image):
         return _to_rgb(image, "the PIL image", max_pixels)
@@ -378,6 +380,8 @@ def _check_size(width: int, height: int, name: str, max_pixels: int):
         raise ImageError(f"{name} has {width} x {height} pixels: give at least one.")
     if width * height > max_pixels:
         raise ImageError(f"{name} has {width} x {height} pixels, the limit is {max_pixels} in all: make it smaller.")
+    if max(width, height) > MAX_SIDE:
+        raise ImageError(f"{name} has {width} x {height} pixels, the limit of a side is {MAX_SIDE}: make it smaller.")
 
 
 def _to_rgb(picture: Image.Image, name: str, max_pixels: int) -> Image.Image:

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from PIL import AvifImagePlugin, Image, ImageCms, ImageFile, PngImagePlugin, features
 
-from image_processing_hamlearning import MAX_PIXELS, ImageError, download, read_image
+from image_processing_hamlearning import MAX_PIXELS, MAX_SIDE, ImageError, download, read_image
 
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
@@ -911,6 +911,18 @@ def test_a_webp_beyond_pillows_own_limit_is_refused_by_its_header():
         assert "could not create decoder object" in message
     else:
         assert "has too many pixels" in message and "400000000" in message and str(MAX_PIXELS) in message
+
+
+@pytest.mark.parametrize("size", [(MAX_SIDE + 1, 1), (1, MAX_SIDE + 1)])
+def test_a_picture_with_a_side_beyond_all_use_is_refused_by_its_header(size):
+    data = encode(Image.new("1", size), "PNG")
+    started = time.process_time()
+    assert refusal(data).endswith(f"{size[0]} x {size[1]} pixels, the limit of a side is {MAX_SIDE}: make it smaller.")
+    assert time.process_time() - started < 0.1
+
+
+def test_the_longest_side_itself_is_allowed():
+    assert read_image(encode(Image.new("1", (MAX_SIDE, 1)), "PNG")).size == (MAX_SIDE, 1)
 
 
 @pytest.mark.parametrize("format", FORMATS)
