@@ -9,6 +9,7 @@ import dataclasses
 import math
 import os
 import pickle
+import sys
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,6 +39,10 @@ MIN_RESIZED_SIDE = 16
 MAX_LOG_GROWTH = math.log(1000 / 16)
 # All 300 proposals of a picture at once would take 1.8 GB in the last stage; chunks take 0.4 GB for the same numbers.
 REGIONS_AT_A_TIME = 50
+# Brackets in brackets of a config.yaml; the published one has 4.
+MAX_DEPTH = 20
+# Characters of a file's content in an error.
+MAX_SHOWN = 200
 
 # Where the published config.yaml keeps what can be set ...
 SETTING_KEYS = {
@@ -157,17 +162,18 @@ class FasterRCNNVGSettings:
             name, value = field.name, getattr(self, field.name)
             if field.type is int:
                 if type(value) is not int or value < 1:
-                    raise ValueError(f"{name}={value!r}: must be a whole number, at least 1.")
+                    raise ValueError(f"{name}={_shown(value)}: must be a whole number, at least 1.")
                 continue
             numbers = [value] if field.type is float else value
             if not isinstance(numbers, (list, tuple)) or not numbers or not all(map(_is_number, numbers)):
-                raise ValueError(f"{name}={value!r}: must be {'a number' if field.type is float else 'numbers'}.")
+                kind = "a number" if field.type is float else "numbers"
+                raise ValueError(f"{name}={_shown(value)}: must be {kind}.")
             if len(numbers) != lengths.get(name, len(numbers)):
-                raise ValueError(f"{name}={value!r}: must be {lengths[name]} numbers.")
+                raise ValueError(f"{name}={_shown(value)}: must be {lengths[name]} numbers.")
             if name != "pixel_mean" and min(numbers) <= 0:
-                raise ValueError(f"{name}={value!r}: must be more than 0.")
+                raise ValueError(f"{name}={_shown(value)}: must be more than 0.")
             if "nms_threshold" in name and max(numbers) > 1:
-                raise ValueError(f"{name}={value!r}: an IoU is at most 1.")
+                raise ValueError(f"{name}={_shown(value)}: an IoU is at most 1.")
             if field.type is not float:
                 object.__setattr__(self, name, tuple(value))  # JSON has lists
 
@@ -187,40 +193,79 @@ class FasterRCNNVGSettings:
             path: The YAML file, of lower-case sections. A key that is missing has the published value.
 
         Raises:
-            ValueError: the file is no such YAML, or asks for what this network cannot do; the message names the key.
+            ValueError: the file is no such YAML, or has aliases (a few lines of them can stand for gigabytes) or
+                brackets in brackets without end, or asks for what this network cannot do; the message names the line
+                or the key.
         """
         try:
-            sections = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            # ValueError: not UTF-8, or a number of 4301 digits.
-            raise ValueError(f"{path} is not YAML: {error}") from None
+            text = Path(path).read_text(encoding="utf-8")
+            depth = 0
+            event: Any
+            for event in yaml.parse(text, Loader=yaml.SafeLoader):
+                line = event.start_mark.line + 1
+                if isinstance(event, yaml.AliasEvent):
+                    raise ValueError(f"line {line} has the alias *{event.anchor}: write it out")
+                depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+                if depth > MAX_DEPTH:  # what is deeper takes the parser ever longer
+                    raise ValueError(f"line {line} is more than {MAX_DEPTH} brackets deep")
+            sections = yaml.safe_load(text) or {}
+        except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:
+            # ValueError: not UTF-8, or a number of 4301 digits. LookupError, AttributeError: of yaml itself, which
+            # does not look whether what follows a tag such as `!!int` or `!!timestamp` is one.
+            raise ValueError(f"{path} is not YAML of plain settings: {_shortened(str(error))}") from None
         if not isinstance(sections, dict):
-            raise ValueError(f"{path}: {sections!r} is no mapping: write sections such as `input:` and `resnets:`.")
-        config: dict[str, Any] = {}
-        for section, values in sections.items():
-            in_section = isinstance(values, dict)
-            config |= {f"{section}.{key}": v for key, v in values.items()} if in_section else {section: values}
-
-        for key, allowed in FIXED_KEYS.items():
-            if key in config and config[key] not in allowed:
-                options = " or ".join(map(repr, allowed))
-                raise ValueError(f"{path}: {key} is {config[key]!r}, but this detector is built for {options} alone.")
-        fields = {name: config[key] for key, name in SETTING_KEYS.items() if key in config}
-        for name in fields.keys() & {"anchor_sizes", "anchor_ratios"}:
-            value = fields[name]
-            if not (isinstance(value, list) and len(value) == 1):
-                raise ValueError(f"{path}: {name}={value!r}: must be a list of one list, for the one feature map.")
-            fields[name] = value[0]
-        if _is_number(fields.get("nms_thresholds")):
-            fields["nms_thresholds"] = [fields["nms_thresholds"]]
+            raise ValueError(
+                f"{path}: a {type(sections).__name__} is no mapping: write sections such as `input:` and `resnets:`."
+            )
         try:
-            return cls(**fields)
+            return cls(**_published_fields(sections))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 
 
+def _published_fields(sections: dict) -> dict[str, Any]:
+    """What a `config.yaml` of these sections sets.
+
+    Raises:
+        ValueError: it asks for what this network cannot do; the message names the key.
+    """
+    config: dict[str, Any] = {}
+    for section, values in sections.items():
+        in_section = isinstance(values, dict)
+        config |= {f"{section}.{key}": v for key, v in values.items()} if in_section else {section: values}
+
+    for key, allowed in FIXED_KEYS.items():
+        if key in config and config[key] not in allowed:
+            options = " or ".join(map(repr, allowed))
+            raise ValueError(f"{key} is {_shown(config[key])}, but this detector is built for {options} alone.")
+    fields = {name: config[key] for key, name in SETTING_KEYS.items() if key in config}
+    for name in fields.keys() & {"anchor_sizes", "anchor_ratios"}:
+        value = fields[name]
+        if not (isinstance(value, list) and len(value) == 1):
+            raise ValueError(f"{name}={_shown(value)}: must be a list of one list, for the one feature map.")
+        fields[name] = value[0]
+    if _is_number(fields.get("nms_thresholds")):
+        fields["nms_thresholds"] = [fields["nms_thresholds"]]
+    return fields
+
+
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    # Not `math.isfinite`, which has an error of its own for a whole number beyond all floats.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def _shown(value: Any) -> str:
+    """A value of a file as an error shows it."""
+    try:
+        return _shortened(repr(value))
+    except ValueError:  # written in hexadecimal, it was read, but Python prints no decimal number that long
+        return "a number of more than 4300 digits"
+
+
+def _shortened(text: str) -> str:
+    """A text on one line, cut where it would make an error as long as the file it is about."""
+    text = " ".join(text.split())
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 4]} ..."
 
 
 # ------------------------------------------------------------------------------------------------------------- picture
@@ -648,19 +693,28 @@ def read_weights(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     """The state dict of a file in torch's own format, a pickle, of which nothing but tensors is read.
 
     Raises:
-        ValueError: the file carries code, is damaged, or holds no state dict.
+        OSError: the file is missing or cannot be read.
+        ValueError: the file carries code, is damaged, or holds something else than tensors by their names.
     """
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
     except pickle.UnpicklingError:
         raise ValueError(
             f"{path} holds something else than tensors. Either it carries code, which was not run: do not trust this "
             "file. Or it is damaged, or only Git LFS's pointer to the file: download it again."
         ) from None  # torch's own message proposes to load it with weights_only=False, which would run the code
-    except (EOFError, RuntimeError) as error:
-        raise ValueError(f"{path} is damaged, download it again: {error}") from error
+    except Exception as error:  # torch trusts what it unpickles: one changed byte ends in any of a dozen errors
+        reason = _shortened(f"{type(error).__name__}: {error}")
+        raise ValueError(f"{path} is damaged, download it again: {reason}") from error
     if not isinstance(weights, dict):
         raise ValueError(f"{path} holds a {type(weights).__name__}: must be a state dict.")
+    for name, weight in weights.items():
+        if not isinstance(name, str):
+            raise ValueError(f"{path} has {_shown(name)} where the name of a weight must be: must be a state dict.")
+        if not isinstance(weight, torch.Tensor):
+            raise ValueError(f"{path}: {_shown(name)} is a {type(weight).__name__}: must be a tensor.")
     return weights
 
 
@@ -675,7 +729,9 @@ def _checkpoint_file(name_or_path: str | os.PathLike, file: str, hub_kwargs: dic
         return None
 
 
-def _checked_weights(weights: dict, settings: FasterRCNNVGSettings, path: Path) -> dict[str, torch.Tensor]:
+def _checked_weights(
+    weights: dict[str, torch.Tensor], settings: FasterRCNNVGSettings, path: Path
+) -> dict[str, torch.Tensor]:
     """The weights in the network's order; the counters of batch norm, which nothing reads, are zero."""
     with torch.device("meta"):
         expected = FasterRCNNVG(settings).state_dict()
@@ -683,7 +739,7 @@ def _checked_weights(weights: dict, settings: FasterRCNNVGSettings, path: Path) 
     for name in weights:
         if name not in expected:
             raise ValueError(
-                f"{path} has {name!r}, which is no weight of the detector faster_rcnn_vg of these settings."
+                f"{path} has {_shown(name)}, which is no weight of the detector faster_rcnn_vg of these settings."
             )
     for name, want in expected.items():
         if name in counters:
@@ -691,8 +747,6 @@ def _checked_weights(weights: dict, settings: FasterRCNNVGSettings, path: Path) 
         if name not in weights:
             raise ValueError(f"{path} lacks {name!r}, a weight of the detector faster_rcnn_vg of these settings.")
         found = weights[name]
-        if not isinstance(found, torch.Tensor):
-            raise ValueError(f"{path}: {name!r} is a {type(found).__name__}: must be a tensor.")
         if (found.dtype, found.shape) != (want.dtype, want.shape):
             raise ValueError(
                 f"{path}: {name!r} is {found.dtype} of shape {tuple(found.shape)}: must be {want.dtype} of shape "

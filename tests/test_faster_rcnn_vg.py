@@ -5,8 +5,11 @@ python tests/test_faster_rcnn_vg.py    # makes the small fixture anew, for when 
 
 import dataclasses
 import importlib.util
+import io
 import json
 import math
+import random
+import re
 import shutil
 import sys
 import time
@@ -29,6 +32,7 @@ from modeling_faster_rcnn_vg import (
     decode_boxes,
     load_published_checkpoint,
     preprocess,
+    read_weights,
     select_regions,
 )
 
@@ -559,6 +563,8 @@ def test_settings_go_through_json():
         ("nms_thresholds", [0.5, 1.5]),
         ("rpn_nms_threshold", "0.7"),
         ("rpn_nms_threshold", math.nan),
+        ("rpn_nms_threshold", math.inf),
+        pytest.param("rpn_nms_threshold", 10**400, id="more than any float"),
     ],
 )
 def test_a_setting_out_of_range_is_named(field, value):
@@ -714,6 +720,75 @@ def test_a_malformed_config_is_refused_with_its_path(tmp_path, text, problem):
         FasterRCNNVGSettings.from_published_config(tmp_path / "config.yaml")
 
 
+# Nine times nine times ... : four lines more would stand for gigabytes.
+LAUGHS = "- &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"- &{name} [{', '.join(['*' + chr(ord(name) - 1)] * 9)}]\n" for name in "bcde"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        (LAUGHS, r"line 2 has the alias \*a: write it out"),
+        ("input: {format: BGR}\nlaughs:\n" + LAUGHS, r"line 4 has the alias \*a: write it out"),
+        ("input: {}\nrpn: &rpn [*rpn]", r"line 2 has the alias \*rpn: write it out"),
+        ("rpn: &rpn {nms_thresh: 0.7}\n\nroi_heads: {<<: *rpn}", r"line 3 has the alias \*rpn: write it out"),
+    ],
+    ids=["laughs alone", "laughs in a section", "an alias of itself", "a merge"],
+)
+def test_a_config_with_an_alias_is_refused_by_its_line_and_in_short(tmp_path, text, place):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=rf"^{re.escape(str(path))} is not YAML of plain settings: {place}$"):
+        FasterRCNNVGSettings.from_published_config(path)
+
+
+def test_a_config_may_be_20_brackets_deep_and_no_deeper(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("input: {}\nother: " + "[" * 19 + "]" * 19)
+    assert FasterRCNNVGSettings.from_published_config(path) == FasterRCNNVGSettings()
+    path.write_text("input: {}\nother: " + "[" * 20 + "]" * 20)
+    with pytest.raises(ValueError, match=r"config\.yaml is not YAML .*: line 2 is more than 20 brackets deep"):
+        FasterRCNNVGSettings.from_published_config(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[" + "many, " * 9999 + "]", "a list is no mapping"),
+        ("min_detections: " + "many" * 9999, "min_detections='manymany.* \\.\\.\\.: must be a whole number"),
+        ("rpn: {nms_thresh: [" + "7, " * 9999 + "]}", r"rpn_nms_threshold=\[7, 7, .* \.\.\.: must be a number"),
+        (
+            "anchor_generator: {sizes: [" + "7, " * 9999 + "]}",
+            r"anchor_sizes=\[7, 7, .* \.\.\.: must be a list of one",
+        ),
+        (
+            "input: {format: " + "many" * 9999 + "}",
+            r"input\.format is 'manymany.* \.\.\., but .* built for 'BGR' alone",
+        ),
+        ("input: {format: 0x" + "f" * 9999 + "}", r"input\.format is a number of more than 4300 digits, but"),
+        ("rpn: {nms_thresh: 0x" + "f" * 9999 + "}", "rpn_nms_threshold=a number of more than 4300 digits: must be"),
+        ("input: {? 0x" + "f" * 9999 + " : 1}", "4300 digits"),
+        ("input: !!" + "many" * 9999 + " 1", "is not YAML of plain settings: could not determine a constructor"),
+        ("input: *" + "many" * 9999, r"is not YAML of plain settings: line 1 has the alias \*manymany"),
+    ],
+    ids=lambda value: value[:24],
+)
+def test_however_long_the_values_of_a_config_its_error_is_short(tmp_path, text, problem):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=rf"^{re.escape(str(path))}.*{problem}") as error:
+        FasterRCNNVGSettings.from_published_config(path)
+    assert len(str(error.value).removeprefix(str(path))) < 400
+
+
+@pytest.mark.parametrize("value", ["!!int ''", "!!float ''", "!!bool many", "!!timestamp many"])
+def test_a_value_that_belies_its_tag_is_refused_with_the_path(tmp_path, value):
+    (tmp_path / "config.yaml").write_text(f"input: {value}")
+    with pytest.raises(ValueError, match=r"config\.yaml is not YAML of plain settings"):
+        FasterRCNNVGSettings.from_published_config(tmp_path / "config.yaml")
+
+
 # ------------------------------------------------------------------------------------------------------------- loading
 
 THIN_CONFIG = {
@@ -866,6 +941,78 @@ def test_a_file_of_anything_but_a_state_dict_is_refused(thin_checkpoint, tmp_pat
     torch.save(torch.ones(3), folder / "pytorch_model.bin")
     with pytest.raises(ValueError, match="holds a Tensor: must be a state dict"):
         load_published_checkpoint(folder)
+
+
+def few_weights(zipped: bool) -> bytes:
+    """A file of weights in today's format, or in that of an older torch."""
+    file = io.BytesIO()
+    weights = {f"backbone.res2.{number}.conv1.weight": torch.full((2, 3), number) for number in range(4)}
+    torch.save(weights, file, _use_new_zipfile_serialization=zipped)
+    return file.getvalue()
+
+
+either_format = pytest.mark.parametrize("zipped", [True, False], ids=["zipped", "older"])
+
+
+@either_format
+def test_whichever_byte_of_the_weights_is_damaged_the_error_names_the_file(tmp_path, zipped):
+    path, sound, rng = tmp_path / "weights.bin", few_weights(zipped), random.Random(900)
+    refused = 0
+    for _ in range(60):
+        data = bytearray(sound)
+        data[rng.randrange(min(900, len(data)))] = rng.randrange(256)
+        path.write_bytes(data)
+        try:
+            weights = read_weights(path)
+        except ValueError as error:
+            refused += 1
+            message = str(error)
+            assert message.startswith(str(path)), message
+            assert re.search("damaged|must be a (state dict|tensor)", message), message
+            assert len(message.removeprefix(str(path))) < 400, message
+        else:  # the byte says nothing, or it is a letter of a name
+            assert all(isinstance(name, str) and isinstance(weights[name], torch.Tensor) for name in weights)
+    assert refused > 15
+
+
+@either_format
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        (b"backbone.res2.3", b"backbone.\xffes2.3", "UnicodeDecodeError"),
+        (b"h\x03h\x04", b"h\x03h\xaa", "KeyError"),  # of what was never read before
+    ],
+    ids=["a name", "a reference"],
+)
+def test_what_torch_does_not_catch_in_damaged_weights_is_said_to_be_damage(tmp_path, zipped, old, new, problem):
+    path, sound = tmp_path / "weights.bin", few_weights(zipped)
+    assert old in sound
+    path.write_bytes(sound.replace(old, new))
+    with pytest.raises(ValueError, match=rf"weights\.bin is damaged, download it again: {problem}: "):
+        read_weights(path)
+
+
+@pytest.mark.parametrize(
+    ("weights", "problem"),
+    [
+        ({3: torch.ones(1)}, "has 3 where the name of a weight must be"),
+        ({"model": {"weight": torch.ones(1)}}, "'model' is a dict: must be a tensor"),
+        ({"many" * 9999: 3}, r"'manymany.* \.\.\. is a int: must be a tensor"),
+    ],
+)
+def test_weights_are_tensors_by_their_names(tmp_path, weights, problem):
+    path = tmp_path / "weights.bin"
+    torch.save(weights, path)
+    with pytest.raises(ValueError, match=rf"weights\.bin:? {problem}") as error:
+        read_weights(path)
+    assert len(str(error.value).removeprefix(str(path))) < 400
+
+
+def test_a_file_of_weights_that_cannot_be_opened_is_not_called_damaged(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_weights(tmp_path / "weights.bin")
+    with pytest.raises(IsADirectoryError):
+        read_weights(tmp_path)
 
 
 def test_a_folder_without_weights_says_what_is_missing(tmp_path):
