@@ -18,6 +18,7 @@ import hashlib
 import html
 import io
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -33,7 +34,7 @@ from configuration_hamlearning import TAGS
 from data_hamlearning import load_tweets, read_visual_metadata
 from evaluation import Tags, compare, entity_counts, evaluate_tags, read_gold, read_predictions
 from image_processing_hamlearning import ImageError, read_image
-from processing_hamlearning import entity_spans
+from processing_hamlearning import SURROGATES, entity_spans
 from visual_extraction import TweetImages, find_images
 
 
@@ -125,19 +126,30 @@ def _read_run(path: str, name: str, gold: Mapping[str, Any], fill_with_o: bool) 
             entities, views = row.get("entities") or [], row.get("relevance")
             try:
                 for entity in entities:
-                    type_ = "MISC" if entity["type"] == "OTHER" else entity["type"]
+                    type_ = SURROGATES.sub("\ufffd", entity["type"])  # as `read_predictions` reads the tags
+                    type_ = "MISC" if type_ == "OTHER" else type_
                     scores[tweet][type_, entity["start"], entity["end"]] = float(entity["score"])
-                relevance[tweet] = views and [abs(float(view)) for view in views]
+                shares = None if views is None else [abs(float(view)) for view in views]
+                if not all(map(math.isfinite, shares or [])):
+                    raise ValueError("a relevance is not finite")
+                relevance[tweet] = shares
                 if not all(0 <= score <= 1 for score in scores[tweet].values()):
                     raise ValueError("a score is not in [0, 1]")
                 if scores[tweet].keys() - entity_spans(tags[tweet]):
                     raise ValueError("an entity is not what 'predictions' say")
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
                 raise ValueError(
                     f"{path}, line {number}: 'entities' is {entities!r} and 'relevance' {views!r} "
                     f"({type(error).__name__}: {error}): give what run_mner.py writes, or neither"
                 ) from None
     return {"name": name, "tags": tags, "scores": scores, "relevance": relevance}
+
+
+def _is_box(box: Any) -> bool:
+    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(share, int | float) for share in box):
+        return False
+    x, y, h, w = box
+    return all(map(math.isfinite, (x - w / 2, y - h / 2, h, w)))  # two that are finite may have no finite difference
 
 
 def _read_regions(path: str, ids: set[str]) -> dict[str, dict[str, Any]]:
@@ -153,18 +165,28 @@ def _read_regions(path: str, ids: set[str]) -> dict[str, dict[str, Any]]:
     wanted = ["id", "boxes", "class_ids", *(["caption"] if "caption" in columns else [])]
     seen = {}
     with pq.ParquetFile(path) as file:
-        rows = [row for batch in file.iter_batches(columns=wanted) for row in batch.to_pylist() if row["id"] in ids]
+        all_rows = (row for batch in file.iter_batches(columns=wanted) for row in batch.to_pylist())
+        rows = [row for row in all_rows if isinstance(row["id"], str) and row["id"] in ids]
     for row in rows:
-        regions, boxes, class_ids = [], row["boxes"], row["class_ids"]
-        if len(boxes) != len(class_ids) or any(not 0 <= class_id < len(names) for class_id in class_ids):
+        regions, boxes, class_ids, caption = [], row["boxes"], row["class_ids"], row.get("caption")
+        where = f"{path}, image {row['id']!r}"
+        if not isinstance(boxes, list):
+            raise ValueError(f"{where}: boxes is {boxes!r}: give a list of boxes, an empty one for no region")
+        for box in boxes:
+            if not _is_box(box):
+                raise ValueError(f"{where}: the box {box!r} is not (x_c, y_c, h, w): give it 4 finite numbers")
+        are_classes = isinstance(class_ids, list) and all(isinstance(class_id, int) for class_id in class_ids)
+        if not are_classes or len(boxes) != len(class_ids) or not all(0 <= id_ < len(names) for id_ in class_ids):
             raise ValueError(
-                f"{path}, image {row['id']!r}: {len(boxes)} boxes and the class_ids {class_ids}: give each region one "
-                f"box and one of the {len(names)} classes that the metadata names"
+                f"{where}: {len(boxes)} boxes and the class_ids {class_ids!r}: give each region one box and one of "
+                f"the {len(names)} classes that the metadata names"
             )
+        if not isinstance(caption, str | None):
+            raise ValueError(f"{where}: caption is {caption!r}: give a string, or null for none")
         for class_id, (x, y, h, w) in zip(class_ids, boxes, strict=True):
             place = [] if (x, y, h, w) == WHOLE else [x - w / 2, y - h / 2, w, h]
             regions.append([names[class_id], *(round(share, 4) for share in place)])
-        seen[row["id"]] = {"caption": row.get("caption"), "regions": regions}
+        seen[row["id"]] = {"caption": caption, "regions": regions}
     if not seen:
         raise ValueError(f"{path} has no row for any of the {len(ids)} images: give the file of this data set")
     return seen
@@ -362,7 +384,8 @@ def _report(args: argparse.Namespace) -> str:
         }
         for tweet in shown
     ]
-    data = json.dumps({"tweets": tweets, "names": names, "types": types}, separators=(",", ":"))
+    # NaN and Infinity are no JSON: the page's script would show no tweet at all.
+    data = json.dumps({"tweets": tweets, "names": names, "types": types}, allow_nan=False, separators=(",", ":"))
     about = f"{len(tags)} tweets of {gold_path}, {runs[0]['figures']['gold_entities']} gold entities, SHA-256 "
     about += f"{gold['sha256'][:12]}…" + ("" if args.ids is None else f" Scores are of all; {len(tweets)} are shown.")
     filling = {
@@ -678,7 +701,7 @@ def main(command_line: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default="error_report.html", help="(default: %(default)s)")
     args = parser.parse_args(command_line)
     try:
-        # A word may hold half a surrogate pair, which UTF-8 cannot.
+        # A name of --names or of a file may hold half a surrogate pair, which UTF-8 cannot.
         args.output.write_text(_report(args), encoding="utf-8", errors="replace")
     except (OSError, ValueError) as error:
         parser.exit(1, f"error: {error}\n")

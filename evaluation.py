@@ -37,6 +37,7 @@ from seqeval.scheme import IOB2, Entities
 
 from data_hamlearning import load_tweets, read_tweets, split_sha256
 from mner_scores import MNERScores, score_table
+from processing_hamlearning import SURROGATES
 
 
 Tags = Sequence[Sequence[str]]  # one list a tweet, one tag a word
@@ -310,6 +311,8 @@ def read_gold(path: str | os.PathLike, split: str = "test") -> dict[str, Any]:
     'a7d9e172ae85'
     ```
 
+    Half a surrogate pair, which JSON can hold and UTF-8 cannot, is read as U+FFFD, as the processor reads it.
+
     Args:
         path: A file of the released text format, a prediction file of `run_mner.py` (*.jsonl), or a folder that
             `load_tweets` reads.
@@ -530,11 +533,13 @@ def _read_jsonl(path: Path) -> list[_Tweet]:
             for tag in values if key != "tokens" else ():
                 if not _TAG.fullmatch(tag):
                     fail(f"{key!r} holds {tag!r}, which is not O, B-TYPE or I-TYPE")
+            # Here, for gold and predictions alike: so a tweet has the same words in both.
+            lists[key] = [SURROGATES.sub("\ufffd", value) for value in values]
         gold = lists["ner_tags"]
         tweets.append(
             _Tweet(
                 line=number,
-                id=str(entry.get("id")),
+                id=SURROGATES.sub("\ufffd", str(entry.get("id"))),
                 words=lists["tokens"],
                 gold=None if gold is None else [_canonical(tag) for tag in gold],
                 tags=[_canonical(tag) for tag in lists["predictions"]],

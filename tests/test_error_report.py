@@ -110,6 +110,15 @@ def write_regions(path, *rows):
     return path
 
 
+def write_columns(path, **columns):
+    """A visual feature file of `rome`, which has one region, with one value each in these columns, unchecked."""
+    table = pq.ParquetFile(write_regions(path, ("rome", [[0.5, 0.5, 1, 1]], [0]))).read()
+    for name, value in columns.items():
+        table = table.drop_columns([name] if name in table.column_names else []).append_column(name, pa.array([value]))
+    pq.write_table(table, path)
+    return path
+
+
 def report(folder, *command_line):
     main([str(part) for part in (*command_line, "--output", folder / "report.html")])
     return folder / "report.html"
@@ -186,6 +195,108 @@ def test_a_score_of_what_is_not_predicted_is_an_error_that_names_the_line(tmp_pa
     with pytest.raises(SystemExit):
         report(tmp_path, write_run(tmp_path / "a.jsonl", TWEETS, 3, bob={"entities": entities}))
     assert "a.jsonl, line 2: 'entities' is [{'type': 'PER'" in capsys.readouterr().err
+
+
+HUGE = 10**400  # JSON can hold it, a float cannot
+
+
+@pytest.mark.parametrize("score", [HUGE, -HUGE], ids=["positive", "negative"])
+def test_a_score_that_no_float_can_hold_is_an_error_that_names_the_line(tmp_path, capsys, score):
+    entities = [{"type": "PER", "start": 0, "end": 1, "score": score}]
+    with pytest.raises(SystemExit) as exit_:
+        report(tmp_path, write_run(tmp_path / "a.jsonl", TWEETS, 4, bob={"entities": entities}))
+    assert exit_.value.code == 1
+    assert re.fullmatch(
+        r"error: \S*a.jsonl, line 2: 'entities' is .*: give what run_mner.py writes, or neither\n",
+        capsys.readouterr().err,
+    )
+
+
+@pytest.mark.parametrize(
+    "relevance",
+    [[float("nan")], [0.5, float("inf")], [float("-inf")], [HUGE], 0, False],
+    ids=["NaN", "infinity", "minus infinity", "huge", "0", "false"],
+)
+def test_a_relevance_that_is_no_list_of_finite_numbers_is_an_error_that_names_the_line(tmp_path, capsys, relevance):
+    with pytest.raises(SystemExit) as exit_:
+        report(tmp_path, write_run(tmp_path / "a.jsonl", TWEETS, 3, bob={"relevance": relevance}))
+    assert exit_.value.code == 1
+    assert re.fullmatch(
+        rf"error: \S*a.jsonl, line 2: .*'relevance' {re.escape(repr(relevance))} .*: give what run_mner.py .*\n",
+        capsys.readouterr().err,
+    )
+
+
+@pytest.mark.parametrize(
+    "columns, message",
+    [
+        ({"boxes": None}, "boxes is None: give a list of boxes, an empty one for no region"),
+        ({"boxes": "0.5"}, "boxes is '0.5': give a list of boxes, an empty one for no region"),
+        ({"boxes": [0.5]}, "the box 0.5 is not (x_c, y_c, h, w): give it 4 finite numbers"),
+        ({"boxes": [None]}, "the box None is not (x_c, y_c, h, w): give it 4 finite numbers"),
+        ({"boxes": [[0.5, 0.5, 1.0]]}, "the box [0.5, 0.5, 1.0] is not (x_c, y_c, h, w): give it 4 finite numbers"),
+        ({"boxes": [[0.5, None, 1.0, 1.0]]}, "the box [0.5, None, 1.0, 1.0] is not (x_c, y_c, h, w): give it 4"),
+        ({"boxes": [["0", "0", "1", "1"]]}, "the box ['0', '0', '1', '1'] is not (x_c, y_c, h, w): give it 4"),
+        ({"boxes": [[0.5, 0.5, 1.0, float("nan")]]}, "the box [0.5, 0.5, 1.0, nan] is not (x_c, y_c, h, w): give it"),
+        ({"boxes": [[float("inf"), 0.5, 1.0, 1.0]]}, "the box [inf, 0.5, 1.0, 1.0] is not (x_c, y_c, h, w): give it"),
+        (
+            {"boxes": [[-1.7e308, 0.5, 1.0, 1.7e308]]},
+            "the box [-1.7e+308, 0.5, 1.0, 1.7e+308] is not (x_c, y_c, h, w)",
+        ),
+        ({"class_ids": None}, "1 boxes and the class_ids None: give each region one box and one of the 2 classes"),
+        ({"class_ids": [None]}, "1 boxes and the class_ids [None]: give each region one box and one of the 2 classes"),
+        ({"class_ids": ["dog"]}, "1 boxes and the class_ids ['dog']: give each region one box and one of the 2"),
+        ({"class_ids": [1.0]}, "1 boxes and the class_ids [1.0]: give each region one box and one of the 2 classes"),
+        ({"class_ids": [0, 1]}, "1 boxes and the class_ids [0, 1]: give each region one box and one of the 2 classes"),
+        ({"class_ids": [2]}, "1 boxes and the class_ids [2]: give each region one box and one of the 2 classes"),
+        ({"caption": b"A dog"}, "caption is b'A dog': give a string, or null for none"),
+        ({"caption": float("nan")}, "caption is nan: give a string, or null for none"),
+    ],
+)
+def test_what_a_feature_file_may_not_hold_is_an_error_that_names_the_image(runs, tmp_path, capsys, columns, message):
+    features = write_columns(tmp_path / "features.parquet", **columns)
+    with pytest.raises(SystemExit) as exit_:
+        report(tmp_path, *runs, "--visual_features", features)
+    captured = capsys.readouterr()
+    assert exit_.value.code == 1
+    assert captured.err.startswith(f"error: {features}, image 'rome': {message}")
+    assert captured.err.count("\n") == 1
+    assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize("id_", [["rome"], {"name": "rome"}], ids=["list", "struct"])
+def test_ids_of_a_feature_file_that_are_no_strings_are_none_of_the_images(runs, tmp_path, capsys, id_):
+    features = write_columns(tmp_path / "features.parquet", id=id_)
+    with pytest.raises(SystemExit) as exit_:
+        report(tmp_path, *runs, "--visual_features", features)
+    assert exit_.value.code == 1
+    assert f"error: {features} has no row for any of the 6 images" in capsys.readouterr().err
+
+
+def test_an_image_may_lack_a_caption_that_others_have(runs, tmp_path):
+    features = write_columns(tmp_path / "features.parquet", caption=None)
+    assert report(tmp_path, *runs, "--visual_features", features).is_file()
+
+
+def test_no_page_is_written_whose_data_are_no_json(runs, tmp_path, capsys, monkeypatch):
+    regions = {"rome": {"caption": None, "regions": [["dog", float("nan"), 0, 1, 1]]}}
+    monkeypatch.setattr("error_report._read_regions", lambda path, ids: regions)
+    with pytest.raises(SystemExit):
+        report(tmp_path, *runs, "--visual_features", "any.parquet")
+    assert "not JSON compliant" in capsys.readouterr().err
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_halves_of_surrogate_pairs_are_shown_as_replacement_characters(tmp_path):
+    half, whole = ([part, ["B-" + part], ["B-" + part]] for part in ("\ud800", "\ufffd"))
+    files = []
+    for name, (part, gold, predicted) in (("half", half), ("whole", whole)):
+        entities = [{"type": part, "start": 0, "end": 1, "score": 0.5}]
+        tweet = ("id" + part, ["Ada" + part], gold, predicted)
+        path = write_run(tmp_path / f"{name}.jsonl", [tweet], 3, **{tweet[0]: {"entities": entities}})
+        files.append(report(tmp_path, path, "--names", "A").read_text(encoding="utf-8").replace(str(path), ""))
+    assert files[0] == files[1]
+    assert r'"id":"id\ufffd","words":["Ada\ufffd"]' in files[0]
 
 
 # ------------------------------------------------------------------------------------------------------------- page

@@ -419,6 +419,30 @@ def test_gold_is_read_alike_from_text_folder_and_predictions(tmp_path, gold):
     assert gold["ner_tags"][1] == ["O", "B-LOC", "I-LOC"]
 
 
+@pytest.mark.parametrize("key", ["id", "tokens", "ner_tags", "predictions"])
+def test_half_a_surrogate_pair_is_read_as_the_replacement_character(tmp_path, key):
+    tweet = {"id": "1", "tokens": ["Ada"], "ner_tags": ["B-PER"], "predictions": ["B-PER"]}
+    read = []
+    for part in ("\ud83d", "\udfff", "\ufffd"):
+        value = tweet[key] + part if key == "id" else [tweet[key][0] + part]
+        (tmp_path / "tweets.jsonl").write_text(jsonl(tweet | {key: value}))
+        gold = read_gold(tmp_path / "tweets.jsonl")
+        read.append((gold, read_predictions(tmp_path / "tweets.jsonl", gold)))
+    assert read[0] == read[1] == read[2]
+
+
+@pytest.mark.parametrize("other", ["\ud800", "\ufffd"])
+def test_gold_and_predictions_with_half_a_surrogate_pair_are_of_the_same_tweet(tmp_path, other):
+    (tmp_path / "gold.jsonl").write_text(
+        jsonl({"id": "\ud800", "tokens": ["Ada\ud800"], "ner_tags": ["B-PER"], "predictions": ["O"]})
+    )
+    (tmp_path / "other.jsonl").write_text(
+        jsonl({"id": other, "tokens": ["Ada" + other], "ner_tags": ["B-PER"], "predictions": ["B-PER"]})
+    )
+    gold = read_gold(tmp_path / "gold.jsonl")
+    assert read_predictions(tmp_path / "other.jsonl", gold)[0] == [["B-PER"]]
+
+
 # ------------------------------------------------------------------------------------------------------ files: errors
 
 
