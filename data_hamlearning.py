@@ -27,6 +27,7 @@ from datasets import (
     Features,
     Image,
     IterableDataset,
+    LargeList,
     List,
     Value,
     get_dataset_config_names,
@@ -72,7 +73,14 @@ def _damage_named(path: str | os.PathLike, remedy: str = "give a visual feature 
         if isinstance(error, OSError) and error.errno is not None:  # it is the disk's or the system's, no such file
             raise
         reason = error.__cause__ if isinstance(error, DatasetGenerationError) else error
-        raise ValueError(f"{path} is not a Parquet file, or it is damaged ({reason}): {remedy}") from None
+        said = _shortened(reason)
+        raise ValueError(f"{path} is not a Parquet file, or it is damaged ({said}): {remedy}") from None
+
+
+def _shortened(reason: object) -> str:
+    """What another library says, on one line and no longer than is read: some repeat the whole schema."""
+    said = " ".join(str(reason).split())
+    return said if len(said) <= 300 else said[:300] + "..."
 
 
 # ----------------------------------------------------------------------------------------------------------- tweets
@@ -270,7 +278,14 @@ def load_tweets(
         if dataset.features["id"].dtype != "string":
             dataset = dataset.cast_column("id", Value("string"))
         if "image" in columns and not isinstance(dataset.features["image"], Image):
-            dataset = dataset.cast_column("image", Image())
+            try:
+                dataset = dataset.cast_column("image", Image())
+            except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+                type_ = _shortened(dataset.features["image"])
+                raise ValueError(
+                    f"the {split} split has image of type {type_}, which is no picture "
+                    f"({_shortened(error)}): store pictures as datasets.Image does, as {{bytes, path}}"
+                ) from None
         tweets[split] = dataset
     return DatasetDict(tweets)
 
@@ -431,7 +446,10 @@ def _load_folder(folder: Path, cache_dir: str | None, wanted: Sequence[str]) -> 
             num_rows = 0
             for file in files:
                 with _damage_named(file, "give the tweets as Parquet"):
-                    num_rows += pq.read_metadata(file).num_rows
+                    found = pq.read_metadata(file)
+                    num_rows += found.num_rows
+                    schema = found.schema.to_arrow_schema()
+                _check_features(file, schema)
             if num_rows == 0:
                 raise ValueError(f"the {split} split, {files[0]}, is empty: fill the file or remove it")
             # One call a split: files read together share the first one's label names, whatever the others say.
@@ -447,6 +465,18 @@ def _load_folder(folder: Path, cache_dir: str | None, wanted: Sequence[str]) -> 
     return splits
 
 
+def _check_features(path: Path, schema: pa.Schema):
+    """Refuse types, or the metadata that name others, of which `datasets` says what is wrong but not where."""
+    try:
+        Features.from_arrow_schema(schema)
+    # What it raises for JSON that is not what it wrote; RecursionError: brackets in brackets.
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise ValueError(
+            f"{path} has a type, or metadata 'huggingface' in its schema, that `datasets` cannot read "
+            f"({_shortened(error)}): store the tweets as strings and lists of strings, and leave the metadata out"
+        ) from None
+
+
 def _check_split(split: str, dataset: Dataset) -> pa.Table:
     """Check columns and lengths, and return `id`, `tokens` and `ner_tags` (where there) as an Arrow table."""
     missing = [name for name in ("id", "tokens") if name not in dataset.column_names]
@@ -455,15 +485,22 @@ def _check_split(split: str, dataset: Dataset) -> pa.Table:
             f"the {split} split has no column {' and no column '.join(map(repr, missing))}, only "
             f"{dataset.column_names}: rename its columns to id, tokens, ner_tags and image"
         )
-    if dataset.features["id"].dtype not in ("string", "large_string", "int32", "int64"):
+    if getattr(dataset.features["id"], "dtype", None) not in ("string", "large_string", "int32", "int64"):
         raise ValueError(f"the {split} split has ids of type {dataset.features['id']}: store them as strings")
     if getattr(getattr(dataset.features["tokens"], "feature", None), "dtype", None) not in ("string", "large_string"):
         raise ValueError(
             f"the {split} split has tokens of type {dataset.features['tokens']}: store them as lists of strings"
         )
     columns = [name for name in ("id", "tokens", "ner_tags") if name in dataset.column_names]
+    if "ner_tags" in columns and not isinstance(dataset.features["ner_tags"], List | LargeList):
+        raise ValueError(
+            f"the {split} split has ner_tags of type {_shortened(dataset.features['ner_tags'])}: store them as lists "
+            "of strings, or of datasets.ClassLabel, one for each token"
+        )
     table: Any = dataset.select_columns(columns).with_format("arrow")[:]
     table = table.combine_chunks()
+    for name in columns:
+        _check_text(split, name, table[name])
 
     token_counts = pc.fill_null(pc.list_value_length(table["tokens"]), 0).to_numpy()
     if table["id"].null_count:
@@ -484,6 +521,25 @@ def _check_split(split: str, dataset: Dataset) -> pa.Table:
                 "token one tag, or remove the column ner_tags to predict"
             )
     return table
+
+
+def _check_text(split: str, name: str, column: pa.ChunkedArray):
+    """Refuse bytes that are not UTF-8, which Arrow passes on until somebody asks for the text."""
+    try:
+        column.validate(full=True)
+    except pa.ArrowException as error:
+        for row, value in enumerate(column):
+            try:
+                value.as_py()
+            except UnicodeDecodeError as damage:
+                byte = damage.object[damage.start]
+                raise ValueError(
+                    f"the {split} split, row {row}: {name} has the byte 0x{byte:02x}, which is not UTF-8: write the "
+                    "text as UTF-8"
+                ) from None
+        raise ValueError(
+            f"the {split} split has a column {name} that is damaged ({_shortened(error)}): write the file anew"
+        ) from None
 
 
 def _place(split: str, row: int, table: pa.Table) -> str:
@@ -514,10 +570,10 @@ def _tag_names(split: str, dataset: Dataset, table: pa.Table) -> tuple[list[str]
         if unknown:
             raise ValueError(f"the {split} split names the tag {unknown[0]!r} in its column ner_tags: {remedy}")
         return names, indices
-    if feature.dtype not in ("string", "large_string"):
+    if getattr(feature, "dtype", None) not in ("string", "large_string"):
         raise ValueError(
-            f"the {split} split has ner_tags of type {feature}, which says nothing of their names: store the tags as "
-            "strings, or as datasets.ClassLabel"
+            f"the {split} split has ner_tags of type {_shortened(feature)}, which says nothing of their names: store "
+            "the tags as strings, or as datasets.ClassLabel"
         )
     encoded = values.dictionary_encode()
     names, indices = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
@@ -563,6 +619,7 @@ def split_sha256(dataset: Dataset) -> str:
 _METADATA_KEY = b"hamlearning"
 _ROW_GROUP = 256  # at 15 regions of 2048 half floats, 16 MB
 _BOX_TOLERANCE = 1e-4
+_MAX_SIDE = 2**31 - 1  # what 32 bits hold, as sizes are stored and computed with
 _MAX_UNFOLDING = 100  # times the file's own size; features of real pictures: hardly 2
 _ALWAYS_ALLOWED = 2**27  # bytes
 _VISUAL_SCHEMA = pa.schema(
@@ -858,6 +915,8 @@ def _check_schema(path: Path, schema: pa.Schema) -> None:
             f"{path} lacks the columns {missing}, it has {schema.names}: write the file with write_visual_features"
         )
     for field in _VISUAL_SCHEMA:
+        if schema.names.count(field.name) > 1:
+            raise ValueError(f"{path} has the column {field.name!r} more than once: keep one of them")
         found = schema.field(field.name).type
         dims, number_type = _dims_and_number_type(field.type)
         found_dims, found_number_type = _dims_and_number_type(found)
@@ -944,8 +1003,9 @@ def _flat_arrays(path: Path, batch: pa.RecordBatch, metadata: Mapping[str, Any])
                 f"{name} holds {array[first]}: compute it anew, NaN and infinity cannot be learned from (a half float "
                 "holds at most 65504)",
             )
-    for row in np.flatnonzero((arrays["image_size"] < 1).any(axis=1))[:1]:
-        fail(row, f"image_size is {arrays['image_size'][row].tolist()}: give width and height in pixels, at least 1")
+    sizes = arrays["image_size"]
+    for row in np.flatnonzero(((sizes < 1) | (sizes > _MAX_SIDE)).any(axis=1))[:1]:
+        fail(row, f"image_size is {sizes[row].tolist()}: give width and height in pixels, from 1 to {_MAX_SIDE}")
     x, y, h, w = arrays["boxes"].T
     reaches = np.stack([x, y, h, w, x - w / 2, x + w / 2, y - h / 2, y + h / 2])
     outside = ((reaches < -_BOX_TOLERANCE) | (reaches > 1 + _BOX_TOLERANCE)).any(axis=0)

@@ -263,6 +263,85 @@ def test_malformed_parquet_is_named_with_split_row_and_id(tmp_path, change, mess
         load_tweets(tmp_path)
 
 
+def split_file(folder, **change):
+    """A file of one tweet that Arrow writes, so that its types are what they are."""
+    columns = {"id": pa.array(["1"]), "tokens": pa.array([["a"]]), "ner_tags": pa.array([["O"]])} | change
+    pq.write_table(pa.table(columns), folder / "test.parquet")
+    return folder / "test.parquet"
+
+
+def not_utf8(good=0):
+    """Arrow strings, the last of them of a byte that is not UTF-8."""
+    offsets = np.arange(good + 2, dtype=np.int32).tobytes()
+    return pa.Array.from_buffers(
+        pa.string(), good + 1, [None, pa.py_buffer(offsets), pa.py_buffer(b"O" * good + b"\xff")]
+    )
+
+
+@pytest.mark.parametrize("column", ["id", "tokens", "ner_tags"])
+def test_text_of_parquet_that_is_not_utf8_is_named_with_split_row_and_column(tmp_path, column):
+    rows = {"id": pa.array(["1", "2"]), "tokens": pa.array([["a"]] * 2), "ner_tags": pa.array([["O"]] * 2)}
+    bad = not_utf8(good=1)
+    rows[column] = bad if column == "id" else pa.ListArray.from_arrays(pa.array([0, 1, 2], pa.int32()), bad)
+    split_file(tmp_path, **rows)
+    with pytest.raises(ValueError, match=f"^the test split, row 1: {column} has the byte 0xff, which is not UTF-8: "):
+        load_tweets(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "tags", [[5], ["O"], [{"tag": "O"}], [[["O"]]], [[{"tag": "O"}]]], ids=["number", "text", "dict", "lists", "dicts"]
+)
+def test_tags_that_are_no_lists_of_tags_are_named_with_their_type(tmp_path, tags):
+    split_file(tmp_path, ner_tags=pa.array(tags))
+    with pytest.raises(ValueError, match="^the test split has ner_tags of type .*: store "):
+        load_tweets(tmp_path)
+
+
+@pytest.mark.parametrize("id_", [["1"], {"number": "1"}], ids=["list", "dict"])
+def test_ids_that_are_no_text_or_number_are_named_with_their_type(tmp_path, id_):
+    split_file(tmp_path, id=pa.array([id_]))
+    with pytest.raises(ValueError, match="^the test split has ids of type .*: store them as strings"):
+        load_tweets(tmp_path)
+
+
+@pytest.mark.parametrize("image", [5, 1.5, ["a"]], ids=["whole number", "number", "list of text"])
+def test_a_column_of_pictures_that_holds_none_is_named_with_its_type(tmp_path, image):
+    split_file(tmp_path, image=pa.array([image]))
+    with pytest.raises(
+        ValueError, match="^the test split has image of type .*, which is no picture .*: store picture"
+    ):
+        load_tweets(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        {"id": {"dtype": "nope", "_type": "Value"}},
+        {"id": {"_type": "Nope"}},
+        {"id": {"names": ["O", "O"], "_type": "ClassLabel"}},
+        5,
+    ],
+    ids=["type of value", "kind of feature", "names twice", "number"],
+)
+def test_metadata_of_datasets_that_it_cannot_read_are_named_with_their_file(tmp_path, features):
+    path = split_file(tmp_path)
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(pq.read_table(path).replace_schema_metadata(metadata), path)
+    with pytest.raises(ValueError, match="^.*test.parquet has a type, or metadata 'huggingface' .*: store the tweets"):
+        load_tweets(tmp_path)
+
+
+def test_what_arrow_says_of_damage_is_one_line_and_short(tmp_path):
+    path = split_file(tmp_path)
+    table = pq.read_table(path)
+    more = {f"column {number}": pa.array([1]) for number in range(100)}
+    columns = [*table.columns, table["id"], *more.values()]
+    pq.write_table(pa.Table.from_arrays(columns, [*table.column_names, "id", *more]), path)
+    with pytest.raises(ValueError, match="^.*test.parquet is not a Parquet file, or it is damaged .Multiple") as error:
+        load_tweets(tmp_path)
+    assert "\n" not in str(error.value) and len(str(error.value)) < len(str(path)) + 400
+
+
 def class_label_parquet(path, names, tags):
     features = {"id": Value("string"), "tokens": List(Value("string")), "ner_tags": List(ClassLabel(names=names))}
     parquet(path, {"id": ["1"], "tokens": [["a"]], "ner_tags": [tags]}, features)
@@ -596,6 +675,23 @@ def test_metadata_that_is_missing_or_unreadable_is_refused(tmp_path, metadata, m
 def test_a_column_of_another_type_is_refused(tmp_path, column, type_, value):
     path = unchecked(tmp_path / "eyes.parquet", [a_row(**{column: value})], types={column: type_})
     with pytest.raises(ValueError, match=f"has a column '{column}' of type .*: store it as"):
+        VisualFeatures(path)
+
+
+@pytest.mark.parametrize("column", ["id", "boxes"])
+def test_a_column_that_is_there_twice_is_named(tmp_path, column):
+    path = unchecked(tmp_path / "eyes.parquet", [a_row()])
+    table = pq.read_table(path)
+    pq.write_table(table.append_column(column, table[column]), path)
+    with pytest.raises(ValueError, match=f"eyes.parquet has the column '{column}' more than once: keep one of them"):
+        VisualFeatures(path)
+
+
+@pytest.mark.parametrize("side", [2**31, 2**64 - 1])
+def test_a_picture_larger_than_32_bits_hold_is_refused(tmp_path, side):
+    types = {"image_size": pa.list_(pa.uint64())}
+    path = unchecked(tmp_path / "eyes.parquet", [a_row("fine"), a_row("bad", image_size=[side, 3])], types=types)
+    with pytest.raises(ValueError, match=re.escape(f"image 'bad': image_size is [{side}, 3]: give width and height")):
         VisualFeatures(path)
 
 

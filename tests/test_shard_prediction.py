@@ -26,7 +26,7 @@ from hub_server import HubServer, run_client
 from modeling_hamlearning import HamLearningForTokenClassification
 from modeling_hamlearning_vision import HamLearningVisionModel
 from processing_hamlearning import HamLearningProcessor
-from shard_prediction import find_shards
+from shard_prediction import ShardError, TweetReader, find_shards, predict_shards
 
 
 ROOT = Path(__file__).parents[1]
@@ -602,6 +602,145 @@ def test_words_of_another_type_are_named(model_folder, tmp_path):
     pq.write_table(pa.table({"tokens": [[1, 2]]}), tmp_path / "test.parquet")
     with pytest.raises(ValueError, match="test.parquet has tokens of type list.*: store it as strings, or as lists"):
         run_mner.main(flags(model_folder, tmp_path, tmp_path / "out"))
+
+
+class Echo(TweetReader):
+    """A reader that finds nothing, and knows what was in memory together."""
+
+    pictures = "column image"
+    eyes = "none"
+    facts = {"model": "echo", "pictures": pictures}
+
+    def __init__(self):
+        super().__init__(model=None, processor=None)
+        self.given = []
+
+    def read(self, rows):
+        self.given.append(rows)
+        return [{"id": row["id"]} for row in rows]
+
+
+def echoed(path: Path) -> list[list[dict]]:
+    reader = Echo()
+    predict_shards([str(path)], reader, path.parent / "out", show_progress=False)
+    return reader.given
+
+
+def not_utf8(good: int) -> pa.Array:
+    """Texts, the last of them of a byte that is not UTF-8."""
+    offsets = np.arange(good + 2, dtype=np.int32).tobytes()
+    return pa.Array.from_buffers(
+        pa.string(), good + 1, [None, pa.py_buffer(offsets), pa.py_buffer(b"a" * good + b"\xff")]
+    )
+
+
+@pytest.mark.parametrize("column", ["text", "tokens", "id", "image"])
+def test_text_that_is_not_utf8_is_named_with_file_row_and_column(column, tmp_path):
+    bad = not_utf8(good=40)
+    columns = {"text": pa.array(["a"] * 41), column: bad}
+    if column == "tokens":
+        columns[column] = pa.ListArray.from_arrays(pa.array(range(42), pa.int32()), bad)
+    elif column == "image":
+        columns[column] = pa.StructArray.from_arrays([pa.array([b""] * 41), bad], ["bytes", "path"])
+    pq.write_table(pa.table(columns), tmp_path / "test.parquet")
+    with pytest.raises(ShardError, match=f"^.*test.parquet, row 40: {column} cannot be read .*0xff.*: what is done"):
+        echoed(tmp_path / "test.parquet")
+
+
+@pytest.mark.parametrize("zone", [None, "Nowhere/Land"])
+def test_a_time_that_python_has_none_for_is_named_with_file_row_and_column(zone, tmp_path):
+    times = pa.array([None, 2**60], pa.timestamp("us", zone))
+    pq.write_table(pa.table({"text": ["a", "b"], "image": times}), tmp_path / "test.parquet")
+    with pytest.raises(ShardError, match="^.*test.parquet, row 1: image cannot be read .*: what is done is kept"):
+        echoed(tmp_path / "test.parquet")
+
+
+def test_bytes_as_ids_that_are_not_utf8_are_named_with_their_rows(tmp_path):
+    pq.write_table(pa.table({"text": ["a"] * 2, "id": [b"a", b"\xff"]}), tmp_path / "test.parquet")
+    with pytest.raises(ShardError, match="^.*test.parquet, rows 0 to 1: id cannot be read .Invalid UTF8 payload"):
+        echoed(tmp_path / "test.parquet")
+
+
+@pytest.mark.parametrize("column", ["text", "id", "image"])
+def test_a_column_of_a_shard_that_is_there_twice_is_named(column, tmp_path):
+    table = pa.table({"text": ["a"], "id": ["1"], "image": [b""]})
+    pq.write_table(table.append_column(column, table[column]), tmp_path / "test.parquet")
+    with pytest.raises(ValueError, match=f"test.parquet has the column '{column}' more than once: keep one of them"):
+        echoed(tmp_path / "test.parquet")
+
+
+MIB = 2**20
+
+
+@pytest.mark.parametrize("stored", ["as text", "once", "as a word", "as an id"])
+def test_few_tweets_of_many_words_are_in_memory_together(stored, tmp_path):
+    text = pa.array(["a" * MIB]).take(pa.array([0] * 100, pa.int32()))
+    columns = {
+        "as text": {"text": text},
+        "once": {"text": text.dictionary_encode()},
+        "as a word": {"tokens": pa.ListArray.from_arrays(pa.array(range(101), pa.int32()), text)},
+        "as an id": {"text": ["a"] * 100, "id": text},
+    }
+    pq.write_table(pa.table(columns[stored]), tmp_path / "test.parquet")
+    given = echoed(tmp_path / "test.parquet")
+    assert sum(map(len, given)) == 100
+    assert {len(rows) for rows in given} <= {1, 2, 3}
+
+
+@pytest.mark.parametrize("once", [False, True], ids=["each its own", "stored once"])
+def test_few_tweets_with_large_pictures_are_in_memory_together(once, tmp_path):
+    picture = pa.array([b"a" * 40 * MIB]).take(pa.array([0] * 7, pa.int32()))
+    picture = picture.dictionary_encode() if once else picture
+    image = pa.StructArray.from_arrays([picture], ["bytes"])
+    pq.write_table(pa.table({"text": ["a"] * 7, "image": image}), tmp_path / "test.parquet")
+    assert [len(rows) for rows in echoed(tmp_path / "test.parquet")] == [3, 3, 1]
+
+
+def test_a_shard_of_500_bytes_that_stands_for_gigabytes_takes_little_memory(tmp_path):
+    path = tmp_path / "test.parquet"
+    text = pa.array(["a" * MIB]).take(pa.array([0] * 1000, pa.int32()))
+    pq.write_table(pa.table({"text": text}), path, compression="zstd")
+    assert path.stat().st_size < 1000
+    code = (
+        "import resource, sys; from pathlib import Path; from test_shard_prediction import echoed\n"
+        "def most(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
+        "before = most(); echoed(Path(sys.argv[1])); print(most() - before)"
+    )
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    command = [sys.executable, "-c", code, str(path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-1]) < 400
+
+
+def test_a_tweet_that_is_too_long_is_named_with_file_and_row(tmp_path):
+    pq.write_table(pa.table({"text": ["a"] * 50 + ["a" * 5 * MIB]}), tmp_path / "test.parquet")
+    with pytest.raises(
+        ValueError, match="test.parquet, row 50 has 5.0 MiB of words, more than a tweet may have .4 Mi"
+    ):
+        echoed(tmp_path / "test.parquet")
+
+
+@pytest.mark.parametrize(("pictures", "together"), [(False, [1024, 1024, 452]), (True, [64] * 39 + [4])])
+def test_ordinary_tweets_are_in_memory_together_in_their_order(pictures, together, tmp_path):
+    tweets = [{"id": f"{number}", "tokens": [f"word{number}", None, "!"]} for number in range(2500)]
+    table = pa.Table.from_pylist(tweets)
+    if pictures:
+        table = table.append_column("image", pa.array([b"picture"] * 2500))
+    pq.write_table(table, tmp_path / "test.parquet", row_group_size=700)
+    given = echoed(tmp_path / "test.parquet")
+    assert [len(rows) for rows in given] == together
+    assert [{"id": row["id"], "tokens": row["words"]} for rows in given for row in rows] == tweets
+
+
+@pytest.mark.parametrize(
+    "type_",
+    [pa.list_(pa.string()), pa.list_(pa.string(), 1), pa.large_list(pa.large_string()), pa.list_(pa.string_view())],
+    ids=str,
+)
+def test_words_are_read_however_arrow_stores_them(type_, tmp_path):
+    pq.write_table(pa.table({"tokens": pa.array([["a"], ["b"]]).cast(type_)}), tmp_path / "test.parquet")
+    assert [row["words"] for rows in echoed(tmp_path / "test.parquet") for row in rows] == [["a"], ["b"]]
 
 
 def test_a_broken_shard_is_named(model_folder, tmp_path):
