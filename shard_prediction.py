@@ -342,18 +342,20 @@ def predict_shards(
             if path in kept:
                 continue
             counts = _predict_shard(path, shard, reader)
-            logger.info(
-                f"process {state.process_index + 1}: {shard}: {counts['tweets']} tweets, {counts['pictures']} with a "
-                f"picture, {counts['image_errors']} pictures cannot be used: {path.name}"
+            done = (
+                f"{counts['tweets']} tweets, {counts['pictures']} with a picture, {counts['image_errors']} pictures "
+                "cannot be used"
             )
+            done = "another run was faster" if counts["kept"] else done
+            logger.info(f"process {state.process_index + 1}: {shard}: {done}: {path.name}")
             total |= {name: total[name] + count for name, count in counts.items()}
             progress.update()
     return total
 
 
 def _predict_shard(path: Path, shard: str, reader: TweetReader) -> dict[str, int]:
-    """Writes the output of one shard and counts its tweets."""
-    counts = {"tweets": 0, "pictures": 0, "image_errors": 0}
+    """Writes the output of one shard and counts its tweets; keeps what another run wrote meanwhile."""
+    counts = {"kept": 0, "tweets": 0, "pictures": 0, "image_errors": 0}
     partial, lock = path.with_suffix(".partial"), FileLock(path.with_suffix(".lock"))
     try:
         lock.acquire(timeout=0)
@@ -362,6 +364,9 @@ def _predict_shard(path: Path, shard: str, reader: TweetReader) -> dict[str, int
             f"{path} is being written by another run: wait for it, or give another --output_dir"
         ) from None
     try:
+        if path.is_file():  # since this run began
+            _check_output(path, shard, reader)
+            return counts | {"kept": 1}
         with _Shard(shard, reader) as rows:
             facts = reader.facts | rows.identity | {"eyes": None}
             with _named(shard, "read"):

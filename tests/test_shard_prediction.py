@@ -609,7 +609,7 @@ class Echo(TweetReader):
 
     pictures = "column image"
     eyes = "none"
-    facts = {"model": "echo", "pictures": pictures}
+    facts = {"model": "echo", "precision": "fp32", "words": "as they are", "pictures": pictures}
 
     def __init__(self):
         super().__init__(model=None, processor=None)
@@ -769,3 +769,43 @@ def test_two_runs_do_not_write_the_same_file(model_folder, shards, tmp_path):
             run_mner.main(flags(model_folder, shards, tmp_path))
     run_mner.main(flags(model_folder, shards, tmp_path))
     assert len(list(tmp_path.iterdir())) == 5
+
+
+class Overtaken(Echo):
+    """A reader that, at the first tweets, sees another one finish the last shard."""
+
+    def __init__(self, other: Echo, shards: list[str], out: Path):
+        super().__init__()
+        self.other, self.shards, self.out = other, shards, out
+
+    def read(self, rows):
+        if not self.given:
+            predict_shards(self.shards, self.other, self.out / "other", show_progress=False)
+            name = "predictions-00001-of-00002.parquet"
+            (self.out / "other" / name).rename(self.out / name)
+        return super().read(rows)
+
+
+@pytest.fixture
+def two_shards(tmp_path):
+    for place in range(2):
+        pq.write_table(pa.table({"text": [f"tweet {place}"]}), tmp_path / f"{place}.parquet")
+    return [str(tmp_path / f"{place}.parquet") for place in range(2)]
+
+
+def test_what_another_run_has_written_meanwhile_is_kept(two_shards, tmp_path):
+    reader = Overtaken(Echo(), two_shards, tmp_path / "out")
+    counts = predict_shards(two_shards, reader, tmp_path / "out", show_progress=False)
+    assert (counts["shards"], counts["kept"], counts["tweets"]) == (2, 1, 1)
+    assert len(reader.given) == 1
+
+
+def test_what_a_run_of_another_kind_has_written_meanwhile_is_not_overwritten(two_shards, tmp_path):
+    other = Echo()
+    other.facts = Echo.facts | {"model": "another"}
+    with pytest.raises(ValueError, match="00001-of-00002.parquet is the output of another run .*was another, is echo"):
+        predict_shards(
+            two_shards, Overtaken(other, two_shards, tmp_path / "out"), tmp_path / "out", show_progress=False
+        )
+    metadata = pq.read_schema(tmp_path / "out" / "predictions-00001-of-00002.parquet").metadata
+    assert json.loads(metadata[b"hamlearning"])["model"] == "another"
