@@ -9,6 +9,7 @@
 """
 
 import dis
+import errno
 import hashlib
 import json
 import logging
@@ -41,7 +42,7 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotate_checkpoints
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
 
 logger = logging.getLogger("run_mner")
@@ -114,7 +115,7 @@ def write_text(path: Path, text: str):
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         partial.write_text(text, encoding="utf-8")
-        _sync(partial)
+        sync(partial)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -125,7 +126,7 @@ def move_into(staged: Path, folder: Path):
     for path in sorted(path for path in staged.rglob("*") if path.is_file()):
         target = folder / path.relative_to(staged)
         target.parent.mkdir(parents=True, exist_ok=True)
-        _sync(path)
+        sync(path)
         os.replace(path, target)
     shutil.rmtree(staged, ignore_errors=True)  # NFS keeps names of what is open
 
@@ -150,7 +151,7 @@ def writing(what: str, folder: Path, remedy: str) -> Iterator[None]:
         raise OSError(f"{what} could not be written to {folder}: {reason}. {remedy}") from error
 
 
-def _sync(path: Path):
+def sync(path: Path):
     """Waits until a file, or a folder's list of names, is on the disk."""
     if os.name == "nt":  # which opens no folder, and waits only for what may be written
         if path.is_file():
@@ -173,11 +174,11 @@ def finish_checkpoint(staged: Path, final: Path):
     sizes = {path.relative_to(staged).as_posix(): path.stat().st_size for path in files}
     (staged / FILES_FILE).write_text(json.dumps(sizes, indent=2) + "\n", encoding="utf-8")
     for path in (*files, staged / FILES_FILE, *(path for path in staged.rglob("*") if path.is_dir()), staged):
-        _sync(path)
+        sync(path)
     if final.exists():  # the run went on from an earlier one
         final.rename(staged.with_name(f"{final.name} before"))
     staged.rename(final)
-    _sync(final.parent)
+    sync(final.parent)
     shutil.rmtree(staged.parent, ignore_errors=True)  # NFS keeps names of what is open
 
 
@@ -201,8 +202,12 @@ def what_is_missing(checkpoint: Path) -> str | None:
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints of a folder, whole or not, the last first."""
     found = {path: re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)", path.name) for path in folder.glob("*")}
-    steps = {path: int(match[1]) for path, match in found.items() if match and path.is_dir()}
-    return sorted(steps, key=steps.__getitem__, reverse=True)
+    return sorted((path for path, match in found.items() if match and path.is_dir()), key=_step, reverse=True)
+
+
+def _step(checkpoint: Path) -> int:
+    """The step that a checkpoint was written behind."""
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def last_whole_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
@@ -214,6 +219,34 @@ def last_whole_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
             return path, left_out
         left_out.append(f"{path} is not whole: {missing}")
     return None, left_out
+
+
+def best_checkpoint(checkpoint: Path) -> Path | None:
+    """The best checkpoint that the run knew when it wrote this one, whole or not; None if it knew none.
+
+    It lies beside this one, wherever the two have been moved to: the path that was written down may be of another
+    folder. A run that went on in another folder has left it in the first, where it is this run's if its history is.
+    """
+    state = json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+    if state["best_model_checkpoint"] is None:
+        return None
+    written = Path(state["best_model_checkpoint"])
+    if written.name == f"{PREFIX_CHECKPOINT_DIR}-{state['global_step']}":
+        return checkpoint  # whatever a copy of it is called
+    beside = checkpoint.parent / written.name
+    if what_is_missing(beside) is None or what_is_missing(written) is not None:
+        return beside
+    history = json.loads((written / TRAINER_STATE_NAME).read_text(encoding="utf-8"))["log_history"]
+    return written if state["log_history"][: len(history)] == history else beside
+
+
+def _what_is_missing_of_best(checkpoint: Path) -> tuple[Path, str] | None:
+    """The best checkpoint that a checkpoint names, and what it lacks; None if it lacks nothing, or there is none."""
+    best = best_checkpoint(checkpoint)
+    missing = None if best is None else what_is_missing(best)
+    if best is None or missing is None:
+        return None
+    return best, f"is not whole: {missing}" if best.is_dir() else "is not there"
 
 
 def _is_regular(checkpoint: Path) -> bool:
@@ -293,7 +326,8 @@ def begin_run(args: TrainingArguments, facts: Mapping[str, Any]) -> Path | None:
     """Finds the checkpoint to go on from, if any, and writes down what the run is.
 
     With `--resume_from_checkpoint True` that is the last whole one of the output folder; a run that was ended before
-    its first checkpoint begins again.
+    its first checkpoint begins again. What the output folder's `run.json` does not say, because an earlier version of
+    this project wrote it, is not compared.
 
     Args:
         args: with `output_dir` and `resume_from_checkpoint`: "True", a checkpoint, or None.
@@ -301,7 +335,8 @@ def begin_run(args: TrainingArguments, facts: Mapping[str, Any]) -> Path | None:
 
     Raises:
         FileNotFoundError: there is no run to go on with.
-        ValueError: the checkpoint is not whole, of another run, or in FSDP's shards.
+        ValueError: the checkpoint is not whole, of another run, or in FSDP's shards; or the best one, whose weights
+            the run would end with, is not whole.
         OSError: the output folder cannot be written.
     """
     folder, wanted = Path(str(args.output_dir)), args.resume_from_checkpoint
@@ -332,10 +367,16 @@ def begin_run(args: TrainingArguments, facts: Mapping[str, Any]) -> Path | None:
         begun = folder if checkpoint is None else checkpoint.parent
         if (begun / RUN_FILE).is_file():
             was = json.loads((begun / RUN_FILE).read_text(encoding="utf-8"))
-            changed = check_same_run(was, facts, checkpoint or begun)
+            unknown = sorted(facts.keys() - was.keys())
+            changed = check_same_run(was | {name: facts[name] for name in unknown}, facts, checkpoint or begun)
+            if unknown:
+                of = f"{begun / RUN_FILE} is of an earlier version and has no {', '.join(unknown)}"
+                notes.append(f"{of}: whether that is the same was not compared.")
             notes += [f"{phrase}: the learning rate is the same." for phrase in changed]
         else:
             notes.append(f"There is no {begun / RUN_FILE}: whether it is the same run was not compared.")
+    if checkpoint is not None and args.load_best_model_at_end:
+        _refuse_without_best(checkpoint)
     if args.process_index == 0:
         for note in notes:
             logger.warning(note)
@@ -356,6 +397,22 @@ def _refuse_shards(checkpoint: Path):
             "which is read by unpickling and could run any code: begin the run anew with fsdp_state_dict_type "
             "FULL_STATE_DICT, as configs/accelerate/fsdp.yaml has it."
         )
+
+
+def _refuse_without_best(checkpoint: Path):
+    """The run would end with the best checkpoint's weights: without them it would fail, or keep others, at its end."""
+    found = _what_is_missing_of_best(checkpoint)
+    if found is None:
+        return
+    best, reason = found
+    others = [path for path in checkpoints(checkpoint.parent) if what_is_missing(path) is None]
+    others = [path for path in others if _what_is_missing_of_best(path) is None]
+    raise ValueError(
+        f"--resume_from_checkpoint: the run of {checkpoint} would end with the weights of its best checkpoint, "
+        f"{best}, which {reason}. Put it back from a copy, "
+        + "".join(f"go on from one whose best is there with --resume_from_checkpoint {path}, " for path in others[:1])
+        + "or leave --resume_from_checkpoint out and begin the run anew in another --output_dir."
+    )
 
 
 def _other_beginning(folder: Path) -> str:
@@ -497,7 +554,10 @@ def _let_go(error: BaseException) -> None:
 def remedied(error: BaseException) -> str | None:
     """What a user should read of an error in place of its traceback; None if nobody has foreseen it."""
     if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}"
+        names = [str(name) for name in (error.filename, error.filename2) if name is not None]  # a copy has both
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            names = names[-1:]  # where to, as nothing is written to where it comes from
+        return f"{' to '.join(names)}: {error.strerror}"
     lost = lost_process(error, num_workers=0)
     if lost is not None:  # PyTorch raises it at any moment, also while another error is on its way
         return (
@@ -815,15 +875,12 @@ class FaultTolerantTrainer(Trainer):
         The path that was written down may be of another folder, or of another one to start from; Trainer would take
         it, or forget the best one, which would then be removed.
         """
-        written = json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
-        if written["best_model_checkpoint"] is None:
+        best, output_dir = best_checkpoint(checkpoint), Path(str(self.args.output_dir))
+        if best is None or what_is_missing(best) is not None:
             return
-        folder, output_dir = checkpoint.parent, Path(str(self.args.output_dir))
-        if folder.resolve() == output_dir.resolve():
-            folder = output_dir  # as the paths are spelled when older ones are removed
-        best = folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}"
-        if what_is_missing(best) is None:
-            self.state.best_model_checkpoint = str(best)
+        if best.parent.resolve() == output_dir.resolve():
+            best = output_dir / best.name  # as the paths are spelled when older ones are removed
+        self.state.best_model_checkpoint = str(best)
 
     def _run_epoch(self, *args, **kwargs):
         if self._resumed is not None:
@@ -935,10 +992,23 @@ class FaultTolerantTrainer(Trainer):
         self.accelerator.wait_for_everyone()
 
     def _rotate(self, trial: Any):
+        """Removes the oldest checkpoints, but neither the best nor the one that was saved last.
+
+        By their steps, as a clock that was ahead would make an old one the last. Those of later steps are of before
+        the run went back to an earlier one. They go first, the last of them before the others, one of which may be
+        its best.
+        """
         self._rotates_behind = None
-        if self.args.should_save:
-            folder, best = self._get_output_dir(trial), self.state.best_model_checkpoint
-            rotate_checkpoints(folder, self.args.save_total_limit, best, use_mtime=True)
+        limit, best = self.args.save_total_limit, self.state.best_model_checkpoint
+        found = checkpoints(Path(self._get_output_dir(trial)))
+        if not self.args.should_save or not limit or limit < 0 or len(found) <= limit:
+            return
+        last_step = self.state.global_step if self._saved_step is None else self._saved_step
+        later = [path for path in found if _step(path) > last_step]
+        in_order = later + found[len(later) :][::-1]
+        old = [path for path in in_order[:-1] if best is None or path != Path(best)]
+        for path in old[: len(found) - limit]:
+            shutil.rmtree(path, ignore_errors=True)
 
     def _finalize_training(self, trial: Any, *args: Any, **kwargs: Any) -> TrainOutput:
         self.watch.check()  # of the last step, where nothing was logged or saved behind it

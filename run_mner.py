@@ -22,12 +22,14 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import evaluate
+import httpx
 import matplotlib
 import numpy as np
 import torch
@@ -40,6 +42,7 @@ from huggingface_hub.constants import HF_HOME
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoTokenizer,
     EarlyStoppingCallback,
     EvalPrediction,
@@ -51,6 +54,7 @@ from transformers import (
     set_seed,
 )
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import IntervalStrategy, TrainOutput
 from transformers.utils import is_torch_bf16_gpu_available
 
@@ -79,6 +83,7 @@ from fault_tolerance import (
     write_text,
     writing,
 )
+from modeling_faster_rcnn_vg import PUBLISHED_WEIGHTS
 from modeling_hamlearning import HamLearningForTokenClassification
 from modeling_hamlearning_vision import HamLearningVisionModel
 from pipeline_hamlearning import HamLearningPipeline
@@ -685,13 +690,23 @@ def load_eyes(model_args: ModelArguments, vision_args: VisionArguments) -> HamLe
         with wanted_of_hub(model_args.model_name_or_path):
             processor = HamLearningProcessor.from_pretrained(model_args.model_name_or_path)
             return None if processor.vision_source is None else processor.vision_model
-    return HamLearningVisionModel.from_backbone_detector_pretrained(
-        vision_args.vision_backbone,
-        vision_args.detector,
-        vision_args.detector_name_or_path,
-        vision_args.class_names_file,
-        max_regions=model_args.max_regions,
-    )
+    try:
+        return HamLearningVisionModel.from_backbone_detector_pretrained(
+            vision_args.vision_backbone,
+            vision_args.detector,
+            vision_args.detector_name_or_path,
+            vision_args.class_names_file,
+            max_regions=model_args.max_regions,
+        )
+    except (httpx.HTTPError, OSError):
+        wanted = vision_args.vision_backbone
+        with suppress(OSError):  # which of the two it was, no error says: a backbone that was had is in the cache
+            AutoModel.from_pretrained(vision_args.vision_backbone, local_files_only=True)
+            wanted = vision_args.detector_name_or_path or PUBLISHED_WEIGHTS
+        if wanted != vision_args.vision_backbone and vision_args.detector in ("grid", "mask_rcnn_coco"):
+            raise  # these have nothing from the Hub
+        with wanted_of_hub(wanted):
+            raise
 
 
 def look_at_pictures(
@@ -744,7 +759,8 @@ def find_visual_features(
         return data_args.visual_features, eyes
     looks = model_args.use_vision is not False
     if looks and model_args.model_name_or_path is not None:
-        looks = HamLearningConfig.from_pretrained(model_args.model_name_or_path).use_vision
+        with wanted_of_hub(model_args.model_name_or_path):
+            looks = HamLearningConfig.from_pretrained(model_args.model_name_or_path).use_vision
     images = TweetImages(tweets, data_args.image_dir)
     if args.do_extract:
         if not images.has_pictures:
@@ -1296,6 +1312,11 @@ def train(
     evaluations = [entry for entry in history if "eval_f1" in entry]
     last = {"epoch": trainer.state.epoch}
     best = max(evaluations, key=lambda entry: entry["eval_f1"], default=last)
+    if args.load_best_model_at_end and trainer.state.best_model_checkpoint is not None:
+        # Not always of the best evaluation: there may be more evaluations than checkpoints.
+        state_file = Path(trainer.state.best_model_checkpoint) / TRAINER_STATE_NAME
+        kept = json.loads(state_file.read_text(encoding="utf-8"))["global_step"]
+        best = next((entry for entry in evaluations if entry["step"] == kept), best)
     tweets_an_epoch = args.max_steps * trainer.get_total_train_batch_size(args)
     if not isinstance(trainer.train_dataset, IterableDataset):
         tweets_an_epoch = len(trainer.train_dataset)
@@ -1324,6 +1345,11 @@ def run_facts(
     """What a training is, whatever code does it: settings, network, tokenizer, data and features."""
     names = ("streaming", "shuffle_buffer", "shuffle_pictures", "hide_pictures", "mask_words")
     vocabulary = json.dumps(sorted(processor.tokenizer.get_vocab().items()))
+    tokenizer = None
+    if processor.tokenizer.is_fast:  # it says how a word is normalised and taken apart, too
+        parts = json.loads(processor.tokenizer.backend_tokenizer.to_str())
+        del parts["truncation"], parts["padding"]  # those of the last call
+        tokenizer = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     # Not the time of change: a copy has another one. Content is known of the Hub's shards only.
     identities = [shard_identity(shard) for shard in shards]
     return {
@@ -1334,6 +1360,7 @@ def run_facts(
         "model": describe_config(model.config),
         "processor": {name: getattr(processor, name) for name in ("max_length", "max_regions", "tags")},
         "vocabulary_sha256": hashlib.sha256(vocabulary.encode()).hexdigest(),
+        "tokenizer_sha256": tokenizer,
     }
 
 

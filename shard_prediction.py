@@ -31,6 +31,7 @@ from fsspec.core import url_to_fs
 from tqdm import tqdm
 
 from data_hamlearning import VisualFeatures, find_split_files, wanted_of_hub
+from fault_tolerance import sync
 from image_processing_hamlearning import ImageError, read_image
 from modeling_hamlearning import HamLearningForTokenClassification
 from modeling_hamlearning_vision import lasting_settings, prepare_image
@@ -381,7 +382,9 @@ def _predict_shard(path: Path, shard: str, reader: TweetReader) -> dict[str, int
                     counts["tweets"] += len(found)
                     counts["pictures"] += sum(row.get("has_picture", False) for row in found)
                     counts["image_errors"] += sum(row.get("image_error") is not None for row in found)
-            partial.rename(path)
+            with _named(path, "written"):
+                sync(partial)
+                partial.rename(path)
     finally:
         partial.unlink(missing_ok=True)
         Path(lock.lock_file).unlink(missing_ok=True)

@@ -29,7 +29,7 @@ from tqdm.auto import tqdm
 
 from configuration_hamlearning import HamLearningVisionConfig
 from data_hamlearning import VisualFeatures, picture_files, read_visual_metadata, write_visual_features
-from fault_tolerance import lost_process, outlive_a_signal, writing
+from fault_tolerance import lost_process, outlive_a_signal, sync, write_text, writing
 from image_processing_hamlearning import ImageError, read_image
 from modeling_hamlearning_vision import HamLearningVisionModel, PreparedImage, lasting_settings, prepare_image
 
@@ -244,6 +244,7 @@ def extract_visual_features(
                 with writing("What was seen of pictures", shards, KEPT):
                     if rows:
                         write_visual_features(_shard_file(shards, shard, keys), rows, metadata)
+                        sync(_shard_file(shards, shard, keys))
                     _write_json(_done_file(shards, shard, keys), skipped)
         state.wait_for_everyone()
         if state.is_main_process:
@@ -312,9 +313,7 @@ def _done_file(shards: Path, shard: int, keys: list[str]) -> Path:
 
 
 def _write_json(path: Path, value: Any) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 
 def _join(images: TweetImages, shards: Path, keys: list[str], path: Path, metadata: Mapping[str, Any]) -> None:
@@ -347,6 +346,7 @@ def _join(images: TweetImages, shards: Path, keys: list[str], path: Path, metada
     # takes its place first, so that whoever sees the file finds the report beside it.
     _write_json(shards / REPORT_FILE, report)
     write_visual_features(shards / FEATURES_FILE, rows(), metadata)
+    sync(shards / FEATURES_FILE)
     for name in (REPORT_FILE, FEATURES_FILE):
         os.replace(shards / name, path.with_name(name))
     shutil.rmtree(shards)

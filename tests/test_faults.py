@@ -1,5 +1,6 @@
 """What goes wrong around a training, and what is left of it: kills, signals, a full disk, other data, no numbers."""
 
+import errno
 import hashlib
 import json
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ import torch
 from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import TrainerControl, TrainerState
+from transformers import BertTokenizer, Trainer, TrainerControl, TrainerState
 
 import modeling_faster_rcnn_vg
 import run_mner
@@ -32,6 +34,8 @@ from fault_tolerance import (
     StepWatch,
     Stopped,
     StopSignals,
+    begin_run,
+    best_checkpoint,
     check_same_run,
     checkpoints,
     differences,
@@ -140,6 +144,62 @@ def test_a_checkpoint_of_a_step_takes_the_place_of_an_earlier_one_of_that_step(t
     assert (two_checkpoints / "checkpoint-8" / "model.safetensors").read_bytes() == b"new"
     assert what_is_missing(two_checkpoints / "checkpoint-8") is None
     assert not (two_checkpoints / UNFINISHED).exists()
+
+
+def write_checkpoint(folder: Path, step: int, best: Path | None = None, history: list[int] | None = None) -> Path:
+    """A checkpoint of which only its state says anything, with the steps that were logged."""
+    staged = folder / UNFINISHED / f"checkpoint-{step}"
+    staged.mkdir(parents=True)
+    state = {"global_step": step, "best_model_checkpoint": best and str(best), "log_history": history or []}
+    (staged / "trainer_state.json").write_text(json.dumps(state))
+    (staged / "model.safetensors").write_bytes(b"weights" * 100)
+    finish_checkpoint(staged, folder / staged.name)
+    return folder / staged.name
+
+
+def test_the_checkpoint_to_go_on_from_may_be_the_best_itself_whatever_it_is_called(tmp_path):
+    checkpoint = write_checkpoint(tmp_path, 8, tmp_path / "checkpoint-8").rename(tmp_path / "a copy")
+    assert best_checkpoint(checkpoint) == checkpoint
+
+
+def test_the_best_checkpoint_of_a_run_that_went_on_in_another_folder_is_found_in_the_first(tmp_path):
+    best = write_checkpoint(tmp_path / "first", 4, tmp_path / "first" / "checkpoint-4", [4])
+    assert best_checkpoint(write_checkpoint(tmp_path / "second", 8, best, [4, 8])) == best
+
+
+def test_another_run_s_checkpoint_of_the_best_one_s_path_is_not_taken_for_it(tmp_path):
+    other = write_checkpoint(tmp_path / "first", 4, tmp_path / "first" / "checkpoint-4", [3])
+    checkpoint = write_checkpoint(tmp_path / "second", 8, other, [4, 8])
+    assert best_checkpoint(checkpoint) == tmp_path / "second" / "checkpoint-4"
+
+
+def rotating(trainer, just_saved: int, best: str) -> set[str]:
+    """What is left of the checkpoints of a trainer's folder behind one that was saved."""
+    folder = Path(trainer.args.output_dir)
+    trainer._saved_step, trainer.state.best_model_checkpoint = just_saved, str(folder / best)
+    trainer._rotate(None)
+    return {path.name for path in checkpoints(folder)}
+
+
+@pytest.fixture
+def idle(make_model, tmp_path):
+    """A trainer that has a folder with the checkpoints 12, 18, 24 and 30."""
+    for step in (12, 18, 24, 30):
+        write_checkpoint(tmp_path / "out", step)
+    args = run_mner.MNERTrainingArguments(str(tmp_path / "out"), use_cpu=True, save_total_limit=2)
+    return run_mner.MNERTrainer(model=make_model(), args=args, data_collator=lambda rows: {})
+
+
+def test_the_checkpoint_that_was_just_saved_stays_though_another_s_time_lies_ahead(idle, tmp_path):
+    os.utime(tmp_path / "out" / "checkpoint-24", (time.time() + 7200,) * 2)
+    assert rotating(idle, just_saved=30, best="checkpoint-12") == {"checkpoint-12", "checkpoint-30"}
+
+
+def test_where_a_run_went_back_the_checkpoints_of_later_steps_go_first(idle):
+    idle.args.save_total_limit = 3
+    assert rotating(idle, just_saved=18, best="checkpoint-12") == {"checkpoint-12", "checkpoint-18", "checkpoint-24"}
+    idle.args.save_total_limit = 1
+    assert rotating(idle, just_saved=18, best="checkpoint-12") == {"checkpoint-12", "checkpoint-18"}
 
 
 def test_a_file_that_cannot_be_written_leaves_its_predecessor(tmp_path):
@@ -279,6 +339,85 @@ def test_a_run_does_not_go_on_as_another_one(stopped, world, changed, message):
     with pytest.raises(ValueError, match=message + ".*give what it was begun with, or begin a run of its own"):
         run_mner.main(flags(world, stopped, **OFTEN | changed, **GO_ON))
     assert contents(stopped) == before
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (
+            lambda c: os.truncate(c / "model.safetensors", 1000),
+            r"is not whole: model.safetensors has 1000 of \d+ bytes",
+        ),
+        (shutil.rmtree, "is not there"),
+    ],
+    ids=["cut", "gone"],
+)
+def test_a_run_does_not_go_on_without_its_best_checkpoint(damage, reason, stopped, world, tmp_path):
+    shutil.copytree(stopped, tmp_path / "out")
+    last, _ = last_whole_checkpoint(tmp_path / "out")
+    for path in checkpoints(tmp_path / "out"):  # else the best one's original would be found
+        state = (path / "trainer_state.json").read_text()
+        (path / "trainer_state.json").write_text(state.replace(str(stopped), str(stopped)[:-5] + "gone!"))
+    best = best_checkpoint(last)
+    assert best.is_dir() and best != last
+    damage(best)
+    before = contents(tmp_path / "out")
+    message = f"would end with the weights of its best checkpoint, {best}, which {reason}. Put it back from a copy, or"
+    with pytest.raises(ValueError, match=message):
+        run_mner.main(flags(world, tmp_path / "out", **OFTEN, **GO_ON))
+    assert contents(tmp_path / "out") == before
+
+
+def beginning(folder: Path, was: dict | None = None, now: dict | None = None, keeps_best: bool = True) -> Path | None:
+    """The checkpoint that a run of some facts goes on from."""
+    folder.mkdir(exist_ok=True)
+    (folder / RUN_FILE).write_text(json.dumps(was or facts()))
+    args = {"output_dir": folder, "resume_from_checkpoint": "True", "process_index": 0}
+    return begin_run(SimpleNamespace(**args, load_best_model_at_end=keeps_best), now or facts())
+
+
+def test_where_the_best_checkpoint_is_gone_one_whose_best_is_there_is_named(tmp_path):
+    earlier = write_checkpoint(tmp_path, 4, tmp_path / "checkpoint-4")
+    write_checkpoint(tmp_path, 12, tmp_path / "checkpoint-8")
+    with pytest.raises(ValueError, match=f"go on from one .* with --resume_from_checkpoint {earlier}, or leave"):
+        beginning(tmp_path)
+
+
+def test_a_run_that_keeps_its_last_weights_needs_no_best_checkpoint(tmp_path):
+    last = write_checkpoint(tmp_path, 12, tmp_path / "checkpoint-8")
+    assert beginning(tmp_path, keeps_best=False) == last
+
+
+def test_what_an_earlier_version_did_not_write_down_is_not_compared_and_it_is_said(tmp_path, caplog):
+    last, now = write_checkpoint(tmp_path, 4), facts() | {"tokenizer_sha256": "a"}
+    assert beginning(tmp_path, now=now) == last
+    assert "has no tokenizer_sha256: whether that is the same was not compared." in caplog.text
+    with pytest.raises(ValueError, match=r"of another run \(settings.seed is 1, was 2\)"):
+        beginning(tmp_path, was=facts(seed=2), now=now)
+
+
+def test_a_run_does_not_go_on_with_a_tokenizer_of_the_same_words_that_normalises_otherwise(stopped, world, tmp_path):
+    shutil.copytree(world / "text_encoder", tmp_path / "text_encoder")
+    vocabulary = BertTokenizer.from_pretrained(world / "text_encoder").get_vocab()
+    BertTokenizer(vocab=vocabulary, do_lower_case=False).save_pretrained(tmp_path / "text_encoder")
+    with pytest.raises(ValueError, match=r'of another run \(tokenizer_sha256 is "\w+", was "\w+"\)'):
+        run_mner.main(flags(world, stopped, **OFTEN, **GO_ON, text_model=tmp_path / "text_encoder"))
+
+
+def test_the_best_epoch_is_that_of_the_weights_though_an_evaluation_without_checkpoint_was_better(
+    world, tmp_path, monkeypatch
+):
+    log = Trainer.log
+
+    def scripted(self, logs, *args):
+        if "eval_f1" in logs:
+            logs["eval_f1"] = {8: 0.5, 12: 0.9}.get(self.state.global_step, 0.1)
+        log(self, logs, *args)
+
+    monkeypatch.setattr(Trainer, "log", scripted)
+    run_mner.main(flags(world, tmp_path / "out", **OFTEN | {"save_steps": 8}))
+    assert (tmp_path / "out" / "checkpoint-8").is_dir()
+    assert results_of(tmp_path / "out")["train"]["best_epoch"] == pytest.approx(8 / 6)
 
 
 def test_a_run_ends_whatever_a_kill_has_left_unfinished(world, tmp_path):
@@ -569,6 +708,15 @@ def test_an_error_of_the_system_names_its_file():
     with pytest.raises(OSError) as error:
         open("/nowhere/run.yaml")
     assert remedied(error.value) == "/nowhere/run.yaml: No such file or directory"
+
+
+@pytest.mark.parametrize(
+    ("number", "names"),
+    [(errno.ENOSPC, "there"), (errno.EROFS, "there"), (errno.EACCES, "here to there")],
+    ids=["full", "read-only", "not allowed"],
+)
+def test_an_error_of_a_copy_names_the_disk_that_cannot_be_written(number, names):
+    assert remedied(OSError(number, "Reason", "here", None, "there")) == f"{names}: Reason"
 
 
 def test_an_error_that_nobody_raised_on_purpose_is_no_sentence():

@@ -489,6 +489,27 @@ def test_eyes_that_the_hub_does_not_give_are_named(hub, clients, world, repo, tm
     assert done.sentence.startswith("error: ") and repo in done.sentence
 
 
+@pytest.mark.parametrize("part", ["vision_backbone", "detector_name_or_path"])
+def test_a_part_of_new_eyes_that_the_hub_does_not_give_is_named(hub, clients, world, repo, tmp_path, part):
+    eyes = {"vision_backbone": world / "backbone", "detector": "faster_rcnn_vg"} | {part: repo}
+    argv = flags(world, tmp_path / "out", visual_features=None, image_dir=world / "images", **eyes)
+    with hub.down():
+        done = clients.run(RUN.replace("ARGV", repr(argv)))
+    assert done.status == 1 and "Traceback" not in done.err
+    assert done.sentence.startswith(f"error: {repo} cannot be had from the Hub (")
+
+
+@pytest.mark.parametrize("pictures", ["images", None])
+def test_a_model_that_the_hub_does_not_give_is_named(hub, clients, world, repo, tmp_path, pictures):
+    predicts = {"do_train": None, "do_eval": None, "text_model": None, "num_semantic_layers": None}
+    places = {"visual_features": None, "image_dir": pictures and world / pictures}
+    argv = flags(world, tmp_path / "out", **predicts, **places, model_name_or_path=repo)
+    with hub.down():
+        done = clients.run(RUN.replace("ARGV", repr(argv)))
+    assert done.status == 1 and "Traceback" not in done.err
+    assert done.sentence.startswith(f"error: {repo} cannot be had from the Hub (")
+
+
 # ---------------------------------------------------------------------------------------------------------- data sets
 
 
