@@ -11,8 +11,9 @@ python experiments.py table1 --data twitter2017=my/twitter2017    # where the tw
 
 A run is one training (or one evaluation of a trained model) with one seed. Its result is one JSON file in
 `results/SCALE/`. It is made again only if its settings, the data or the code that computes have changed; a run that
-was killed goes on from its last checkpoint, and several calls at once share the work. `results/SCALE/README.md` is the
-page (`index.html` the same): what was measured beside what the paper reports, and "not run" where nothing was.
+was killed goes on from its last checkpoint, and several calls at once share the work. Ctrl-C and SIGTERM end the runs
+with a checkpoint, and the same command goes on. `results/SCALE/README.md` is the page (`index.html` the same): what
+was measured beside what the paper reports, and "not run" where nothing was.
 """
 
 import argparse
@@ -22,25 +23,30 @@ import json
 import logging
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Queue
-from typing import Any
+from types import FrameType
+from typing import IO, Any
 
 import matplotlib
 import matplotlib.pyplot as plt
 import torch
 import yaml
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 from markdown_it import MarkdownIt
 
 from data_hamlearning import load_tweets, split_sha256
 from evaluation import compare_counts, entity_counts
+from fault_tolerance import Stopped, write_text
 
 
 logger = logging.getLogger("experiments")
@@ -269,6 +275,9 @@ class Runner:
         self.runs_dir = runs_dir
         self.places = places
         self.extra = extra
+        self._children: set[subprocess.Popen] = set()
+        self._is_stopping = False
+        self._guard = threading.Lock()  # of the two
 
     def settings(self, run: Run) -> dict[str, Any]:
         """What `run_mner.py` is told, by name; None: nothing."""
@@ -318,9 +327,8 @@ class Runner:
 
     def is_done(self, run: Run) -> bool:
         """Whether its result is there and is of these settings, data and code."""
-        if not run.result_path.is_file():
-            return False
-        return json.loads(run.result_path.read_text(encoding="utf-8"))["identity"] == self.identity(run)
+        result = _read_json(run.result_path)
+        return result is not None and result["identity"] == self.identity(run)
 
     def make(self, run: Run, device: str | None = None, wants_model: bool = False) -> None:
         """Makes the run, and first the training that it evaluates. Another process that makes it is left alone.
@@ -331,7 +339,7 @@ class Runner:
             wants_model: the trained model is needed too, not only its result.
 
         Raises:
-            RuntimeError: `run_mner.py` failed; its last line, and where all of it is.
+            RuntimeError: `run_mner.py` failed, or a signal ended it; its last line, and where all of it is.
         """
         if self.is_done(run) and not wants_model:
             logger.info(f"{run.name}: is there")
@@ -340,33 +348,41 @@ class Runner:
             self.make(run.trained, device, wants_model=True)
         folder = self.folder(run)
         folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{folder}.lock")
         try:
             # Who needs the model waits for it.
-            with FileLock(f"{folder}.lock", timeout=-1 if wants_model else 0):
+            with lock.acquire(timeout=-1 if wants_model else 0, cancel_check=lambda: self._is_stopping):
                 if not (self.is_done(run) and self._has_model(run)):
-                    self._call(run, folder, device)
+                    self._call(run, folder, device, lock)
         except Timeout:
             logger.info(f"{run.name}: another process makes it")
+
+    def stop(self, number: int) -> None:
+        """Lets no run begin any more, and sends a signal to those that go on: they save a checkpoint and end."""
+        with self._guard:
+            self._is_stopping = True
+            for child in self._children:
+                if os.name != "nt":  # whose console sends Ctrl-C to all
+                    child.send_signal(number)
 
     def _has_model(self, run: Run) -> bool:
         """Whether its folder holds what this very run ended with, not one of other settings, data or code."""
         folder = self.folder(run)
-        if not (folder / "results.json").is_file():
-            return False
-        return json.loads((folder / "identity.json").read_text(encoding="utf-8")) == self.identity(run)
+        return (folder / "results.json").is_file() and _read_json(folder / "identity.json") == self.identity(run)
 
-    def _call(self, run: Run, folder: Path, device: str | None) -> None:
+    def _call(self, run: Run, folder: Path, device: str | None, lock: BaseFileLock) -> None:
         identity = self.identity(run)
         note = folder / "identity.json"  # of whose making the folder is
         settings = self.settings(run)
-        if note.is_file() and json.loads(note.read_text(encoding="utf-8")) == identity:
+        if _read_json(note) == identity:
             (folder / "results.json").unlink(missing_ok=True)  # its JSON was not written: killed in between
             if any(folder.glob("checkpoint-*")):
                 settings["resume_from_checkpoint"] = True
         else:
+            note.unlink(missing_ok=True)  # first: what a kill leaves of the folder is nobody's
             shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
-        note.write_text(json.dumps(identity), encoding="utf-8")
+        write_text(note, json.dumps(identity))
         command = [sys.executable, str(ROOT / "run_mner.py")]
         for name, value in settings.items():
             values = value if isinstance(value, list) else [value]
@@ -375,23 +391,88 @@ class Runner:
         if device is not None:
             environment["CUDA_VISIBLE_DEVICES"] = device
         logger.info(f"{run.name}: starts, see {folder}/log.txt")
-        with (folder / "log.txt").open("a", encoding="utf-8") as log:
-            done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=ROOT)
-        if done.returncode != 0:
-            last = (folder / "log.txt").read_text(encoding="utf-8").strip().splitlines()[-1]
-            raise RuntimeError(f"{run.name} failed: {last} (all of it: {folder}/log.txt)")
+        with (folder / "log.txt").open("ab") as log:
+            begin = log.tell()  # before it are the runs that this one goes on from
+            status = self._wait_for(command, log, environment, lock)
+        if status != 0:
+            printed = (folder / "log.txt").read_bytes()[begin:].decode("utf-8", errors="replace").strip().splitlines()
+            last = printed[-1] if printed else "nothing was printed"
+            raise RuntimeError(f"{run.name} {how_it_ended(status)}: {last} (all of it: {folder}/log.txt)")
         results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
         result = {"name": run.name, "identity": identity, "results": results, "counts": {}}
         for split in ("validation", "test"):
             if (folder / f"predictions_{split}.jsonl").is_file():
                 result["counts"][split] = tweet_counts(folder / f"predictions_{split}.jsonl")
         run.result_path.parent.mkdir(parents=True, exist_ok=True)
-        partial = run.result_path.with_suffix(".partial")
-        partial.write_text(json.dumps(result) + "\n", encoding="utf-8")
-        partial.rename(run.result_path)
+        write_text(run.result_path, json.dumps(result) + "\n")
         for checkpoint in folder.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
         logger.info(f"{run.name}: done")
+
+    def _wait_for(self, command: list[str], log: IO[bytes], environment: dict[str, str], lock: BaseFileLock) -> int:
+        """Runs a command to its end, which `stop` may bring; returns its status."""
+        # So that nobody else begins this run where this process was killed and its child goes on. filelock's
+        # `on_acquired` has the descriptor too, but refuses file systems without flock.
+        descriptor = lock._context.lock_file_fd
+        with self._guard:
+            if self._is_stopping:
+                raise RuntimeError("It was to begin when all was stopped.")
+            child = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                cwd=ROOT,
+                pass_fds=() if descriptor is None or os.name == "nt" else (descriptor,),
+                # A terminal would send it Ctrl-C beside `stop`, and the second one ends a run without a checkpoint.
+                start_new_session=True,
+            )
+            self._children.add(child)
+        try:
+            return child.wait()
+        finally:
+            with self._guard:
+                self._children.remove(child)
+
+
+def how_it_ended(status: int) -> str:
+    """Of a process that did not end well, after its name."""
+    if status > 0:
+        return "failed"
+    name = signal.Signals(-status).name
+    return f"was ended by {name}" + ", often for lack of memory: give fewer --workers" * (name == "SIGKILL")
+
+
+@contextmanager
+def ending_signals() -> Iterator[None]:
+    """Within it SIGTERM, and SIGHUP of a terminal that goes, raise `Stopped`, as Ctrl-C does its parent class."""
+
+    def stop(number: int, _: FrameType | None):
+        raise Stopped(number, "Stopped.")
+
+    numbers = {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}  # Windows has no SIGHUP
+    # Else it is ignored, as nohup wants it, or somebody's own.
+    numbers = {number for number in numbers if signal.getsignal(number) == signal.SIG_DFL}
+    for number in numbers:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def end_runs(runner: Runner, pool: ThreadPoolExecutor, made: Sequence[Future], number: int) -> None:
+    """Hands a signal on to the runs, whatever else comes meanwhile too, and returns when they have ended."""
+    while True:
+        try:
+            pool.shutdown(wait=False, cancel_futures=True)
+            # They know these two.
+            runner.stop(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
+            wait([future for future in made if not future.cancelled()])
+            return
+        except KeyboardInterrupt as error:
+            number = getattr(error, "signum", signal.SIGINT)
 
 
 def tweet_counts(predictions: Path) -> list[list[int]]:
@@ -413,6 +494,14 @@ def code_sha256() -> str:
                     body[0].value.value = ""
         digest.update(ast.dump(tree).encode())
     return digest.hexdigest()
+
+
+def _read_json(path: Path) -> Any:
+    """What a JSON file holds; None if there is none, or only what a kill or a full disk left of it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def _sha256(place: str | None) -> str | None:
@@ -643,10 +732,28 @@ def main(command_line: list[str] | None = None) -> None:
         finally:
             free.put(device)
 
-    with ThreadPoolExecutor(options.workers) as pool:
-        made = [pool.submit(make, run) for run in runs]
+    pool, made = ThreadPoolExecutor(options.workers), list[Future[None]]()
+    with ending_signals():
+        try:
+            made += (pool.submit(make, run) for run in runs)  # those are known that were, if it is interrupted
+            pool.shutdown(wait=False)
+            wait(made)
+            page = write_page(options.scale, options.seeds)
+        except BaseException as error:
+            stopped = isinstance(error, KeyboardInterrupt)
+            number = getattr(error, "signum", signal.SIGINT) if stopped else signal.SIGTERM
+            if not all(future.done() for future in made):
+                logger.info("Waits for the runs to end with a checkpoint; Ctrl-C (again) ends them at once, without.")
+            end_runs(runner, pool, made, number)
+            if not stopped:
+                raise
+            parser.exit(
+                128 + number,
+                f"{signal.Signals(number).name}: stopped. Results that are there stay, and a run that was going on "
+                "has its last checkpoint: go on with the same command.\n",
+            )
     failed = [str(future.exception()) for future in made if future.exception() is not None]
-    print(write_page(options.scale, options.seeds))
+    print(page)
     if failed:
         parser.exit(1, "".join(f"error: {message}\n" for message in failed))
 

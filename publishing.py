@@ -29,6 +29,7 @@ from huggingface_hub.utils import httpx, parse_ratelimit_headers, validate_repo_
 
 from configuration_hamlearning import HamLearningVisionConfig
 from data_hamlearning import limit_silence
+from fault_tolerance import write_text, writing
 from mner_scores import score_table
 from processing_hamlearning import VISION_FOLDER
 
@@ -110,7 +111,8 @@ def publish_model(
         FileNotFoundError: the folder holds no model or no results.
         ValueError: the results are no such results, the eyes lie in another folder of this machine, or `repo_id` is
             no name of a repo.
-        PublishError: the Hub cannot be reached or refuses; the message says how to publish later.
+        PublishError: the card cannot be written, or the Hub cannot be reached or refuses; the message says how to
+            publish later.
     """
     folder = Path(folder)
     for name in ("config.json", RESULTS_FILE):
@@ -130,7 +132,7 @@ def publish_model(
     try:
         repo_id = create_repo(repo_id, private=private, token=token)
         commit = _commit_model(folder, repo_id, results, license, eyes, token)
-    except PublishError as error:
+    except (OSError, PublishError) as error:
         again = ["python", "publishing.py", str(folder), repo_id, *(["--private"] if private else [])]
         again += [] if license == "apache-2.0" else ["--license", license]
         raise PublishError(
@@ -149,10 +151,15 @@ def _commit_model(
     token: str | None,
 ) -> CommitInfo:
     card = folder / CARD_FILE
-    if not card.is_file() or CARD_MARK in card.read_text(encoding="utf-8"):
-        card.write_text(model_card(results, repo_id, license, eyes), encoding="utf-8")
+    before = card.read_text(encoding="utf-8").strip() if card.is_file() else ""
+    text = None
+    if not before or CARD_MARK in before:  # an empty one is what a full disk has left of one
+        text = model_card(results, repo_id, license, eyes)
     packages = ["torch", "transformers", "pytorch-crf", *(("timm", "torchvision", "pillow") if eyes else ())]
-    (folder / REQUIREMENTS_FILE).write_text("\n".join(packages) + "\n", encoding="utf-8")
+    with writing(f"{CARD_FILE} or {REQUIREMENTS_FILE}", folder, "Make room, or let it be written to."):
+        if text is not None:
+            write_text(card, text)
+        write_text(folder / REQUIREMENTS_FILE, "\n".join(packages) + "\n")
     paths = {path.relative_to(folder).as_posix() for pattern in PUBLIC_FILES for path in folder.glob(pattern)}
     files = {path: folder / path for path in paths}
     return commit_files(files, repo_id, "Publish model", own_files=PUBLIC_FILES, token=token)
@@ -530,7 +537,7 @@ def main(command_line: list[str] | None = None) -> None:
     parser.add_argument("--private", action="store_true", default=None, help="make a new repo private")
     try:
         print(publish_model(**vars(parser.parse_args(command_line))))
-    except (FileNotFoundError, ValueError, PublishError) as error:
+    except (OSError, ValueError, PublishError) as error:
         parser.exit(1, f"error: {error}\n")
 
 

@@ -1,13 +1,18 @@
 """The runner of the paper's tables: what is made, what is not made again, and what the page says."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 
 import experiments
 from experiments import (
@@ -150,6 +155,220 @@ def test_an_evaluation_brings_the_training_that_it_needs(runner):
 def test_a_run_that_fails_is_named_with_its_last_line(runner):
     with pytest.raises(RuntimeError, match="num_interaction_layers=-1-seed1 failed: .*must be at least 1"):
         runner.make(run_of(Row("bad", {"num_interaction_layers": -1})))
+
+
+@pytest.fixture
+def killed(project):
+    """A `run_mner.py` that is killed before it prints anything, as by a kernel that has no memory left."""
+    (project / "run_mner.py").write_text("import os\nos.kill(os.getpid(), 9)\n")
+
+
+def test_a_run_that_is_killed_is_named_with_the_signal(runner, killed):
+    with pytest.raises(RuntimeError, match="was ended by SIGKILL, often for lack of memory: .*: nothing was printed"):
+        runner.make(run_of(TEXT))
+
+
+def test_what_an_earlier_run_printed_is_not_taken_for_the_last_line(runner, killed):
+    folder = runner.folder(run_of(TEXT))
+    folder.mkdir(parents=True)
+    (folder / "identity.json").write_text(json.dumps(runner.identity(run_of(TEXT))))
+    (folder / "log.txt").write_text("SIGTERM: stopped behind step 5\n")
+    with pytest.raises(RuntimeError, match=": nothing was printed"):
+        runner.make(run_of(TEXT))
+
+
+@pytest.mark.parametrize("note", ["", '{"settings": {', None])
+def test_a_folder_whose_maker_cannot_be_read_is_made_anew(runner, killed, note):
+    folder = runner.folder(run_of(TEXT))
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_text("{}")
+    if note is not None:
+        (folder / "identity.json").write_text(note)
+    with pytest.raises(RuntimeError, match="was ended by SIGKILL"):
+        runner.make(run_of(TEXT))
+    assert not (folder / "results.json").exists()
+    assert json.loads((folder / "identity.json").read_text()) == runner.identity(run_of(TEXT))
+
+
+def test_an_evaluation_of_a_training_whose_folder_is_half_removed_trains_anew(runner, killed):
+    evaluation = run_of(Row("hidden", at_test={"hide_pictures": True}))
+    folder = runner.folder(evaluation.trained)
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_text("{}")
+    with pytest.raises(RuntimeError, match="^twitter2017-full-seed1 was ended by SIGKILL"):
+        runner.make(evaluation)
+
+
+def test_a_result_that_a_full_disk_has_cut_off_counts_as_none(runner):
+    path = run_of(TEXT).result_path
+    path.parent.mkdir(parents=True)
+    path.write_text("")
+    assert not runner.is_done(run_of(TEXT))
+
+
+def test_an_old_folder_is_nobodys_before_it_is_removed(runner, killed, monkeypatch):
+    folder = runner.folder(run_of(TEXT))
+    folder.mkdir(parents=True)
+    (folder / "identity.json").write_text(json.dumps({"code": "of another day"}))
+
+    def interrupted(*args, **kwargs):
+        assert not (folder / "identity.json").exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        runner.make(run_of(TEXT))
+
+
+# A `run_mner.py` that takes its time: to run, and to save when it is asked to stop.
+SLEEPING = """
+import os, signal, sys, time
+def stop(number, _):
+    print("got", signal.Signals(number).name, flush=True)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    time.sleep(SAVES)
+    print("saved", flush=True)
+    sys.exit(128 + number)
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, stop)
+print("began", os.getpid(), flush=True)
+time.sleep(300)
+"""
+COMMAND = ["table1", "--on", "twitter2017", "--rows", "HamLearning, text alone"]
+
+
+class Tables(subprocess.Popen):
+    """`python experiments.py` in a group of its own, as a terminal has it."""
+
+    def __init__(self, project: Path, *arguments: str):
+        self.runs, self.log = project / "runs" / "small", project / "said"
+        command = [sys.executable, str(project / "experiments.py"), *COMMAND, "--runs_dir", str(project / "runs")]
+        with self.log.open("a") as log:
+            # Whatever the tests themselves were started by may have SIGINT ignored, and children inherit that.
+            before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+            try:
+                super().__init__([*command, *arguments], stdout=log, stderr=log, start_new_session=True)
+            finally:
+                signal.signal(signal.SIGINT, before)
+
+    def logs(self) -> list[str]:
+        return [path.read_text() for path in self.runs.glob("*/log.txt")]
+
+    def wait_until(self, condition, seconds: float = 120):
+        end = time.monotonic() + seconds
+        while not condition():
+            assert self.poll() is None and time.monotonic() < end, self.log.read_text()
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def tables(project):
+    """`tables(*arguments, saves=1)`: `experiments.py` with runs that sleep, and take `saves` seconds to end."""
+    started = []
+
+    def start(*arguments: str, saves: float = 1) -> Tables:
+        (project / "run_mner.py").write_text(f"SAVES = {saves}{SLEEPING}")
+        started.append(Tables(project, *arguments))
+        return started[-1]
+
+    yield start
+    for process in started:
+        # Also those that its end has left without a parent.
+        process.kill()
+        process.wait()
+        for pid in (int(log.split()[1]) for log in process.logs() if log):
+            if is_alive(pid):
+                os.kill(pid, signal.SIGKILL)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process is there, and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "number, sent, code",
+    [
+        (signal.SIGINT, "SIGINT", 130),
+        (signal.SIGTERM, "SIGTERM", 143),
+        (signal.SIGHUP, "SIGTERM", 129),  # of a terminal that is closed
+    ],
+)
+def test_a_signal_ends_the_runs_once_each_and_no_other_begins(tables, number, sent, code):
+    process = tables("--seeds", "1", "2", "3", "4", "--workers", "2")
+    process.wait_until(lambda: "".join(process.logs()).count("began") == 2)
+    os.killpg(process.pid, number)  # as a terminal does
+    assert process.wait(60) == code
+    assert [log.splitlines()[1:] for log in process.logs()] == [[f"got {sent}", "saved"]] * 2
+    said = process.log.read_text()
+    assert "Traceback" not in said and said.splitlines()[-1].startswith(f"{number.name}: stopped. ")
+    assert said.endswith("go on with the same command.\n")
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_ends_runs_that_are_saving_at_once(tables):
+    process = tables("--seeds", "1", "2", saves=200)
+    process.wait_until(lambda: "began" in "".join(process.logs()))
+    os.killpg(process.pid, signal.SIGINT)
+    process.wait_until(lambda: "got SIGINT" in "".join(process.logs()))
+    time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(60) == 130
+    [log] = process.logs()
+    assert "saved" not in log and not is_alive(int(log.split()[1]))
+    assert "Ctrl-C (again) ends them at once" in process.log.read_text()
+    assert "Traceback" not in process.log.read_text()
+
+
+def test_one_who_waits_for_anothers_training_can_be_stopped(runner):
+    folder = runner.folder(run_of(TEXT))
+    folder.parent.mkdir(parents=True)
+    with FileLock(f"{folder}.lock"):
+        waiting = threading.Thread(target=runner.make, args=(run_of(TEXT), None, True), daemon=True)
+        waiting.start()
+        waiting.join(1)
+        assert waiting.is_alive()
+        runner.stop(signal.SIGTERM)
+        waiting.join(30)
+        assert not waiting.is_alive()
+    assert not folder.exists()
+
+
+def test_no_run_begins_behind_a_stop(runner, killed):
+    runner.stop(signal.SIGTERM)
+    with pytest.raises(RuntimeError, match="It was to begin when all was stopped"):
+        runner.make(run_of(TEXT))
+
+
+@pytest.mark.slow
+def test_a_run_outlives_its_parent_and_nobody_else_makes_it(tables, runner, caplog):
+    process = tables("--seeds", "1")
+    process.wait_until(lambda: "began" in "".join(process.logs()))
+    process.kill()
+    process.wait()
+    [log] = process.logs()
+    assert is_alive(int(log.split()[1]))
+    with caplog.at_level("INFO", logger="experiments"):
+        runner.make(run_of(TEXT))
+    assert "another process makes it" in caplog.text and process.logs() == [log]
+
+
+@pytest.mark.slow
+def test_tables_that_were_stopped_go_on_from_a_checkpoint_by_the_same_command(project):
+    config = project / "configs" / experiments.SCALES["small"]["twitter2017"]
+    config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | {"num_train_epochs": 60}))
+    process = Tables(project, "--seeds", "1")
+    process.wait_until(lambda: any(process.runs.glob("*/checkpoint-*")))
+    process.terminate()
+    assert process.wait(120) == 143
+    [log] = process.logs()
+    assert log.splitlines()[-1].startswith("SIGTERM: stopped behind step ")
+    assert Tables(project, "--seeds", "1").wait(300) == 0, process.log.read_text()
+    assert "Goes on from " in process.logs()[0] and run_of(TEXT).result_path.is_file()
 
 
 def test_the_page_says_not_run_of_what_was_not_run(runner, project):

@@ -17,7 +17,7 @@ from hub_server import HubServer, run_client, stranger
 from modeling_hamlearning import HamLearningForTokenClassification
 from pipeline_hamlearning import HamLearningPipeline
 from processing_hamlearning import HamLearningProcessor
-from publishing import ENGLISH_2014_TO_2017, model_card, publish_model, weights_origins
+from publishing import CARD_MARK, ENGLISH_2014_TO_2017, main, model_card, publish_model, weights_origins
 from tiny_world import flags
 
 
@@ -210,6 +210,42 @@ def test_a_card_of_ones_own_stays(published, tmp_path):
     (folder / "README.md").write_text("# Mine\n")
     run_client(published.hub, f"from publishing import main; main([{str(folder)!r}, 'org/mine'])", published.home)
     assert published.hub.files("org/mine")["README.md"] == b"# Mine\n"
+
+
+@pytest.fixture
+def copied(published, tmp_path):
+    """A copy of the trained folder."""
+    return shutil.copytree(published.folder, tmp_path / "copy", ignore=shutil.ignore_patterns("checkpoint-*"))
+
+
+def test_an_empty_card_is_nobodys_own(published, copied):
+    (copied / "README.md").write_text("")
+    run_client(published.hub, f"from publishing import main; main([{str(copied)!r}, 'org/empty'])", published.home)
+    assert CARD_MARK.encode() in published.hub.files("org/empty")["README.md"]
+
+
+def test_a_disk_that_is_full_leaves_the_former_card_and_names_the_command_for_later(published, copied):
+    former = (copied / "README.md").read_bytes()
+    code = f"""
+import resource
+from publishing import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+main([{str(copied)!r}, 'org/full'])
+"""
+    said = "error: README.md or requirements.txt could not be written to .*: File too large. .* Publish it later"
+    with pytest.raises(AssertionError, match=rf"\n{said} with `python publishing.py .*copy org/full`") as error:
+        run_client(published.hub, code, published.home)
+    assert "Traceback" not in str(error.value)
+    assert (copied / "README.md").read_bytes() == former and not list(copied.glob(".*partial"))
+
+
+def test_what_the_system_refuses_to_read_is_one_line(copied, capsys):
+    (copied / "processor_config.json").unlink()
+    (copied / "processor_config.json").mkdir()
+    with pytest.raises(SystemExit) as error:
+        main([str(copied), REPO])
+    assert error.value.code == 1
+    assert capsys.readouterr().err.startswith("error: [Errno 21] Is a directory: ")
 
 
 # ---------------------------------------------------------------------------------------------- loading it by its id
