@@ -278,14 +278,22 @@ DETECTOR_CLASSES = {
 # ------------------------------------------------------------------------------------------------------- the model
 
 
-def _check_backbone(config: Any):
-    """ValueError where timm would open a file or ask the Hub for an architecture that a stranger's config names."""
-    architecture, options = str(getattr(config, "architecture", "")), getattr(config, "model_args", None) or {}
-    if ":" in architecture:
-        raise ValueError(f"global_backbone_config.architecture={architecture!r}: must be the name of a model in timm.")
+def _check_backbones(config: HamLearningVisionConfig):
+    """ValueError where a stranger's config has timm open a file, or ask the Hub for another repo."""
+    backbone: Any = config.global_backbone_config
+    if backbone.model_type != "timm_wrapper":
+        raise ValueError(f"global_backbone_config.model_type={backbone.model_type!r}: must be 'timm_wrapper'.")
     for name in ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):
-        if name in options:
+        if name in (backbone.model_args or {}):
             raise ValueError(f"global_backbone_config.model_args has {name!r}: the weights lie in model.safetensors.")
+    inner = getattr(config.detector_config, "backbone_config", None)
+    architectures = {
+        "global_backbone_config.architecture": backbone.architecture,
+        "detector_config.backbone_config.backbone": getattr(inner, "backbone", None),
+    }
+    for field, architecture in architectures.items():
+        if ":" in str(architecture):  # hf-hub:, local-dir:
+            raise ValueError(f"{field}={architecture!r}: must be the name of a model in timm.")
 
 
 class HamLearningVisionModel(PreTrainedModel):
@@ -315,8 +323,8 @@ class HamLearningVisionModel(PreTrainedModel):
 
     def __init__(self, config: HamLearningVisionConfig, global_backbone: PreTrainedModel | None = None):
         super().__init__(config)
+        _check_backbones(config)
         if global_backbone is None:
-            _check_backbone(config.global_backbone_config)
             global_backbone = AutoModel.from_config(config.global_backbone_config)
         self.global_backbone = global_backbone
         self.detector = DETECTOR_CLASSES[config.detector](config)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, compress, count, repeat, starmap
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
@@ -104,28 +105,41 @@ def entity_spans(tags: Sequence[str]) -> list[tuple[str, int, int]]:
     return spans
 
 
-def _check_tags(tags: Sequence[str]):
+def _checked_size(name: str, size: Any, least: int = 1, purpose: str = "", is_optional: bool = False) -> Any:
+    """A whole number, of NumPy too; ValueError if it is none, or less than the least."""
+    if size is None and is_optional:
+        return None
+    if not isinstance(size, Integral) or isinstance(size, bool) or int(size) < least:
+        raise ValueError(f"{name}={size!r:.100}: must be a whole number, at least {least}{purpose}.")
+    return int(size)
+
+
+def _checked_tags(tags: Iterable[str]) -> list[str]:
     """ValueError if they are no names of tags."""
     if isinstance(tags, str | bytes | Mapping) or not isinstance(tags, Iterable):
         raise ValueError(f"tags={tags!r:.100}: must be a list of names.")
-    known = set()
+    tags, known = list(tags), set()
     for place, tag in enumerate(tags):
         if not isinstance(tag, str) or tag in ("", "B", "B-", "I", "I-"):
             raise ValueError(f"tags[{place}]={tag!r:.100}: must be a name, such as 'O' or 'B-PER'.")
         if tag in known:
             raise ValueError(f"tags[{place}]={tag!r:.100} is there twice: give each tag once.")
         known.add(tag)
+    return tags
 
 
-def _check_vision_source(source: Mapping[str, Any] | None):
+def _checked_vision_source(source: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """ValueError if it holds more than a place: it comes from a repo's config, which may not say how to load."""
-    if source is not None and not isinstance(source, Mapping):
+    if source is None:
+        return None
+    if not isinstance(source, Mapping):
         raise ValueError(f"vision_source={source!r:.100}: must be an object of {', '.join(VISION_SOURCE_KEYS)}.")
-    for name, value in (source or {}).items():
+    for name, value in source.items():
         if name not in VISION_SOURCE_KEYS:
             raise ValueError(f"vision_source has {name!r:.100}: it takes {', '.join(VISION_SOURCE_KEYS)} alone.")
         if value is not None and not isinstance(value, str | os.PathLike):
             raise ValueError(f"vision_source: {name}={value!r:.100}: must be a string.")
+    return {name: None if value is None else os.fspath(value) for name, value in source.items()}
 
 
 def _starts(counts: np.ndarray) -> np.ndarray:
@@ -180,21 +194,6 @@ class HamLearningProcessor(ProcessorMixin):
         super().__init__(tokenizer, **kwargs)
         if word_splitting not in ("punctuation", "tweet"):
             raise ValueError(f"word_splitting={word_splitting!r}: must be 'punctuation' or 'tweet'.")
-        if type(max_length) is not int or max_length < 3:
-            raise ValueError(
-                f"max_length={max_length!r:.100}: must be a whole number, at least 3 for [CLS], a sub-token and [SEP]."
-            )
-        sizes = {
-            "max_regions": max_regions,
-            "image_feature_size": image_feature_size,
-            "region_feature_size": region_feature_size,
-            "num_classes": num_classes,
-        }
-        for name, size in sizes.items():
-            if (type(size) is not int or size < 1) and (size is not None or name == "max_regions"):
-                raise ValueError(f"{name}={size!r:.100}: must be a whole number, at least 1.")
-        _check_tags(tags)
-        _check_vision_source(vision_source)
         missing = [n for n in ("cls_token", "sep_token", "unk_token", "pad_token") if getattr(tokenizer, n) is None]
         if missing:
             raise ValueError(
@@ -207,14 +206,14 @@ class HamLearningProcessor(ProcessorMixin):
                 f"The tokenizer {tokenizer.name_or_path!r} knows no word, only {tokenizer.all_special_tokens}: its "
                 "vocabulary was not found. Load it again; if that does not help, its tokenizer.json is missing."
             )
-        self.tags = list(tags)
+        self.tags = _checked_tags(tags)
         self.word_splitting = word_splitting
-        self.max_length = max_length
-        self.max_regions = max_regions
-        self.image_feature_size = image_feature_size
-        self.region_feature_size = region_feature_size
-        self.num_classes = num_classes
-        self.vision_source = vision_source
+        self.max_length = _checked_size("max_length", max_length, 3, " for [CLS], a sub-token and [SEP]")
+        self.max_regions = _checked_size("max_regions", max_regions)
+        self.image_feature_size = _checked_size("image_feature_size", image_feature_size, is_optional=True)
+        self.region_feature_size = _checked_size("region_feature_size", region_feature_size, is_optional=True)
+        self.num_classes = _checked_size("num_classes", num_classes, is_optional=True)
+        self.vision_source = _checked_vision_source(vision_source)
         self._vision_model = None
         self._hub_options: dict[str, Any] = {}
 

@@ -29,7 +29,6 @@ from pathlib import Path
 from typing import Any
 
 import evaluate
-import httpx
 import matplotlib
 import numpy as np
 import torch
@@ -39,6 +38,7 @@ from accelerate.utils import DistributedType, DynamoBackend, TorchDynamoPlugin, 
 from datasets import Dataset, DatasetDict, IterableDataset
 from huggingface_hub import DatasetCard, hf_hub_download
 from huggingface_hub.constants import HF_HOME
+from huggingface_hub.utils import httpx
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import (
     AutoConfig,

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from huggingface_hub.utils import httpx
 
 import run_mner
 from conftest import ROOT
@@ -497,6 +498,20 @@ def test_a_part_of_new_eyes_that_the_hub_does_not_give_is_named(hub, clients, wo
         done = clients.run(RUN.replace("ARGV", repr(argv)))
     assert done.status == 1 and "Traceback" not in done.err
     assert done.sentence.startswith(f"error: {repo} cannot be had from the Hub (")
+
+
+def test_eyes_that_break_off_with_the_client_s_own_error_are_named(world, repo, monkeypatch):
+    def fail(*args, **kwargs):
+        raise httpx.ConnectError("refused")
+
+    monkeypatch.setattr(run_mner.HamLearningVisionModel, "from_backbone_detector_pretrained", fail)
+    with pytest.raises(ConnectionError, match=f"^{repo} cannot be had from the Hub .refused"):
+        run_mner.load_eyes(
+            run_mner.ModelArguments(),
+            run_mner.VisionArguments(
+                vision_backbone=str(world / "backbone"), detector="faster_rcnn_vg", detector_name_or_path=repo
+            ),
+        )
 
 
 @pytest.mark.parametrize("pictures", ["images", None])

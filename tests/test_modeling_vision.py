@@ -718,6 +718,7 @@ def test_eyes_that_lack_a_weight_are_refused(grid_eyes, tmp_path, weight):
     [
         ({"architecture": "hf-hub:ORG/NAME"}, "architecture='hf-hub:ORG/NAME': must be the name of a model in timm"),
         ({"architecture": "local-dir:/tmp"}, "architecture='local-dir:/tmp': must be the name of a model in timm"),
+        ({"model_type": "timm_backbone", "backbone": "local-dir:/tmp"}, "model_type='timm_backbone': must be 'timm_w"),
         ({"model_args": {"checkpoint_path": "a.pth"}}, "model_args has 'checkpoint_path': the weights lie in"),
         ({"model_args": {"pretrained_cfg": {"url": "http://127.0.0.1/"}}}, "model_args has 'pretrained_cfg'"),
     ],
@@ -727,6 +728,19 @@ def test_a_backbone_s_config_opens_nothing_and_fetches_nothing(backbone, message
         global_backbone_config={"architecture": "test_resnet"} | backbone, detector="grid"
     )
     with pytest.raises(ValueError, match=message):
+        HamLearningVisionModel(config)
+
+
+def test_nor_does_that_of_a_detector_s_backbone():
+    inner = {"model_type": "timm_backbone", "backbone": "hf-hub:ORG/NAME"}
+    config = HamLearningVisionConfig(
+        global_backbone_config={"architecture": "test_resnet"},
+        detector="object_detection",
+        detector_config={"model_type": "detr", "backbone_config": inner},
+    )
+    with pytest.raises(
+        ValueError, match="detector_config.backbone_config.backbone='hf-hub:ORG/NAME': must be the name"
+    ):
         HamLearningVisionModel(config)
 
 

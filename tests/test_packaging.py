@@ -1,7 +1,10 @@
 """Wheel and sdist: what they hold, and that the wheel alone does all that a checkout does, in another folder."""
 
+import ast
+import importlib.metadata
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -86,6 +89,21 @@ def test_the_wheel_holds_the_modules_and_nothing_else(archives):
 def test_every_module_at_the_top_is_in_the_wheel(tracked):
     modules = {path.removesuffix(".py") for path in tracked if path.endswith(".py") and "/" not in path}
     assert modules == set(PROJECT["tool"]["setuptools"]["py-modules"])
+
+
+@pytest.mark.parametrize("module", PROJECT["tool"]["setuptools"]["py-modules"])
+def test_what_a_module_imports_at_its_top_is_installed_with_the_project(module):
+    """Not by chance, with what only tests need. One module has an extra of its own."""
+    wanted = PROJECT["project"]["dependencies"] + {"exported_hamlearning": ["openvino"]}.get(module, [])
+    declared = {re.split("[<>=]", requirement)[0].lower() for requirement in wanted}
+    distributions = importlib.metadata.packages_distributions()
+    tree = ast.parse((ROOT / f"{module}.py").read_text(encoding="utf-8"))
+    for node in [*tree.body, *(inner for outer in tree.body if isinstance(outer, ast.Try) for inner in outer.body)]:
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+        for name in (name.partition(".")[0] for name in names):
+            if name not in sys.stdlib_module_names and name not in PROJECT["tool"]["setuptools"]["py-modules"]:
+                assert declared & {found.lower().replace("_", "-") for found in distributions[name]}, name
 
 
 @pytest.mark.slow

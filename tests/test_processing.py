@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -1202,6 +1203,14 @@ def test_a_setting_of_a_wrong_type_is_refused_by_its_name(repo, setting, message
     config.write_text(json.dumps(json.loads(config.read_text()) | setting))
     with pytest.raises(ValueError, match=message):
         HamLearningProcessor.from_pretrained(repo)
+
+
+def test_a_setting_may_come_as_numpy_path_or_iterator_and_is_saved_like_any(tmp_path):
+    given = {"max_length": np.int64(64), "num_classes": np.int32(7), "vision_source": {"subfolder": Path("eyes")}}
+    HamLearningProcessor(bert(), tags=iter(TAGS), **given).save_pretrained(tmp_path)
+    loaded = HamLearningProcessor.from_pretrained(tmp_path)
+    assert (loaded.tags, loaded.max_length, loaded.num_classes) == (list(TAGS), 64, 7)
+    assert loaded.vision_source["subfolder"] == "eyes"
 
 
 @pytest.mark.parametrize("content", ["[]", "", "\0", "[" * 100_000, '{"tags": '])
