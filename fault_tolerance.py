@@ -527,7 +527,10 @@ def run_from_terminal(main: Callable[[], Any]) -> int:
         print(where, file=sys.stderr)
         return 128 + signum
     except Exception as error:
-        sentence = remedied(error)
+        try:
+            sentence = remedied(error)
+        except RuntimeError as late:  # PyTorch's, that a process has died: it is raised at any moment, so in there too
+            sentence = remedied(late)
         if sentence is None:
             raise
         print(f"error: {sentence}", file=sys.stderr)

@@ -556,7 +556,7 @@ def test_a_loss_that_is_no_number_on_one_process_stops_all_at_the_same_step(tmp_
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-4000:]
-    assert sorted(done.stdout.splitlines()) == [
+    assert sorted(filter(None, done.stdout.splitlines())) == [
         "rank 0, step 3: The loss of another process is not finite at step 2; the last finite one was 2 at step 2.",
         "rank 1, step 3: The loss is nan at step 2, in the batch of the tweets tweet1; "
         "the last finite one was 1 at step 1.",
@@ -992,6 +992,18 @@ def test_what_a_stopped_run_still_holds_ends_in_silence(monkeypatch):
     heard = []
     monkeypatch.setattr(sys, "unraisablehook", heard.append)
     assert run_from_terminal(main) == 143 and heard == []
+
+
+def test_a_process_that_is_lost_while_another_error_is_put_into_words_is_seen(capsys):
+    class Interrupted(ValueError):
+        def __str__(self):
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+    def main():
+        raise Interrupted
+
+    assert run_from_terminal(main) == 1
+    assert capsys.readouterr().err.startswith("error: A process that loads data has ended (DataLoader worker (pid 7)")
 
 
 def test_a_process_that_is_lost_while_it_hands_a_batch_over_is_seen():

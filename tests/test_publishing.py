@@ -230,7 +230,10 @@ def test_a_disk_that_is_full_leaves_the_former_card_and_names_the_command_for_la
 import resource
 from publishing import main
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
-main([{str(copied)!r}, 'org/full'])
+try:
+    main([{str(copied)!r}, 'org/full'])
+finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 """
     said = "error: README.md or requirements.txt could not be written to .*: File too large. .* Publish it later"
     with pytest.raises(AssertionError, match=rf"\n{said} with `python publishing.py .*copy org/full`") as error:
