@@ -39,7 +39,7 @@ MIN_RESIZED_SIDE = 16
 MAX_LOG_GROWTH = math.log(1000 / 16)
 # All 300 proposals of a picture at once would take 1.8 GB in the last stage; chunks take 0.4 GB for the same numbers.
 REGIONS_AT_A_TIME = 50
-# Brackets in brackets of a config.yaml; the published one has 4.
+# Brackets in brackets of a file of settings; the published config.yaml has 4.
 MAX_DEPTH = 20
 # Characters of a file's content in an error.
 MAX_SHOWN = 200
@@ -199,16 +199,7 @@ class FasterRCNNVGSettings:
         """
         try:
             text = Path(path).read_text(encoding="utf-8")
-            depth = 0
-            event: Any
-            for event in yaml.parse(text, Loader=yaml.SafeLoader):
-                line = event.start_mark.line + 1
-                if isinstance(event, yaml.AliasEvent):
-                    raise ValueError(f"line {line} has the alias *{event.anchor}: write it out")
-                depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-                if depth > MAX_DEPTH:  # what is deeper takes the parser ever longer
-                    raise ValueError(f"line {line} is more than {MAX_DEPTH} brackets deep")
-            sections = yaml.safe_load(text) or {}
+            sections = load_plain_yaml(text) or {}
         except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:
             # ValueError: not UTF-8, or a number of 4301 digits. LookupError, AttributeError: of yaml itself, which
             # does not look whether what follows a tag such as `!!int` or `!!timestamp` is one.
@@ -221,6 +212,25 @@ class FasterRCNNVGSettings:
             return cls(**_published_fields(sections))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
+
+
+def load_plain_yaml(text: str) -> Any:
+    """What a YAML text holds, of a stranger too.
+
+    Raises:
+        ValueError: it has aliases (a few lines of them can stand for gigabytes) or brackets in brackets without end.
+        yaml.YAMLError: it is no YAML, or has tags of Python objects.
+    """
+    depth = 0
+    event: Any
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError(f"line {line} has the alias *{event.anchor}: write it out")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:  # what is deeper takes the parser ever longer
+            raise ValueError(f"line {line} is more than {MAX_DEPTH} brackets deep")
+    return yaml.safe_load(text)
 
 
 def _published_fields(sections: dict) -> dict[str, Any]:

@@ -83,7 +83,7 @@ from fault_tolerance import (
     write_text,
     writing,
 )
-from modeling_faster_rcnn_vg import PUBLISHED_WEIGHTS
+from modeling_faster_rcnn_vg import PUBLISHED_WEIGHTS, load_plain_yaml
 from modeling_hamlearning import HamLearningForTokenClassification
 from modeling_hamlearning_vision import HamLearningVisionModel
 from pipeline_hamlearning import HamLearningPipeline
@@ -100,8 +100,6 @@ import matplotlib.pyplot as plt  # noqa: E402
 logger = logging.getLogger("run_mner")
 
 KEPT = "Checkpoints and earlier results stay: make room, and go on with --resume_from_checkpoint True."
-
-MAX_DEPTH = 20  # of a file of settings
 # Of the training arguments, what decides about the scores.
 TRAINING_FACTS = (
     "learning_rate",
@@ -340,16 +338,7 @@ def read_settings(path: str) -> list[str]:
     flags = []
     try:
         text = Path(path).read_text(encoding="utf-8")  # JSON is YAML too
-        depth = 0
-        event: Any
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            line = event.start_mark.line + 1
-            if isinstance(event, yaml.AliasEvent):
-                raise ValueError(f"line {line} has the alias *{event.anchor}: write it out")
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > MAX_DEPTH:  # what is deeper takes the parser ever longer
-                raise ValueError(f"line {line} is more than {MAX_DEPTH} brackets deep")
-        settings = yaml.safe_load(text)
+        settings = load_plain_yaml(text)
         if not isinstance(settings, dict):
             raise ValueError(f"it is of type {type(settings).__name__}")
         for name, value in settings.items():
