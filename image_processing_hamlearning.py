@@ -36,7 +36,7 @@ except ImportError as error:  # it is imported as PIL, but there is no such pack
 # Pillow's own limit: twice `Image.MAX_IMAGE_PIXELS`, from which on it warns of a decompression bomb. A phone's picture
 # of 12000 x 9000 pixels has 108 million.
 MAX_PIXELS = 178_956_970
-# Rows or columns of a picture: one of 3 kB, 1 x 25,000,000, takes as long as a thousand usual ones.
+# Rows or columns of a picture: one of 3 kB, 1 x 25,000,000, took almost three seconds.
 MAX_SIDE = 1_000_000
 
 # What people put on the web. Pillow knows some forty formats, each one a parser for a stranger's bytes. Left out are

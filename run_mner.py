@@ -100,6 +100,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 logger = logging.getLogger("run_mner")
 
 KEPT = "Checkpoints and earlier results stay: make room, and go on with --resume_from_checkpoint True."
+
 # Of the training arguments, what decides about the scores.
 TRAINING_FACTS = (
     "learning_rate",
