@@ -9,6 +9,14 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 
+try:
+    from .words_hamlearning import TAGS
+except ImportError:
+    if __package__:
+        raise
+    from words_hamlearning import TAGS
+
+
 # A repo with these four entries serves AutoConfig, AutoModel, AutoModelForTokenClassification and AutoProcessor.
 AUTO_MAP = {
     "AutoConfig": "configuration_hamlearning.HamLearningConfig",
@@ -33,8 +41,6 @@ MAX_LAYERS = 1000  # of a kind; the network of a slip, or of a stranger, would b
 MAX_CLASSES = 100_000  # and tags; a list of names is made of the number alone
 MAX_GRID = 1000  # rows, and columns
 MAX_FLOAT = 3.4028234663852886e38  # of 32 bits, as the network has them: what is larger is infinite there
-# The tags of the public tweets, in the order of the ids.
-TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG", "B-MISC", "I-MISC")
 
 
 @strict

@@ -1,13 +1,11 @@
 """HamLearning for a CPU: the network exported to OpenVINO, behind the same pipeline, processor and outputs.
 
-    $ python exported_hamlearning.py outputs/demo outputs/demo_cpu
+    $ hamlearning export outputs/demo outputs/demo_cpu
     outputs/demo_cpu: pipeline(model='outputs/demo_cpu', trust_remote_code=True)
 
 What is exported ends at the emissions; the CRF stays PyTorch's, the same code as the trained model's.
 """
 
-import argparse
-import importlib
 import os
 import shutil
 import warnings
@@ -17,7 +15,7 @@ from typing import Any, Self
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import nn
-from transformers.utils import cached_file, can_return_tuple, logging
+from transformers.utils import cached_file
 
 
 try:
@@ -32,8 +30,8 @@ try:
         HamLearningCRF,
         HamLearningForTokenClassification,
         HamLearningModel,
+        HamLearningModelOutput,
         HamLearningPreTrainedModel,
-        HamLearningTokenClassifierOutput,
     )
     from .processing_hamlearning import HamLearningProcessor
 except ImportError:
@@ -44,8 +42,8 @@ except ImportError:
         HamLearningCRF,
         HamLearningForTokenClassification,
         HamLearningModel,
+        HamLearningModelOutput,
         HamLearningPreTrainedModel,
-        HamLearningTokenClassifierOutput,
     )
     from processing_hamlearning import HamLearningProcessor
 
@@ -118,10 +116,9 @@ class HamLearningExportedForTokenClassification(HamLearningForTokenClassificatio
 
     def __init__(self, config: HamLearningExportedConfig, network_files: tuple[Path, Path] | None = None):
         HamLearningPreTrainedModel.__init__(self, config)  # without the layers of PyTorch
+        self.model = HamLearningExportedTrunk(config, network_files)  # pyright: ignore[reportAttributeAccessIssue]  # no `HamLearningModel`, but called as one
+        self.dropout = self.classifier = nn.Identity()  # both are in the network
         self.crf = HamLearningCRF(len(config.tags))  # one without transitions has them at zero
-        self.network_files = network_files
-        self.network = None if network_files is None else read_network(network_files)
-        self.compiled: dict[str, openvino.CompiledModel] = {}
         self.post_init()
         self.eval()
 
@@ -136,8 +133,7 @@ class HamLearningExportedForTokenClassification(HamLearningForTokenClassificatio
         options = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
         found = {name: kwargs[name] for name in options if kwargs.get(name) is not None}
         structure, weights = (str(cached_file(pretrained_model_name_or_path, name, **found)) for name in NETWORK_FILES)
-        model.network_files = Path(structure), Path(weights)
-        model.network = read_network(model.network_files)
+        model.model = HamLearningExportedTrunk(model.config, (Path(structure), Path(weights)))
         return model
 
     def save_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]  # the rest is in `kwargs`
@@ -145,7 +141,7 @@ class HamLearningExportedForTokenClassification(HamLearningForTokenClassificatio
     ) -> None:
         """Saves config, CRF, code and network. `kwargs` are those of `PreTrainedModel.save_pretrained`."""
         super().save_pretrained(save_directory, **kwargs)
-        for path in self.network_files or ():
+        for path in self.model.network_files or ():
             copy = Path(save_directory, path.name)
             if not (copy.exists() and copy.samefile(path)):
                 shutil.copyfile(path, copy)
@@ -162,7 +158,22 @@ class HamLearningExportedForTokenClassification(HamLearningForTokenClassificatio
             raise ValueError("An exported model cannot be trained: train the model that it was exported from.")
         return super().train(mode)
 
-    @can_return_tuple
+
+class HamLearningExportedTrunk(nn.Module):
+    """The network that OpenVINO computes, called as `HamLearningModel` is; its last hidden state is the emissions.
+
+    Args:
+        config: of the model that was exported.
+        network_files: the network, `NETWORK_FILES` of a folder.
+    """
+
+    def __init__(self, config: HamLearningExportedConfig, network_files: tuple[Path, Path] | None = None):
+        super().__init__()
+        self.config = config
+        self.network_files = network_files
+        self.network = None if network_files is None else read_network(network_files)
+        self.compiled: dict[str, openvino.CompiledModel] = {}
+
     def forward(
         self,
         input_ids: torch.Tensor,
@@ -175,19 +186,19 @@ class HamLearningExportedForTokenClassification(HamLearningForTokenClassificatio
         region_mask: torch.Tensor | None = None,
         image_mask: torch.Tensor | None = None,
         image_sizes: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
+        num_words: int | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
-    ) -> HamLearningTokenClassifierOutput:
-        """Tags the words of tweets. The arguments are those of `HamLearningModel.forward`.
+    ) -> HamLearningModelOutput:
+        """Reads tweets. The arguments are those of `HamLearningModel.forward`; `num_words` comes with labels.
 
         Raises:
             ValueError: see `HamLearningModel.forward`; or what is asked for was not exported: a loss, hidden states,
                 attentions, token types, or tweets without `word_ids`.
         """
         asked = {
-            "labels": labels is not None,
+            "labels": num_words is not None,
             "output_hidden_states": output_hidden_states,
             "output_attentions": output_attentions,
             "token_type_ids": token_type_ids is not None,
@@ -224,12 +235,8 @@ class HamLearningExportedForTokenClassification(HamLearningForTokenClassificatio
                     inputs[name] = nn.functional.pad(inputs[name], (0, 1))
 
         emissions, word_mask, *relevance = self._compute(kind, inputs)
-        predictions, scores = self._decode(emissions, word_mask)
-        return HamLearningTokenClassifierOutput(
-            logits=emissions,
-            predictions=predictions,
-            scores=scores,
-            relevance=relevance[0] if relevance else None,
+        return HamLearningModelOutput(
+            last_hidden_state=emissions, word_mask=word_mask, relevance=relevance[0] if relevance else None
         )
 
     def _compute(self, kind: str, inputs: dict[str, torch.Tensor]) -> list[torch.Tensor]:
@@ -414,27 +421,7 @@ def export_model(source: str | os.PathLike, folder: str | os.PathLike, precision
     processor.save_pretrained(folder)
 
 
-def main(command_line: list[str] | None = None) -> None:
-    """Read the command line, and end with status 1 and one line on what is wrong."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="folder or Hub id of a trained model")
-    parser.add_argument("output_folder", help="a new folder")
-    parser.add_argument("--precision", choices=PRECISIONS, default="bf16", help="(default: %(default)s)")
-    options = parser.parse_args(command_line)
-    logging.set_verbosity_error()  # tracing looks at every attribute, also at those that warn
-    try:
-        export_model(options.model, options.output_folder, options.precision)
-    except (OSError, ValueError) as error:
-        parser.exit(1, f"error: {error}\n")
-    print(f"{options.output_folder}: pipeline(model={options.output_folder!r}, trust_remote_code=True)")
-
-
 HamLearningExportedConfig.register_for_auto_class()
 HamLearningExportedForTokenClassification.register_for_auto_class("AutoModelForTokenClassification")
 
 __all__ = ["HamLearningExportedConfig", "HamLearningExportedForTokenClassification", "export_model"]
-
-if __name__ == "__main__":
-    # By its own name: transformers saves the code of no class that is defined in `__main__`.
-    # An import statement would have them look for a package of that name.
-    importlib.import_module("exported_hamlearning").main()

@@ -4,7 +4,6 @@ import copy
 import json
 import operator
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,39 +14,23 @@ from typing import Any, NoReturn, Self
 
 import numpy as np
 import torch
-from tokenizers.pre_tokenizers import BertPreTokenizer
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import PROCESSOR_NAME, cached_file
 
 
 try:
-    from .configuration_hamlearning import TAGS
+    from .words_hamlearning import SURROGATES, TAGS, entity_spans, split_words
 except ImportError:
     if __package__:
         raise
-    from configuration_hamlearning import TAGS
+    from words_hamlearning import SURROGATES, TAGS, entity_spans, split_words
 
 
-# How a tweet's words look where handles, hashtags, URLs and emoticons stay whole, as in Twitter-2015.
-TWEET_WORD = re.compile(
-    r"""(?:https?://|www\.)\S*|(?<!\S)//\w+          # URL, to the next space
-    |h(?:t(?:t(?:p(?:s?:/?)?)?)?)?…                  # URL that was cut off
-    |(?<![-=])[-=]*+&(?:amp|gt|lt)\b                 # HTML entity, with the shaft of an arrow
-    |(?<!\w)[:;=][-o^']?[DPpOo3](?!\w)               # emoticon of a letter: not the ":D" of "Name:David"
-    |[:;=][-o^']?[()\[\]/\\|]++(?!\w)|<3(?!\w)       # emoticon of marks
-    |\#\w*[^\W_][\w\u0300-\u036f]*(?:[/-]\w+)*       # hashtag
-    |@\w*[^\W_]\w*                                   # handle
-    |\$[A-Za-z]+                                     # cashtag
-    |[Ww]/(?!\w)                                     # short for "with"
-    |\w[\w\u0300-\u036f]*(?:['’.&/@\#-]\w[\w\u0300-\u036f]*)*  # word, with its accents and what joins its parts
-    |[.,!?:;]                                        # mark that stands alone, however often it is repeated
-    |([^\w\s])\1*""",  # other mark, once or repeated
-    re.VERBOSE,
-)
 VISION_FOLDER = "vision"
+# An endpoint looks for a file `handler.py`, loads it by its path, and has the repo's folder on its path of imports.
+HANDLER_CODE = 'from serving_hamlearning import EndpointHandler\n\n\n__all__ = ["EndpointHandler"]\n'
 VISION_SOURCE_KEYS = ("pretrained_model_name_or_path", "revision", "subfolder")
-SURROGATES = re.compile("[\ud800-\udfff]")
 # What of a visual feature file's row becomes model inputs: type, dimensions, width of the last one (None: the eyes').
 VISUAL_COLUMNS = {
     "image_size": (np.int64, 1, 2),
@@ -57,52 +40,6 @@ VISUAL_COLUMNS = {
     "features": (np.float32, 2, None),
 }
 REGION_COLUMNS = ("boxes", "class_ids", "features")
-
-
-def split_words(text: str, word_splitting: str) -> list[tuple[int, int]]:
-    """Where the words of a raw text stand.
-
-    ```python
-    >>> [text[start:end] for start, end in split_words("@NASA is live: #Artemis", "punctuation")]
-    ['@', 'NASA', 'is', 'live', ':', '#', 'Artemis']
-    >>> [text[start:end] for start, end in split_words("@NASA is live: #Artemis", "tweet")]
-    ['@NASA', 'is', 'live', ':', '#Artemis']
-    ```
-
-    Args:
-        text: any string.
-        word_splitting: `punctuation` (every punctuation mark stands alone) or `tweet` (handles, hashtags, URLs and
-            emoticons stay whole).
-
-    Returns:
-        (start, end) of each word, so that `text[start:end]` is the word.
-    """
-    if word_splitting == "punctuation":
-        return [span for _, span in BertPreTokenizer().pre_tokenize_str(SURROGATES.sub("\ufffd", text))]
-    return [match.span() for match in TWEET_WORD.finditer(text)]
-
-
-def entity_spans(tags: Sequence[str]) -> list[tuple[str, int, int]]:
-    """The entities of a tag sequence, as seqeval's default mode counts them: an I- without its B- opens one too.
-
-    ```python
-    >>> entity_spans(["B-PER", "I-PER", "O", "I-LOC"])
-    [('PER', 0, 2), ('LOC', 3, 4)]
-    ```
-
-    Returns:
-        (type, first word, word after the last) of each entity.
-    """
-    spans: list[tuple[str, int, int]] = []
-    previous_type = None
-    for index, tag in enumerate(tags):
-        prefix, _, entity_type = tag.partition("-")
-        if prefix == "I" and entity_type == previous_type:
-            spans[-1] = (entity_type, spans[-1][1], index + 1)
-        elif prefix in ("B", "I"):
-            spans.append((entity_type, index, index + 1))
-        previous_type = entity_type if prefix in ("B", "I") else None
-    return spans
 
 
 def _checked_size(name: str, size: Any, least: int = 1, purpose: str = "", is_optional: bool = False) -> Any:
@@ -277,15 +214,16 @@ class HamLearningProcessor(ProcessorMixin):
     def _save_serving_code(save_directory: str | os.PathLike) -> None:
         """Copies pipeline and endpoint handler, which no other file of a repo imports."""
         try:
-            from .handler import EndpointHandler
             from .pipeline_hamlearning import HamLearningPipeline
+            from .serving_hamlearning import EndpointHandler
         except ImportError:
             if __package__:
                 raise
-            from handler import EndpointHandler
             from pipeline_hamlearning import HamLearningPipeline
-        for served in (EndpointHandler, HamLearningPipeline):
+            from serving_hamlearning import EndpointHandler
+        for served in (HamLearningPipeline, EndpointHandler):
             custom_object_save(served, save_directory)
+        Path(save_directory, "handler.py").write_text(HANDLER_CODE, encoding="utf-8")
 
     def to_dict(self) -> dict[str, Any]:
         """What `processor_config.json` holds: everything but the weights of the eyes."""

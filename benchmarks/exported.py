@@ -25,8 +25,9 @@ from datasets import Dataset
 from transformers import pipeline
 from transformers.pipelines.base import Pipeline
 
-from data_hamlearning import VisualFeatures, load_tweets
-from mner_scores import MNERScores
+from hamlearning.data.features import VisualFeatures
+from hamlearning.data.tweets import load_tweets
+from hamlearning.scores.mner_scores import MNERScores
 
 
 BATCH_SIZE = 32

@@ -32,9 +32,10 @@ from datasets import Dataset, DatasetDict
 from PIL import Image
 
 from configuration_hamlearning import HamLearningVisionConfig
+from hamlearning.pictures.extraction import extract_visual_features
+from hamlearning.pictures.tweet_images import TweetImages
 from image_processing_hamlearning import read_image
 from modeling_hamlearning_vision import HamLearningVisionModel, prepare_image
-from visual_extraction import TweetImages, extract_visual_features
 
 
 SIZES = ((1200, 675), (680, 510), (598, 337), (1024, 1024), (600, 900), (1200, 800), (440, 220), (2048, 1536))

@@ -23,8 +23,8 @@ from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from data_hamlearning import VisualFeatures
-from processing_hamlearning import entity_spans
+from hamlearning.data.features import VisualFeatures
+from words_hamlearning import entity_spans
 
 
 COMPONENTS = 32

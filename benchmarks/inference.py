@@ -25,8 +25,8 @@ import statistics
 import torch
 from transformers import set_seed
 
+from hamlearning.training.batches import with_lengths
 from modeling_hamlearning import HamLearningForTokenClassification
-from run_mner import with_lengths
 from workload import (
     KINDS,
     add_workload_arguments,

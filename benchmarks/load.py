@@ -53,11 +53,11 @@ from transformers import BertConfig, BertTokenizer
 
 import hostile
 from configuration_hamlearning import HamLearningConfig, HamLearningVisionConfig
-from handler import EndpointHandler
 from modeling_hamlearning import HamLearningForTokenClassification
 from modeling_hamlearning_vision import HamLearningVisionModel
 from pipeline_hamlearning import HamLearningPipeline
 from processing_hamlearning import HamLearningProcessor
+from serving_hamlearning import EndpointHandler
 from workload import print_table
 
 

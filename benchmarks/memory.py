@@ -33,7 +33,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from run_mner import MNERTrainer
+from hamlearning.training.trainer import MNERTrainer
 from training_step import Clock, train_epoch
 from workload import KINDS, add_workload_arguments, make_trainer, print_table, read_tweets, write_figures
 

@@ -46,8 +46,9 @@ import transformers.pytorch_utils
 from datasets import Dataset
 from transformers import BertConfig, get_linear_schedule_with_warmup, set_seed
 
+from hamlearning.training.prediction import predict
+from hamlearning.training.trainer import TrainingWatch, keep_freed_memory
 from operations import PRESETS
-from run_mner import TrainingWatch, keep_freed_memory, predict
 from workload import SIZES, made_up_tweets, make_trainer, print_table, spread
 
 

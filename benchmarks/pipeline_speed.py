@@ -24,7 +24,7 @@ import torch
 from transformers import pipeline
 from transformers.pipelines.base import Pipeline
 
-from data_hamlearning import load_tweets
+from hamlearning.data.tweets import load_tweets
 
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)

@@ -23,8 +23,8 @@ from pathlib import Path
 # A script's own folder is on the path, the project's is not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data_hamlearning import load_tweets  # noqa: E402
-from processing_hamlearning import split_words  # noqa: E402
+from hamlearning.data.tweets import load_tweets
+from words_hamlearning import split_words
 
 
 def join_by_spaces(words: Sequence[str]) -> str:

@@ -19,10 +19,12 @@ from sklearn.metrics import roc_auc_score
 from transformers import AutoConfig
 
 from configuration_hamlearning import HamLearningConfig
-from data_hamlearning import VisualFeatures, load_tweets
+from hamlearning.data.features import VisualFeatures
+from hamlearning.data.tweets import load_tweets
+from hamlearning.data.tweets import tag_names as gold_tags
+from hamlearning.training.vision import picture_source
 from modeling_hamlearning import HamLearningForTokenClassification
 from processing_hamlearning import HamLearningDataCollator, HamLearningProcessor
-from run_mner import gold_tags, picture_source
 
 
 BATCH = 64

@@ -35,9 +35,9 @@ import torch
 import transformers
 
 from configuration_hamlearning import HamLearningConfig, HamLearningVisionConfig
-from data_hamlearning import VisualFeatures, write_visual_features
 from extraction_speed import write_pictures
 from growth import narrow_network
+from hamlearning.data.features import VisualFeatures, write_visual_features
 from image_processing_hamlearning import read_image
 from kernel_counts import Kernel, counted_kernels, picture_kernels, saved_bytes, step_kernels
 from modeling_hamlearning_vision import prepare_image

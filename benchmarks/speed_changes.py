@@ -30,9 +30,10 @@ from concurrent.futures import ProcessPoolExecutor
 import torch
 from torchcrf import CRF
 
-import run_mner
+import hamlearning.training.trainer as trainer_module
+from hamlearning.training.batches import PictureInEveryBatch
+from hamlearning.training.trainer import MNERTrainer, compile_trunk
 from modeling_hamlearning import HamLearningCRF
-from run_mner import MNERTrainer, PictureInEveryBatch, compile_trunk
 from workload import (
     KINDS,
     add_workload_arguments,
@@ -72,7 +73,7 @@ def make_epoch(trainer: MNERTrainer) -> Callable[[], None]:
 def seconds_of_an_epoch(options: argparse.Namespace, keeps: bool) -> float:
     """Of the second epoch of a process of its own, whose C library keeps what a step frees, or does not."""
     if not keeps:
-        run_mner.keep_freed_memory = lambda: None
+        trainer_module.keep_freed_memory = lambda: None
     tweets, tokenizer = read_tweets(options)
     with tempfile.TemporaryDirectory() as folder:
         epoch = make_epoch(make_trainer(options.config, options.kind, tweets, tokenizer, options.batch_size, folder))

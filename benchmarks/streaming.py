@@ -24,8 +24,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from transformers import BertConfig, set_seed
 
-import run_mner
 from configuration_hamlearning import HamLearningConfig
+from hamlearning.training.run import main as run_mner
 from modeling_hamlearning import HamLearningForTokenClassification
 from processing_hamlearning import HamLearningProcessor
 from workload import made_up_tweets, print_table
@@ -54,7 +54,7 @@ def write_shards(folder: Path, count: int, size: int):
 
 
 def _predict(arguments: list[str], pipe):
-    run_mner.main(arguments)
+    run_mner(arguments)
     # Not `getrusage`: what it tells may be the peak of the process that started this one.
     status = Path("/proc/self/status").read_text()
     pipe.send(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024)
@@ -101,7 +101,11 @@ def main():
             figures["runs"][name] = predict(root / "model", root / name, root / f"{name} out")
         # Not `accelerate launch --cpu`: on one machine that starts one process, however many are asked for.
         launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-        two = [*launch, run_mner.__file__, *command(root / "model", root / "many", root / "two out")]
+        two = [
+            *launch,
+            str(Path(__file__).parents[1] / "run_mner.py"),
+            *command(root / "model", root / "many", root / "two out"),
+        ]
         start = time.perf_counter()
         log = subprocess.run(two, check=True, capture_output=True, text=True).stderr
         figures["two_processes_seconds"] = time.perf_counter() - start

@@ -36,10 +36,13 @@ from transformers import (
     set_seed,
 )
 
-from data_hamlearning import VisualFeatures, load_tweets
+from hamlearning.data.features import VisualFeatures
+from hamlearning.data.tweets import load_tweets
+from hamlearning.training.arguments import MNERTrainingArguments
+from hamlearning.training.batches import with_lengths
+from hamlearning.training.trainer import MNERTrainer, TrainingWatch
 from modeling_hamlearning import HamLearningForTokenClassification
 from processing_hamlearning import HamLearningDataCollator, HamLearningProcessor
-from run_mner import MNERTrainer, MNERTrainingArguments, TrainingWatch, with_lengths
 
 
 NUM_REGIONS = 15

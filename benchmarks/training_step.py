@@ -32,9 +32,9 @@ from contextlib import contextmanager
 import torch
 from torch.profiler import profile, record_function
 
+from hamlearning.training.trainer import MNERTrainer, keep_freed_memory
 from modeling_hamlearning import HamLearningForTokenClassification
 from operations import count_operations
-from run_mner import MNERTrainer, keep_freed_memory
 from workload import (
     SIZES,
     add_workload_arguments,

@@ -12,12 +12,15 @@ import torch
 from datasets import ClassLabel, Dataset, Features, List, Value
 from transformers import AutoTokenizer, BertTokenizer, PrinterCallback, set_seed
 
-from configuration_hamlearning import TAGS, HamLearningConfig
-from data_hamlearning import load_tweets
+from configuration_hamlearning import HamLearningConfig
+from hamlearning.data.tweets import load_tweets
+from hamlearning.training.arguments import MNERTrainingArguments
+from hamlearning.training.batches import with_lengths
+from hamlearning.training.trainer import MNERTrainer
 from modeling_hamlearning import HamLearningForTokenClassification
 from operations import PRESETS, network_config
 from processing_hamlearning import HamLearningDataCollator, HamLearningProcessor
-from run_mner import MNERTrainer, MNERTrainingArguments, with_lengths
+from words_hamlearning import TAGS
 
 
 # Twitter-2017, training split, BERT's uncased vocabulary: words and sub-tokens ([CLS] and [SEP] among them) a tweet.

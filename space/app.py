@@ -8,10 +8,8 @@ commit. Its code comes from there too, so this file needs nothing beside it but 
 """
 
 import contextlib
-import ctypes
 import html
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -81,6 +79,12 @@ class Reader:
 
     def __init__(self, repo: str, revision: str | None = None):
         source = {"pretrained_model_name_or_path": repo, "trust_remote_code": True, "revision": revision}
+
+        def of_repo(place: str) -> Any:  # what the model's own repo has for it
+            return get_class_from_dynamic_module(place, repo, revision=revision)
+
+        of_repo("serving_hamlearning.return_large_blocks")()
+        self.check_text = of_repo("serving_hamlearning.check_text")
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.processor = AutoProcessor.from_pretrained(**source)
         self.model = AutoModelForTokenClassification.from_pretrained(**source).to(self.device)
@@ -88,9 +92,7 @@ class Reader:
         if self.model.config.use_vision and self.processor.vision_source is not None:
             self.eyes = self.processor.vision_model.config
             # The reader that the eyes themselves use: so the page shows what they saw.
-            self.read_image = get_class_from_dynamic_module(
-                "image_processing_hamlearning.read_image", repo, revision=revision
-            )
+            self.read_image = of_repo("image_processing_hamlearning.read_image")
 
     def read(self, text: str, upload: dict[str, Any] | None, progress: Callable[..., Any]) -> Reading:
         """Names with the picture and without it, in one batch of two.
@@ -103,10 +105,10 @@ class Reader:
         Raises:
             BadInput: there is no word, there are too many characters, or the picture cannot be read.
         """
-        if len(text) > MAX_CHARACTERS:
-            raise BadInput(
-                f"The tweet has {len(text):,} characters, the limit is {MAX_CHARACTERS:,}: please shorten it."
-            )
+        try:
+            self.check_text(text, "The tweet", MAX_CHARACTERS)
+        except ValueError as error:
+            raise BadInput(str(error)) from error
         if not self.processor(text=text).words[0]:
             raise BadInput("The tweet is empty: please write one, or click on an example.")
         picture = row = None
@@ -336,21 +338,6 @@ def read_upload(upload: Any) -> dict[str, Any] | None:
     return {"bytes": path.read_bytes(), "path": name if isinstance(name, str) else path.name}
 
 
-def return_large_blocks() -> None:
-    """Has glibc return free blocks of 1 MiB or more to the system, as it says it does.
-
-    By itself it learns from each large block to keep such, each thread its own: a few pictures of 10 MiB to every
-    thread of a server leave up to 64 MiB in each. Small blocks come from two arenas in place of eight a core.
-
-    `handler.py` and `space/app.py` both hold these lines, since each stands alone on the Hub.
-    """
-    if sys.platform != "linux" or not hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        return  # another C library
-    mmap_threshold, arena_max = -3, -8  # of malloc.h
-    libc.mallopt(mmap_threshold, 2**20)
-    libc.mallopt(arena_max, 2)
-
-
 CSS = """
 .gradio-container .main { width: 100%; max-width: 1152px !important; margin: 0 auto; padding: 16px; }
 #title h1 { font-size: 2rem; margin: 0; letter-spacing: -0.02em; }
@@ -489,7 +476,6 @@ if __name__ == "__main__":
     repo = os.environ.get("HAMLEARNING_MODEL")
     if not repo:
         raise SystemExit("HAMLEARNING_MODEL is not set: give the Hub id or the folder of a HamLearning model.")
-    return_large_blocks()
     os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", str(MAX_WAITING))  # remembered; by itself 10,000
     try:
         reader = Reader(repo, os.environ.get("HAMLEARNING_REVISION"))

@@ -33,9 +33,10 @@ from hypothesis import settings  # noqa: E402
 from transformers import BertConfig, DistilBertConfig, ModernBertConfig, MPNetConfig, RobertaConfig  # noqa: E402
 
 from configuration_hamlearning import HamLearningConfig  # noqa: E402
+from hamlearning.training.run import main as run_mner  # noqa: E402
 from hub_server import HubServer, run_client  # noqa: E402
 from modeling_hamlearning import HamLearningForTokenClassification  # noqa: E402
-from tiny_world import make_world  # noqa: E402
+from tiny_world import flags, make_world  # noqa: E402
 
 
 torch.set_num_threads(1)
@@ -67,6 +68,14 @@ def world(tmp_path_factory) -> Path:
     """The folder of a tiny world, see `make_world`."""
     folder = tmp_path_factory.mktemp("world")
     make_world(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained_folder(world, tmp_path_factory) -> Path:
+    """What a short run on the tiny world leaves: a model with its results."""
+    folder = tmp_path_factory.mktemp("trained") / "model"
+    run_mner(flags(world, folder, num_train_epochs=1))
     return folder
 
 
@@ -113,7 +122,7 @@ def published_sample(tmp_path_factory):
         *(str(part) for name in settings for part in (f"--{name}", settings[name])),
     ]
     with HubServer() as hub:
-        run_client(hub, f"import run_mner\nrun_mner.main({argv!r})", home, timeout=1800)
+        run_client(hub, f"from hamlearning.training.run import main\nmain({argv!r})", home, timeout=1800)
         yield SimpleNamespace(hub=hub, home=home, folder=folder, data=data)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from conftest import ROOT
-from data_hamlearning import write_visual_features
+from hamlearning.data.features import write_visual_features
 
 
 SIZE = 32

@@ -3,7 +3,6 @@
 import ast
 import base64
 import contextlib
-import importlib.util
 import io
 import json
 import logging
@@ -24,10 +23,14 @@ from datasets import Dataset, DatasetDict
 from PIL import Image
 from transformers import AutoModelForTokenClassification, BertTokenizer, pipeline
 
-import run_mner
 from configuration_hamlearning import HamLearningConfig, HamLearningVisionConfig
-from data_hamlearning import VisualFeatures, load_tweets, read_visual_metadata, write_visual_features
-from evaluation import read_predictions
+from hamlearning.data.features import VisualFeatures, read_visual_metadata, write_visual_features
+from hamlearning.data.picture_files import find_images
+from hamlearning.data.tweets import load_tweets
+from hamlearning.pictures.tweet_images import TweetImages
+from hamlearning.scores.predictions import read_predictions
+from hamlearning.training.arguments import parse_arguments
+from hamlearning.training.run import main as run_mner
 from image_processing_hamlearning import ImageError, download, read_image
 from modeling_faster_rcnn_vg import FasterRCNNVGSettings
 from modeling_hamlearning import HamLearningForTokenClassification
@@ -35,7 +38,6 @@ from modeling_hamlearning_vision import HamLearningVisionModel
 from pipeline_hamlearning import HamLearningPipeline
 from processing_hamlearning import HamLearningProcessor
 from tiny_world import flags
-from visual_extraction import TweetImages, find_images
 
 
 ROOT = Path(__file__).parents[1]
@@ -175,14 +177,14 @@ def test_an_array_file_is_read_by_nothing(marker, tmp_path):
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
 def test_a_checkpoint_that_carries_code_is_not_resumed_and_its_code_is_not_run(world, marker, tmp_path, name):
     run = flags(world, tmp_path / "run", num_train_epochs=2, save_total_limit=2, do_eval=None, do_predict=None)
-    run_mner.main(run)
+    run_mner(run)
     checkpoint, last = sorted((tmp_path / "run").glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
     shutil.rmtree(last)  # a run that has no step left reads no generators
     torch.save({"x": Malicious(marker)}, checkpoint / name)
     sizes = json.loads((checkpoint / "files.json").read_text())
     (checkpoint / "files.json").write_text(json.dumps(sizes | {name: (checkpoint / name).stat().st_size}))
     with pytest.raises(Exception, match="Weights only load failed"):
-        run_mner.main([*run, "--resume_from_checkpoint", "True"])
+        run_mner([*run, "--resume_from_checkpoint", "True"])
 
 
 # --------------------------------------------------------------------------------------------------------- safetensors
@@ -504,7 +506,7 @@ def test_a_file_that_holds_no_settings_is_refused_by_its_name(text, reason, suff
     with pytest.raises(
         ValueError, match=rf"(?is)^{re.escape(str(path))} holds no settings \(.*{reason}.*\): expected"
     ):
-        run_mner.parse_arguments([str(path)])
+        parse_arguments([str(path)])
 
 
 @pytest.mark.parametrize(
@@ -514,7 +516,7 @@ def test_a_setting_of_the_wrong_type_is_named(text, tmp_path, capsys):
     path = tmp_path / "run.yaml"
     path.write_text(text)
     with pytest.raises(SystemExit):
-        run_mner.parse_arguments([str(path)])
+        parse_arguments([str(path)])
     assert f"argument --{text.split(':')[0]}" in capsys.readouterr().err
 
 
@@ -687,30 +689,14 @@ def test_a_link_out_of_the_folder_of_pictures_is_not_followed(pictures, caplog):
     assert [images[place] for place in range(3)] == [None] * 3
 
 
-@pytest.fixture(scope="module")
-def prepare():
-    spec = importlib.util.spec_from_file_location("prepare", ROOT / "datasets" / "prepare.py")
-    prepare = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(prepare)
-    return prepare
-
-
-def test_a_link_out_of_the_folder_is_no_picture_of_a_prepared_data_set(pictures, prepare, caplog):
-    assert set(prepare.find_pictures(pictures)) == {"own", "inside"}
-    assert "has 3 links that lead out of it, out.png the first" in caplog.text
-
-
-def test_a_folder_of_nothing_but_links_out_of_it_is_refused_by_its_name(pictures, prepare):
+def test_a_folder_of_nothing_but_links_out_of_it_is_refused_by_its_name(pictures):
     for name in ("own", "inside", "loop", "gone"):
         (pictures / f"{name}.png").unlink()
-    for find in (find_images, prepare.find_pictures):
-        with pytest.raises(
-            ValueError, match=f"^{pictures} has no picture but 3 links that lead out of it, out.png the"
-        ):
-            find(pictures)
+    with pytest.raises(ValueError, match=f"^{pictures} has no picture but 3 links that lead out of it, out.png the"):
+        find_images(pictures)
 
 
-def test_a_link_to_a_blob_of_the_same_repo_in_the_hubs_cache_is_followed(prepare, tmp_path, caplog):
+def test_a_link_to_a_blob_of_the_same_repo_in_the_hubs_cache_is_followed(tmp_path, caplog):
     repos = [tmp_path / f"datasets--org--{name}" for name in ("own", "other")]
     for repo in repos:
         (repo / "blobs").mkdir(parents=True)
@@ -719,10 +705,8 @@ def test_a_link_to_a_blob_of_the_same_repo_in_the_hubs_cache_is_followed(prepare
     folder.mkdir(parents=True)
     (folder / "own.png").symlink_to("../../../blobs/a1b2")
     (folder / "other.png").symlink_to("../../../../datasets--org--other/blobs/a1b2")
-    for find in (find_images, prepare.find_pictures):
-        assert set(find(folder)) == {"own"}
-        assert "has 1 links that lead out of it, other.png the first" in caplog.text
-        caplog.clear()
+    assert set(find_images(folder)) == {"own"}
+    assert "has 1 links that lead out of it, other.png the first" in caplog.text
 
 
 # ------------------------------------------------------------------------------------------------------------ pictures

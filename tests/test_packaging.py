@@ -79,10 +79,18 @@ def test_the_sdist_holds_the_whole_repository_and_no_tweets_of_others(archives, 
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_the_modules_and_nothing_else(archives):
+def test_the_wheel_holds_the_model_s_files_and_the_package_and_nothing_else(archives, tracked):
     with zipfile.ZipFile(next(archives.glob("*.whl"))) as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    assert names == {f"{module}.py" for module in PROJECT["tool"]["setuptools"]["py-modules"]}
+    package = {path for path in tracked if path.startswith("hamlearning/")}
+    assert names == {f"{module}.py" for module in PROJECT["tool"]["setuptools"]["py-modules"]} | package
+
+
+@pytest.mark.slow
+def test_the_wheel_puts_no_other_name_at_the_top_of_site_packages(archives):
+    with zipfile.ZipFile(next(archives.glob("*.whl"))) as wheel:
+        tops = {name.partition("/")[0].removesuffix(".py") for name in wheel.namelist() if ".dist-info/" not in name}
+    assert {name for name in tops if "hamlearning" not in name} == {"modeling_faster_rcnn_vg", "run_mner"}
 
 
 @pytest.mark.slow
@@ -102,7 +110,8 @@ def test_what_a_module_imports_at_its_top_is_installed_with_the_project(module):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
         for name in (name.partition(".")[0] for name in names):
-            if name not in sys.stdlib_module_names and name not in PROJECT["tool"]["setuptools"]["py-modules"]:
+            ours = {"hamlearning", *PROJECT["tool"]["setuptools"]["py-modules"]}
+            if name not in sys.stdlib_module_names and name not in ours:
                 assert declared & {found.lower().replace("_", "-") for found in distributions[name]}, name
 
 
@@ -115,10 +124,10 @@ def test_an_installed_wheel_trains_publishes_exports_and_reports_away_from_a_che
         environment = hub.env | {"HF_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
         settings = {"num_train_epochs": 1, "push_to_hub": True, "hub_model_id": "org/wheel"}
         run(away, "-m", "run_mner", *flags(world, model, **settings), cwd=tmp_path, **environment)
-        run(away, "-m", "publishing", model, "org/again", cwd=tmp_path, **environment)
+        run(away, "-m", "hamlearning", "publish", model, "org/again", cwd=tmp_path, **environment)
         assert set(hub.files("org/again")) == set(hub.files("org/wheel")) >= {"modeling_hamlearning.py", "handler.py"}
     if importlib.util.find_spec("openvino") is not None:
-        run(away, "-m", "exported_hamlearning", model, "exported", cwd=tmp_path)
+        run(away, "-m", "hamlearning", "export", model, "exported", cwd=tmp_path)
         assert (tmp_path / "exported" / "exported_hamlearning.py").is_file()
-    run(away, "-m", "error_report", model / "predictions_test.jsonl", "--output", "report.html", cwd=tmp_path)
+    run(away, "-m", "hamlearning", "report", model / "predictions_test.jsonl", "--output", "report.html", cwd=tmp_path)
     assert (tmp_path / "report.html").stat().st_size > 10_000

@@ -25,9 +25,12 @@ from seqeval.metrics.sequence_labeling import get_entities
 from transformers import BertConfig, BertTokenizer
 
 from configuration_hamlearning import HamLearningConfig
-from data_hamlearning import VisualFeatures, load_tweets, read_tweets, write_visual_features
-from evaluation import entity_counts, evaluate_tags, read_gold, read_predictions
-from handler import EndpointHandler
+from hamlearning.data.features import VisualFeatures, write_visual_features
+from hamlearning.data.released import read_tweets
+from hamlearning.data.tweets import load_tweets
+from hamlearning.scores.counts import entity_counts
+from hamlearning.scores.evaluation import evaluate_tags
+from hamlearning.scores.predictions import read_gold, read_predictions
 from modeling_hamlearning import (
     SPATIAL_RELATIONS,
     HamLearningCRF,
@@ -35,7 +38,9 @@ from modeling_hamlearning import (
     spatial_relations,
 )
 from pipeline_hamlearning import HamLearningPipeline
-from processing_hamlearning import HamLearningProcessor, entity_spans, split_words
+from processing_hamlearning import HamLearningProcessor
+from serving_hamlearning import EndpointHandler
+from words_hamlearning import entity_spans, split_words
 
 
 EXAMPLES = settings.default.max_examples  # of the profile; what takes longer takes a share of them

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from transformers import BertConfig, BertModel, BertTokenizer, TimmWrapperConfig, TimmWrapperModel
 
-from data_hamlearning import write_visual_features
+from hamlearning.data.features import write_visual_features
 
 
 NAMES = {"PER": ["ann", "bob", "cleo"], "LOC": ["rome", "oslo", "bern"]}

@@ -21,7 +21,8 @@ from PIL import Image, ImageColor, ImageDraw
 from transformers import BertConfig, BertModel, BertTokenizer
 from transformers.utils.logging import disable_progress_bar
 
-from data_hamlearning import TAGS, write_visual_features
+from hamlearning.data.features import write_visual_features
+from words_hamlearning import TAGS
 
 
 TYPES = ("PER", "LOC", "ORG", "MISC")

@@ -39,12 +39,13 @@ import atheris
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 with atheris.instrument_imports(
-    include=["data_hamlearning", "image_processing_hamlearning", "PIL"],
+    include=["hamlearning", "image_processing_hamlearning", "PIL"],
     enable_loader_override=False,
 ):
     from PIL import Image, features
 
-    from data_hamlearning import VisualFeatures, read_tweets, write_visual_features
+    from hamlearning.data.features import VisualFeatures, write_visual_features
+    from hamlearning.data.released import read_tweets
     from image_processing_hamlearning import ImageError, read_image
 
 import numpy as np  # noqa: E402

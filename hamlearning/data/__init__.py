@@ -1,0 +1,1 @@
+"""Tweets, pictures and visual features: the files that people bring, read and checked."""

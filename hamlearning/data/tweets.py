@@ -1,0 +1,340 @@
+"""Tagged tweets of a folder or of the Hub, checked, as one `DatasetDict`."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import (
+    ClassLabel,
+    Dataset,
+    DatasetDict,
+    Features,
+    Image,
+    LargeList,
+    List,
+    Value,
+    get_dataset_config_names,
+    load_dataset,
+    load_dataset_builder,
+)
+from pyarrow import compute
+
+from hamlearning.data.downloads import wanted_of_hub
+from hamlearning.data.parquet import damage_named, shortened
+from hamlearning.data.released import read_tweets, tweets_sha256
+from hamlearning.data.schemes import canonical_tag, is_tag
+from words_hamlearning import TAGS
+
+
+pc: Any = compute  # most of its functions are made when it is imported, so no type checker sees them
+SPLITS = {"train": ("train",), "validation": ("validation", "valid", "dev"), "test": ("test",)}
+
+
+def load_tweets(
+    data_dir: str | os.PathLike | None = None,
+    dataset_name: str | None = None,
+    dataset_config_name: str | None = None,
+    revision: str | None = None,
+    cache_dir: str | None = None,
+    splits: Sequence[str] = tuple(SPLITS),
+) -> DatasetDict:
+    """Load the splits of a data set, from a folder or from the Hub.
+
+    ```python
+    >>> load_tweets("twitter2017")
+    DatasetDict({
+        train: Dataset({
+            features: ['id', 'tokens', 'ner_tags'],
+            num_rows: 3373
+        })
+        ...
+    ```
+
+    A folder holds `train.txt`, `valid.txt` (or `validation.txt`, `dev.txt`) and `test.txt` in the released text format
+    (see `read_tweets`), or Parquet files of those names (`train.parquet`, `train-00000-of-00001.parquet`), in the
+    folder itself or in its subfolder `data/`, or it is one that `datasets/prepare.py` made: `pictures/` is read, and
+    where there is none, `text/`. The splits that exist are returned, as `train`, `validation` and `test`.
+
+    Columns: `id` (string), `tokens` (list of strings), `ner_tags` (list of `ClassLabel`; absent where a split has no
+    tags), `image` where there is one, and whatever else a Parquet file holds. All splits share one list of labels:
+    `TAGS` if it holds every tag of the data, else O and then B-X, I-X for each type X in alphabetical order. Tags may
+    be stored as strings; OTHER becomes MISC.
+
+    Args:
+        data_dir: The folder. Either this or `dataset_name`.
+        dataset_name: A data set on the Hub, or what else `datasets.load_dataset` takes.
+        dataset_config_name: Its configuration, if it has several; `pictures` if None and there is one of this name,
+            else the data set's own default.
+        revision: Its branch, tag or commit.
+        cache_dir: Where `datasets` keeps what it converts; its default if None.
+        splits: Those to load, where they exist. Some alone are loaded from the Hub only if they are Parquet.
+
+    Raises:
+        FileNotFoundError: The folder or every split file is missing, or the Hub has no such data set.
+        ConnectionError: The Hub is down, silent or busy, or refuses.
+        ValueError: Not exactly one source was given, or a split is empty or malformed; the message names split, row
+            and id, or file and line.
+    """
+    if (data_dir is None) == (dataset_name is None):
+        raise ValueError(
+            f"data_dir is {data_dir!r} and dataset_name is {dataset_name!r}: give exactly one of them, a folder or a "
+            "data set of the Hub"
+        )
+    if dataset_name is None:
+        assert data_dir is not None  # for type checkers: exactly one of them is there
+        if dataset_config_name is not None or revision is not None:
+            raise ValueError(
+                f"dataset_config_name is {dataset_config_name!r} and revision is {revision!r}, but a folder "
+                f"(data_dir={str(data_dir)!r}) has neither: leave both out, or give dataset_name"
+            )
+        loaded = _load_folder(Path(data_dir), cache_dir, splits)
+    else:
+        names = {alias: split for split, aliases in SPLITS.items() for alias in aliases}
+        with wanted_of_hub(dataset_name):
+            if dataset_config_name is None and "pictures" in get_dataset_config_names(
+                dataset_name, revision=revision, cache_dir=cache_dir
+            ):
+                dataset_config_name = "pictures"
+            if set(splits) == set(SPLITS):
+                found = load_dataset(dataset_name, dataset_config_name, revision=revision, cache_dir=cache_dir)
+            else:  # asked for a split, `datasets` downloads all of them
+                files = (
+                    load_dataset_builder(dataset_name, dataset_config_name, revision=revision).config.data_files or {}
+                )
+                files = {split: list(files[split]) for split in files if names.get(split, split) in splits}
+                found = load_dataset("parquet", data_files=files, cache_dir=cache_dir)
+        loaded = {names.get(str(split), str(split)): dataset for split, dataset in found.items()}
+
+    tables = {split: _check_split(split, dataset) for split, dataset in loaded.items()}
+    tags = {split: _tag_names(split, loaded[split], table) for split, table in tables.items()}
+    seen = {canonical_tag(name) for names, _ in tags.values() for name in names}
+    if seen <= set(TAGS):
+        labels: list[str] = list(TAGS)
+    else:
+        types = sorted({tag[2:] for tag in seen - {"O"}})
+        labels = ["O", *(f"{prefix}-{type_}" for type_ in types for prefix in "BI")]
+
+    tweets = {}
+    for split, dataset in loaded.items():
+        columns = dataset.column_names
+        if "ner_tags" in columns:
+            names, indices = tags[split]
+            label_of = np.array([labels.index(canonical_tag(name)) for name in names], dtype=np.int64)
+            lengths = pc.list_value_length(tables[split]["tokens"]).to_numpy()
+            offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+            tag_lists = pa.ListArray.from_arrays(offsets, label_of[indices])
+            dataset = dataset.remove_columns("ner_tags")
+            dataset = dataset.add_column("ner_tags", tag_lists, feature=List(ClassLabel(names=labels)))
+            dataset = dataset.select_columns(columns)
+        if dataset.features["id"].dtype != "string":
+            dataset = dataset.cast_column("id", Value("string"))
+        if "image" in columns and not isinstance(dataset.features["image"], Image):
+            try:
+                dataset = dataset.cast_column("image", Image())
+            except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+                type_ = shortened(dataset.features["image"])
+                raise ValueError(
+                    f"the {split} split has image of type {type_}, which is no picture "
+                    f"({shortened(error)}): store pictures as datasets.Image does, as {{bytes, path}}"
+                ) from None
+        tweets[split] = dataset
+    return DatasetDict(tweets)
+
+
+def find_split_files(folder: Path, split: str) -> list[Path]:
+    """The files of a split in a folder, as `load_tweets` takes them: one text file, Parquet files in order, or none.
+
+    Raises:
+        ValueError: The folder holds the split more than once.
+    """
+    # A prepared folder holds every tweet twice, with its picture and without.
+    prepared = folder / ("pictures" if any((folder / "pictures").glob("*.parquet")) else "text")
+    sources = []  # each a list of files; a second source would leave open which one is meant
+    for alias in SPLITS[split]:
+        text = folder / f"{alias}.txt"
+        sources += [[text]] if text.is_file() else []
+        for place in (folder, folder / "data", prepared):
+            parquet = [*place.glob(f"{alias}.parquet"), *sorted(place.glob(f"{alias}[-_][0-9]*.parquet"))]
+            sources += [parquet] if parquet else []
+    if len(sources) > 1:
+        names = ", ".join(str(files[0].relative_to(folder)) for files in sources)
+        raise ValueError(f"{folder} holds the {split} split more than once ({names}): keep one of them")
+    return sources[0] if sources else []
+
+
+def _load_folder(folder: Path, cache_dir: str | None, wanted: Sequence[str]) -> dict[str, Dataset]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not a folder: give the folder that holds train.txt or the Parquet files")
+    splits = {}
+    for split in wanted:
+        files = find_split_files(folder, split)
+        if files and files[0].suffix == ".txt":
+            columns = read_tweets(files[0])
+            features = {name: Value("string") if name == "id" else List(Value("string")) for name in columns}
+            splits[split] = Dataset.from_dict(columns, features=Features(features))
+        elif files:
+            num_rows = 0
+            for file in files:
+                with damage_named(file, "give the tweets as Parquet"):
+                    found = pq.read_metadata(file)
+                    num_rows += found.num_rows
+                    schema = found.schema.to_arrow_schema()
+                _check_features(file, schema)
+            if num_rows == 0:
+                raise ValueError(f"the {split} split, {files[0]}, is empty: fill the file or remove it")
+            # One call a split: files read together share the first one's label names, whatever the others say.
+            names = [str(file) for file in files]
+            with damage_named(", ".join(names), "give the tweets as Parquet"):
+                where: dict[str, Any] = {"split": split, "cache_dir": cache_dir}
+                splits[split] = Dataset.from_parquet([*names], **where)
+    if not splits:
+        raise FileNotFoundError(
+            f"{folder} holds no split: expected train.txt, valid.txt and test.txt, or train.parquet or "
+            "text/train-00000-of-00001.parquet and so on"
+        )
+    return splits
+
+
+def _check_features(path: Path, schema: pa.Schema):
+    """Refuse types, or the metadata that name others, of which `datasets` says what is wrong but not where."""
+    try:
+        Features.from_arrow_schema(schema)
+    # What it raises for JSON that is not what it wrote; RecursionError: brackets in brackets.
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise ValueError(
+            f"{path} has a type, or metadata 'huggingface' in its schema, that `datasets` cannot read "
+            f"({shortened(error)}): store the tweets as strings and lists of strings, and leave the metadata out"
+        ) from None
+
+
+def _check_split(split: str, dataset: Dataset) -> pa.Table:
+    """Check columns and lengths, and return `id`, `tokens` and `ner_tags` (where there) as an Arrow table."""
+    missing = [name for name in ("id", "tokens") if name not in dataset.column_names]
+    if missing:
+        raise ValueError(
+            f"the {split} split has no column {' and no column '.join(map(repr, missing))}, only "
+            f"{dataset.column_names}: rename its columns to id, tokens, ner_tags and image"
+        )
+    if getattr(dataset.features["id"], "dtype", None) not in ("string", "large_string", "int32", "int64"):
+        raise ValueError(f"the {split} split has ids of type {dataset.features['id']}: store them as strings")
+    if getattr(getattr(dataset.features["tokens"], "feature", None), "dtype", None) not in ("string", "large_string"):
+        raise ValueError(
+            f"the {split} split has tokens of type {dataset.features['tokens']}: store them as lists of strings"
+        )
+    columns = [name for name in ("id", "tokens", "ner_tags") if name in dataset.column_names]
+    if "ner_tags" in columns and not isinstance(dataset.features["ner_tags"], List | LargeList):
+        raise ValueError(
+            f"the {split} split has ner_tags of type {shortened(dataset.features['ner_tags'])}: store them as lists "
+            "of strings, or of datasets.ClassLabel, one for each token"
+        )
+    table: Any = dataset.select_columns(columns).with_format("arrow")[:]
+    table = table.combine_chunks()
+    for name in columns:
+        _check_text(split, name, table[name])
+
+    token_counts = pc.fill_null(pc.list_value_length(table["tokens"]), 0).to_numpy()
+    if table["id"].null_count:
+        row = int(np.flatnonzero(table["id"].is_null().to_numpy())[0])
+        raise ValueError(f"the {split} split, row {row} has no id: give the tweet one, it names its picture")
+    if (token_counts == 0).any():
+        row = int(np.flatnonzero(token_counts == 0)[0])
+        raise ValueError(f"{_place(split, row, table)} has no tokens: remove the tweet")
+    if pc.list_flatten(table["tokens"]).null_count:
+        row = int(np.flatnonzero([None in tokens for tokens in table["tokens"].to_pylist()])[0])
+        raise ValueError(f"{_place(split, row, table)} has a token that is null: store it as a string")
+    if "ner_tags" in columns:
+        tag_counts = pc.fill_null(pc.list_value_length(table["ner_tags"]), 0).to_numpy()
+        if (tag_counts != token_counts).any():
+            row = int(np.flatnonzero(tag_counts != token_counts)[0])
+            raise ValueError(
+                f"{_place(split, row, table)} has {token_counts[row]} tokens but {tag_counts[row]} tags: give each "
+                "token one tag, or remove the column ner_tags to predict"
+            )
+    return table
+
+
+def _check_text(split: str, name: str, column: pa.ChunkedArray):
+    """Refuse bytes that are not UTF-8, which Arrow passes on until somebody asks for the text."""
+    try:
+        column.validate(full=True)
+    except pa.ArrowException as error:
+        for row, value in enumerate(column):
+            try:
+                value.as_py()
+            except UnicodeDecodeError as damage:
+                byte = damage.object[damage.start]
+                raise ValueError(
+                    f"the {split} split, row {row}: {name} has the byte 0x{byte:02x}, which is not UTF-8: write the "
+                    "text as UTF-8"
+                ) from None
+        raise ValueError(
+            f"the {split} split has a column {name} that is damaged ({shortened(error)}): write the file anew"
+        ) from None
+
+
+def _place(split: str, row: int, table: pa.Table) -> str:
+    return f"the {split} split, row {row} (id {table['id'][row].as_py()!r})"
+
+
+def _tag_names(split: str, dataset: Dataset, table: pa.Table) -> tuple[list[str], np.ndarray]:
+    """Return the names of the tags as the split stores them, and for each token of the split the index of its name."""
+    if "ner_tags" not in table.column_names:
+        return [], np.zeros(0, dtype=np.int64)
+    values = pc.list_flatten(table["ner_tags"]).combine_chunks()
+    rows = pc.list_parent_indices(table["ner_tags"]).to_numpy()
+    feature = dataset.features["ner_tags"].feature
+    remedy = "write O, B-TYPE or I-TYPE, such as B-PER"
+    if values.null_count:
+        row = int(rows[np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0]])
+        raise ValueError(f"{_place(split, row, table)} has a tag that is null: {remedy}")
+    if isinstance(feature, ClassLabel):
+        names, indices = feature.names, values.to_numpy()
+        outside = (indices < 0) | (indices >= len(names))
+        if outside.any():
+            first = int(np.flatnonzero(outside)[0])
+            raise ValueError(
+                f"{_place(split, int(rows[first]), table)} has the tag {indices[first]}, but the column names "
+                f"{len(names)} tags, 0 to {len(names) - 1}: give every token one of them"
+            )
+        unknown = [name for name in names if not is_tag(name)]
+        if unknown:
+            raise ValueError(f"the {split} split names the tag {unknown[0]!r} in its column ner_tags: {remedy}")
+        return names, indices
+    if getattr(feature, "dtype", None) not in ("string", "large_string"):
+        raise ValueError(
+            f"the {split} split has ner_tags of type {shortened(feature)}, which says nothing of their names: store "
+            "the tags as strings, or as datasets.ClassLabel"
+        )
+    encoded = values.dictionary_encode()
+    names, indices = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
+    for index, name in enumerate(names):
+        if not is_tag(name):
+            row = int(rows[np.flatnonzero(indices == index)[0]])
+            raise ValueError(f"{_place(split, row, table)} has the tag {name!r}: {remedy}")
+    return names, indices
+
+
+def tag_names(dataset: Dataset) -> list[list[str]]:
+    """The tags of a split by name."""
+    names = dataset.features["ner_tags"].feature.names
+    return [[names[tag] for tag in tags] for tags in dataset["ner_tags"]]
+
+
+def split_sha256(dataset: Dataset) -> str:
+    """The `tweets_sha256` of a split, as `load_tweets` returns it.
+
+    ```python
+    >>> split_sha256(load_tweets("twitter2017")["test"])[:12]
+    'a7d9e172ae85'
+    ```
+    """
+    columns = [name for name in ("id", "tokens", "ner_tags") if name in dataset.column_names]
+    tweets: Any = dataset.select_columns(columns).with_format(None)
+    if "ner_tags" in columns:
+        names = dataset.features["ner_tags"].feature.names
+        tweets = (tweet | {"ner_tags": [names[tag] for tag in tweet["ner_tags"]]} for tweet in tweets)
+    return tweets_sha256(tweets)

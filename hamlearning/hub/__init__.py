@@ -1,0 +1,1 @@
+"""What is published and served: repos, cards, the endpoint's handler."""

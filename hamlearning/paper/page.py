@@ -1,0 +1,183 @@
+"""What was measured beside what the paper reports, as a page."""
+
+import json
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import yaml
+from markdown_it import MarkdownIt
+from matplotlib.figure import Figure
+
+from hamlearning.paper import runner as runs
+from hamlearning.paper.runner import runs_of
+from hamlearning.paper.tables import SCALES, TABLES, Row, Table
+from hamlearning.scores.significance import compare_counts
+
+
+SAMPLES = 10_000  # of the paired test
+
+
+def write_page(scale: str, seeds: list[int]) -> Path:
+    """Writes what was measured beside what the paper reports, as Markdown, HTML and Figure 4; returns the Markdown."""
+    folder = runs.ROOT / "results" / scale
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = [f"# Measured: {scale}", PREFACE]
+    for data in SCALES[scale]:
+        for table in TABLES.values():
+            can_run = not (table.needs_pictures and features_file(scale, data))
+            found = {row.title: results_of(row, scale, data, seeds) if can_run else [] for row in table.rows}
+            if any(found.values()):
+                parts += [f"## {table.title}: {data}", scores_of(table, found, data), types_of(table, found)]
+            elif any(data in row.paper for row in table.rows):
+                parts += [f"## {table.title}: {data}", scores_of(table, found, data)]
+        trained = results_of(Row("HamLearning"), scale, data, seeds)
+        if trained:
+            draw_training(trained, folder / f"figure4-{data}.svg")
+            parts += [f"## Training (Figure 4): {data}", f"![Loss and F1 by epoch](figure4-{data}.svg)"]
+    text = "\n\n".join(parts) + "\n"
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    html = MarkdownIt("commonmark").enable("table").render(text)
+    (folder / "index.html").write_text(
+        HTML.format(title=f"HamLearning measured: {scale}", body=html), encoding="utf-8"
+    )
+    return folder / "README.md"
+
+
+PREFACE = f"""Entity-level scores of seqeval in percent, default mode unless it says strict, on the test file as
+released (on dev where there was none, and in a search), checkpoint chosen on dev; mean ± standard deviation over the
+seeds. The paper had BERT-base and real pictures: another encoder and other pictures than here, but on the page of its
+own scale. "not run" means not run here, "published" that others report it.
+
+An I- tag that no B- opens begins an entity in default mode and none in strict; OTHER of Twitter-2015 counts as MISC;
+every tweet counts, those that occur twice too. Where dev is what is scored, the checkpoint was chosen on the same
+tweets if the model was trained on that data set: such an F1 is too high.
+
+"Difference" is that of the F1, of the seeds that both rows have, to the row that has none; p is two-sided, of
+approximate randomisation with {SAMPLES:,} samples: the predictions of each tweet, of all seeds at once, are swapped by
+the toss of a coin. It is about other tweets, not about other seeds, and no p is corrected for the number of rows."""
+HTML = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<style>
+:root {{ color-scheme: light dark }}
+body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem }}
+table {{ border-collapse: collapse; display: block; margin: 1rem 0; overflow-x: auto }}
+th, td {{ padding: .3rem .7rem; border-bottom: 1px solid #8884; text-align: right; white-space: nowrap;
+          font-variant-numeric: tabular-nums }}
+th:first-child, td:first-child {{ text-align: left }}
+img {{ max-width: 100%; background: #fff }}
+</style>
+{body}
+</html>
+"""
+
+
+def features_file(scale: str, data: str) -> str | None:
+    """The file that a config reads in place of pictures; None: it has pictures."""
+    config = runs.ROOT / "configs" / SCALES[scale][data]
+    return yaml.safe_load(config.read_text(encoding="utf-8")).get("visual_features")
+
+
+def results_of(row: Row, scale: str, data: str, seeds: list[int]) -> list[dict[str, Any]]:
+    """The committed JSON of a row's runs that are there, one a seed."""
+    paths = [runs_of(row, scale, data, seed).result_path for seed in seeds]
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
+
+
+def scored_split(table: Table, found: Mapping[str, list[dict]]) -> str:
+    """The table's split, or dev where that was not scored: one for all rows."""
+    scored = [result["results"] for results in found.values() for result in results]
+    return table.split if all(table.split in result for result in scored) else "validation"
+
+
+def scores_of(table: Table, found: Mapping[str, list[dict]], data: str) -> str:
+    """The F1 of each row, all types together, beside the paper's."""
+    split = scored_split(table, found)
+    of = "" if split == "test" else " (dev)"
+    head = ["", "seeds", "dev F1", f"P{of}", f"R{of}", f"F1{of}", f"strict F1{of}"]
+    head += ["difference (p)"] * (table.reference is not None)
+    has_paper = any(data in row.paper for row in table.rows)
+    head += ["paper's F1"] * has_paper
+    lines = [head]
+    for row in table.rows:
+        paper = [f"{row.paper[data][2]:.2f}" if data in row.paper else ""] * has_paper
+        results = found[row.title]
+        if not results:
+            lines.append([row.title, "not run", *[""] * (len(head) - 2 - len(paper)), *paper])
+            continue
+        scores = [result["results"][split] for result in results]
+        cells = [mean_and_deviation([result["results"]["validation"]["f1"] for result in results])]
+        for name in ("precision", "recall", "f1", "strict_f1"):
+            cells.append(mean_and_deviation([score[name] for score in scores]))
+        if table.reference is not None:
+            cells.append("" if row.title == table.reference else difference(results, found[table.reference], split))
+        seeds = ", ".join(str(result["results"]["seed"]) for result in results)
+        lines.append([row.title, seeds, *cells, *paper])
+    for name, figures in table.published.items():
+        if data in figures:
+            lines.append([f"{name}, published", "not run", *[""] * (len(head) - 3), f"{figures[data][2]:.2f}"])
+    return markdown_table(lines)
+
+
+def difference(results: list[dict], reference: list[dict], split: str) -> str:
+    """F1 of a row less that of another on the seeds of both, in points, and the p-value of the paired test."""
+    counts, others = ({r["results"]["seed"]: r["counts"][split] for r in rows} for rows in (results, reference))
+    shared = sorted(counts.keys() & others.keys())
+    tweets = {r["identity"]["data"][split] for r in results + reference}
+    if not shared or len(tweets) > 1:
+        return ""
+    compared = compare_counts([counts[seed] for seed in shared], [others[seed] for seed in shared], samples=SAMPLES)
+    p_value = compared["p_value"]
+    return f"{100 * compared['difference']:+.2f} ({'< 0.001' if p_value < 0.001 else f'{p_value:.3f}'})"
+
+
+def types_of(table: Table, found: Mapping[str, list[dict]]) -> str:
+    """Precision, recall and F1 of each type, means over the seeds."""
+    types = sorted(
+        {kind for results in found.values() for r in results for kind in r["results"]["validation"]["types"]}
+    )
+    split = scored_split(table, found)
+    lines = [["P / R / F1", *types]]
+    for title, results in found.items():
+        if results:
+            scores = [result["results"][split]["types"] for result in results]
+            means = [
+                [statistics.mean(score[kind][name] for score in scores) for name in ("precision", "recall", "f1")]
+                for kind in types
+            ]
+            lines.append([title, *(" / ".join(f"{100 * mean:.1f}" for mean in of_type) for of_type in means)])
+    return markdown_table(lines)
+
+
+def markdown_table(lines: list[list[str]]) -> str:
+    """The first line is the head."""
+    lines = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def draw_training(results: list[dict], path: Path) -> None:
+    """Figure 4: loss on the training data and F1 on dev by epoch, a line a seed."""
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    losses, scores = figure.subplots(1, 2)
+    for result in results:
+        for axes, name, times in ((losses, "loss", 1), (scores, "eval_f1", 100)):
+            points = [
+                (entry["epoch"], times * entry[name])
+                for entry in result["results"]["train"]["history"]
+                if name in entry
+            ]
+            axes.plot(*zip(*points, strict=True), marker="o", label=f"seed {result['results']['seed']}")
+    losses.set(xlabel="epoch", ylabel="loss, train", ylim=(0, None))
+    scores.set(xlabel="epoch", ylabel="F1, dev (%)")
+    scores.legend()
+    with matplotlib.rc_context({"svg.hashsalt": "figure4"}):  # the same figure, the same file
+        figure.savefig(path, metadata={"Date": None})
+
+
+def mean_and_deviation(fractions: list[float]) -> str:
+    """In percent; one figure has no deviation."""
+    mean = f"{100 * statistics.mean(fractions):.2f}"
+    return mean if len(fractions) == 1 else f"{mean} ± {100 * statistics.stdev(fractions):.2f}"

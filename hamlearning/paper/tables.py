@@ -1,0 +1,166 @@
+"""The tables of the paper, and what it reports in them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table.
+
+    Args:
+        title: what it is called.
+        flags: of `run_mner.py`, to train.
+        paper: P, R and F1 in percent that the paper reports, by data set.
+        at_test: flags of an evaluation of the trained model, if that is what counts.
+        trained_on: the data set that the model is trained on, if it is another one than it is tested on.
+    """
+
+    title: str
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    paper: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
+    at_test: Mapping[str, Any] | None = None
+    trained_on: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows that are read beside each other.
+
+    Args:
+        title: above it.
+        rows: from top to bottom.
+        reference: title of the row that the others are compared with.
+        published: what others report, by system and data set: P, R and F1. Nothing of it was run here.
+        split: what is scored; "validation" where the table is there to choose by.
+        needs_pictures: whether its rows differ in how pictures are seen, so that features of a file tell nothing.
+    """
+
+    title: str
+    rows: list[Row]
+    reference: str | None = "HamLearning"
+    published: Mapping[str, Mapping[str, tuple[float, float, float]]] = field(default_factory=dict)
+    split: str = "test"
+    needs_pictures: bool = False
+
+
+def both(twitter2015: tuple[float, float, float], twitter2017: tuple[float, float, float]) -> dict[str, tuple]:
+    """P, R and F1 on the two data sets."""
+    return {"twitter2015": twitter2015, "twitter2017": twitter2017}
+
+
+FULL = both((77.25, 75.75, 76.49), (86.99, 87.28, 87.13))
+PUBLISHED = {
+    "UMT": both((71.67, 75.23, 73.41), (85.28, 85.34, 85.31)),
+    "UMGF": both((74.49, 75.21, 74.85), (86.54, 84.50, 85.51)),
+    "MAF": both((71.86, 75.10, 73.42), (86.13, 86.38, 86.25)),
+    "MRC-MNER": both((78.10, 71.45, 74.63), (88.78, 85.00, 86.85)),
+    "HVPNeT": both((73.87, 76.82, 75.32), (85.84, 87.93, 86.87)),
+}
+TEXT_ALONE = {"use_vision": False, "num_text_layers": 0, "num_ffnn_layers": 0}
+TABLES = {
+    "table1": Table(
+        "Text alone and with pictures (Table 1)",
+        [
+            Row("BERT", TEXT_ALONE | {"use_crf": False}, both((68.30, 74.61, 71.32), (82.19, 83.72, 82.95))),
+            Row("BERT-CRF", TEXT_ALONE, both((69.22, 74.59, 71.81), (83.32, 83.57, 83.44))),
+            Row("HamLearning, text alone", {"use_vision": False}),
+            Row("HamLearning", {}, FULL),
+        ],
+        published=PUBLISHED,
+    ),
+    "table2": Table(
+        "Without one part (Table 2)",
+        [
+            Row("HamLearning", {}, FULL),
+            Row("w/o RGCN", {"use_spatial_encoder": False}, both((74.73, 75.42, 75.07), (86.17, 85.94, 86.05))),
+            Row("w/o ViT", {"use_semantic_encoder": False}, both((74.45, 75.92, 75.18), (85.75, 86.53, 86.14))),
+            Row("w/o RM", {"use_relevance": False}, both((75.35, 73.89, 74.61), (86.02, 85.19, 85.60))),
+        ],
+    ),
+    "table3": Table(
+        "Rounds of interaction L (Table 3)",
+        [
+            Row("L = 1", {"num_interaction_layers": 1}, both((74.97, 75.49, 75.23), (85.30, 86.16, 85.73))),
+            Row("L = 2", {"num_interaction_layers": 2}, both((76.61, 75.36, 75.98), (86.97, 86.38, 86.67))),
+            Row("L = 3", {}, FULL),
+            Row("L = 4", {"num_interaction_layers": 4}, both((76.33, 75.21, 75.77), (87.01, 85.79, 86.40))),
+            Row("L = 5", {"num_interaction_layers": 5}, both((75.25, 76.03, 75.64), (85.43, 86.57, 86.00))),
+        ],
+        reference="L = 3",
+    ),
+    "table4": Table(
+        "Trained on the other data set (Table 4)",
+        [
+            Row(
+                "HamLearning, trained on the other",
+                {},
+                both((69.17, 66.84, 67.98), (71.03, 59.40, 64.70)),
+                at_test={},
+                trained_on={"twitter2015": "twitter2017", "twitter2017": "twitter2015"},
+            ),
+        ],
+        reference=None,
+    ),
+    "table5": Table(
+        "Detectors (Table 5)",
+        [
+            Row("Faster R-CNN, Visual Genome", {}, FULL),
+            Row(
+                "Mask R-CNN, COCO",
+                {"detector": "mask_rcnn_coco"},
+                both((76.93, 75.74, 76.33), (87.03, 86.45, 86.73)),
+            ),
+        ],
+        reference="Faster R-CNN, Visual Genome",
+        needs_pictures=True,
+    ),
+    "controls": Table(
+        "Controls",
+        [
+            Row("HamLearning", {}),
+            Row("trained and tested with other tweets' pictures", {"shuffle_pictures": True}),
+            Row("other tweets' pictures at test time", {}, at_test={"shuffle_pictures": True}),
+            Row("no pictures at test time", {}, at_test={"hide_pictures": True}),
+            Row("pictures alone: words masked", {"mask_words": True}),
+            Row("C = 0 at test time", {}, at_test={"forced_relevance": 0.0}),
+            Row("C = 1 at test time", {}, at_test={"forced_relevance": 1.0}),
+        ],
+    ),
+    "search_text": Table(
+        "What the paper leaves open, text alone, one change at a time",
+        [
+            Row("text alone", {"use_vision": False}),
+            Row("text encoder's rate 5e-5", {"use_vision": False, "text_learning_rate": 5e-5}),
+            Row("text encoder's rate 2e-4", {"use_vision": False, "text_learning_rate": 2e-4}),
+            Row("new layers' rate 1e-4", {"use_vision": False, "learning_rate": 1e-4}),
+            Row("CRF's rate 1e-3", {"use_vision": False, "crf_learning_rate": 1e-3}),
+            Row("CRF's rate 2e-2", {"use_vision": False, "crf_learning_rate": 2e-2}),
+            Row("4 epochs", {"use_vision": False, "num_train_epochs": 4}),
+            Row("10 epochs", {"use_vision": False, "num_train_epochs": 10}),
+            Row("constant rate", {"use_vision": False, "lr_scheduler_type": "constant_with_warmup"}),
+            Row("cosine", {"use_vision": False, "lr_scheduler_type": "cosine"}),
+            Row("no warm-up", {"use_vision": False, "warmup_steps": 0}),
+        ],
+        reference="text alone",
+        split="validation",
+    ),
+    "search": Table(
+        "What the paper leaves open, with pictures, one change at a time",
+        [
+            Row("HamLearning", {}),
+            Row("new layers' rate 1e-4", {"learning_rate": 1e-4}),
+            Row("new layers' rate 1e-3", {"learning_rate": 1e-3}),
+            Row("picture_dropout 0.3", {"picture_dropout": 0.3}),
+            Row("new layers' rate 1e-4, picture_dropout 0.3", {"learning_rate": 1e-4, "picture_dropout": 0.3}),
+            Row("each round its own weights", {"share_interaction_layers": False}),
+        ],
+        split="validation",
+    ),
+}
+SCALES = {
+    "small": {"twitter2017": "twitter2017_minilm.yaml", "twitter2015": "twitter2015_minilm.yaml"},
+    "paper": {"twitter2017": "twitter2017.yaml", "twitter2015": "twitter2015.yaml"},
+    "sample": {"sample": "sample_regions.yaml"},
+}

@@ -1,0 +1,1 @@
+"""Visual features of a data set's pictures, computed once."""

@@ -1,0 +1,1 @@
+"""The metric, evaluation, significance, and the report of errors."""

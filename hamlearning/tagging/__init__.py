@@ -1,0 +1,1 @@
+"""Tweets of any number to entities."""

@@ -1,0 +1,1 @@
+"""A run, from arguments to results, whole whatever happens to it."""

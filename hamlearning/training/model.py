@@ -1,0 +1,82 @@
+"""The model and the processor of a run."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer
+
+from configuration_hamlearning import HamLearningConfig
+from hamlearning.data.downloads import wanted_of_hub
+from hamlearning.data.features import VisualFeatures
+from hamlearning.training.arguments import ModelArguments
+from modeling_hamlearning import HamLearningForTokenClassification
+from processing_hamlearning import HamLearningProcessor
+
+
+def load_model(
+    model_args: ModelArguments, tags: list[str] | None, visual_features: VisualFeatures | None
+) -> tuple[HamLearningForTokenClassification, HamLearningProcessor]:
+    """The model to go on with, or a new one around its text encoder; and its processor.
+
+    Raises:
+        ValueError: the tags, sizes or classes of the data are not the model's.
+    """
+    switches = model_args.config_switches()
+    if model_args.model_name_or_path is not None:
+        path = model_args.model_name_or_path
+        with wanted_of_hub(path):
+            config = HamLearningConfig.from_pretrained(path, **switches)
+            model = HamLearningForTokenClassification.from_pretrained(path, config=config, dtype=torch.float32)
+            processor = HamLearningProcessor.from_pretrained(path)
+        unknown = sorted(set(tags or ()) - set(processor.tags))
+        if unknown:
+            raise ValueError(f"The data has the tags {unknown}, which {path} does not know; it has {processor.tags}.")
+    else:
+        switches.setdefault("use_vision", visual_features is not None)
+        if switches["use_vision"]:
+            if visual_features is None:
+                raise ValueError(
+                    "--use_vision True, but the data set has no pictures: give --image_dir or --visual_features, or "
+                    "--use_vision False."
+                )
+            switches |= {
+                "image_feature_size": visual_features.image_feature_size,
+                "region_feature_size": visual_features.region_feature_size,
+                "num_classes": visual_features.num_classes,
+            }
+        if tags is None:
+            raise ValueError("The train split has no ner_tags: a new model learns from them.")
+        text_model = model_args.text_model or "bert-base-uncased"
+        label2id = {tag: i for i, tag in enumerate(tags)}
+        with wanted_of_hub(text_model):
+            tokenizer = AutoTokenizer.from_pretrained(text_model)
+            model = HamLearningForTokenClassification.from_text_pretrained(
+                text_model, id2label=dict(enumerate(tags)), label2id=label2id, **switches
+            )
+        sizes = {name: switches.get(name) for name in ("image_feature_size", "region_feature_size", "num_classes")}
+        processor = HamLearningProcessor(
+            tokenizer,
+            tags=tags,
+            word_splitting=model_args.word_splitting,
+            max_length=model_args.max_length,
+            max_regions=model_args.max_regions,
+            **sizes,
+        )
+    if model.config.use_vision and visual_features is not None:
+        for name in ("image_feature_size", "region_feature_size", "num_classes"):
+            if getattr(visual_features, name) != getattr(model.config, name):
+                raise ValueError(
+                    f"{visual_features.path} has {name} {getattr(visual_features, name)}, the model takes "
+                    f"{getattr(model.config, name)}: give the features of the vision model that it was trained with."
+                )
+    return model, processor
+
+
+def starting_point(model_args: ModelArguments) -> dict[str, Any]:
+    """What the training starts from: `kind` (text encoder or trained model), `origin`, and whether it `is_on_hub`."""
+    kind = "text encoder" if model_args.model_name_or_path is None else "trained model"
+    origin = model_args.model_name_or_path or model_args.text_model or "bert-base-uncased"
+    is_folder = Path(origin).is_dir()
+    name = f"in a folder of its maker, {Path(origin).resolve().name}" if is_folder else origin
+    return {"kind": kind, "origin": name, "is_on_hub": not is_folder}

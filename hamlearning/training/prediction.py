@@ -1,0 +1,84 @@
+"""Tags of a split's tweets, and the file that holds them."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from hamlearning.data.files import write_text
+from hamlearning.data.tweets import tag_names
+from hamlearning.training.trainer import MNERTrainer
+from words_hamlearning import entity_spans
+
+
+def predict(trainer: MNERTrainer, dataset: Dataset) -> dict[str, Any]:
+    """Tags, scores and relevance of every tweet, in the order of the data set.
+
+    Returns:
+        `tags`: a list of tag names a tweet, O for words beyond the length limit; `scores`: as long; `relevance`:
+        |C^r| a view for each tweet, None for a tweet without a picture (or None altogether: the model measures none);
+        `num_cut`: words beyond the limit; `seconds`.
+    """
+    order = np.argsort(dataset["length"], kind="stable")[::-1]
+    start = time.perf_counter()
+    rows: Any = dataset.select(order)
+    output: Any = trainer.predict(rows).predictions
+    seconds = time.perf_counter() - start
+    place = np.argsort(order)
+    predictions, scores = output[0][place], output[1][place]
+    relevance = None
+    if len(output) == 3:
+        pictures = trainer.data_collator.visual_features or {}
+        relevance = [
+            np.abs(views).tolist() if id_ in pictures else None
+            for id_, views in zip(dataset["id"], output[2][place], strict=True)
+        ]
+    names = np.array(trainer.processing_class.tags)
+    tags, tweet_scores, num_cut = [], [], 0
+    for row, tokens in enumerate(dataset["tokens"]):
+        kept = int((predictions[row] != -100).sum())
+        num_cut += len(tokens) - kept
+        tags.append(whole_tags(predictions[row], len(tokens), names))
+        tweet_scores.append(scores[row, :kept].tolist() + [0.0] * (len(tokens) - kept))
+    return {"tags": tags, "scores": tweet_scores, "relevance": relevance, "num_cut": num_cut, "seconds": seconds}
+
+
+def whole_tags(row: np.ndarray, num_words: int, names: np.ndarray) -> list[str]:
+    """Tag names of a whole tweet from a padded row of ids: a word beyond the length limit counts as O."""
+    tags = names[row[row != -100]].tolist()
+    return tags + ["O"] * (num_words - len(tags))
+
+
+def write_predictions(path: Path, dataset: Dataset, predicted: dict[str, Any]) -> None:
+    """One JSON line a tweet: its id, tokens, gold tags where known, predicted tags, entities, |C^r| of its picture."""
+    gold = tag_names(dataset) if "ner_tags" in dataset.column_names else None
+    lines = []
+    for row, (id_, tokens) in enumerate(zip(dataset["id"], dataset["tokens"], strict=True)):
+        line = {"id": id_, "tokens": tokens}
+        if gold is not None:
+            line["ner_tags"] = gold[row]
+        line["predictions"] = predicted["tags"][row]
+        line["entities"] = [
+            {"type": type_, "start": first, "end": end, "score": round(predicted["scores"][row][first], 4)}
+            for type_, first, end in entity_spans(predicted["tags"][row])
+        ]
+        if predicted["relevance"] is not None:
+            views = predicted["relevance"][row]
+            line["relevance"] = views and [round(value, 4) for value in views]
+        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+    write_text(path, "".join(lines))
+
+
+def show_tweet(dataset: Dataset, predicted: dict[str, Any]) -> str:
+    """The first tweet in which something was found, with what was found."""
+    rows = (row for row, tags in enumerate(predicted["tags"]) if any(tag != "O" for tag in tags))
+    row = next(rows, 0)
+    tokens, tags = dataset["tokens"][row], predicted["tags"][row]
+    found = [
+        f"  {type_:5} {' '.join(tokens[first:end])}  (score {predicted['scores'][row][first]:.2f})"
+        for type_, first, end in entity_spans(tags)
+    ]
+    return "\n".join([" ".join(tokens), *(found or ["  no entity"])])

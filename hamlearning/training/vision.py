@@ -1,0 +1,156 @@
+"""The vision model of a run, and the visual features that it trains on."""
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import DatasetDict
+from huggingface_hub.utils import httpx
+from transformers import AutoModel
+
+from configuration_hamlearning import HamLearningConfig, HamLearningVisionConfig
+from hamlearning.data.downloads import wanted_of_hub
+from hamlearning.data.features import VisualFeatures, read_visual_metadata
+from hamlearning.pictures.extraction import REPORT_FILE, extract_visual_features
+from hamlearning.pictures.tweet_images import TweetImages
+from hamlearning.training.arguments import DataArguments, MNERTrainingArguments, ModelArguments, VisionArguments
+from modeling_faster_rcnn_vg import PUBLISHED_WEIGHTS
+from modeling_hamlearning_vision import HamLearningVisionModel
+from processing_hamlearning import VISION_FOLDER, HamLearningProcessor
+
+
+logger = logging.getLogger(__name__)
+
+
+def load_eyes(model_args: ModelArguments, vision_args: VisionArguments) -> HamLearningVisionModel | None:
+    """The eyes that the arguments name, those of the model to go on with (None if it has none), or new ones."""
+    if vision_args.vision_model is not None:
+        with wanted_of_hub(vision_args.vision_model):
+            found, _ = HamLearningVisionConfig.get_config_dict(vision_args.vision_model)
+            subfolder = "" if found.get("model_type") == HamLearningVisionConfig.model_type else VISION_FOLDER
+            return HamLearningVisionModel.from_pretrained(vision_args.vision_model, subfolder=subfolder)
+    if model_args.model_name_or_path is not None:
+        with wanted_of_hub(model_args.model_name_or_path):
+            processor = HamLearningProcessor.from_pretrained(model_args.model_name_or_path)
+            return None if processor.vision_source is None else processor.vision_model
+    try:
+        return HamLearningVisionModel.from_backbone_detector_pretrained(
+            vision_args.vision_backbone,
+            vision_args.detector,
+            vision_args.detector_name_or_path,
+            vision_args.class_names_file,
+            max_regions=model_args.max_regions,
+        )
+    except (httpx.HTTPError, OSError):
+        wanted = vision_args.vision_backbone
+        with suppress(OSError):  # which of the two it was, no error says: a backbone that was had is in the cache
+            AutoModel.from_pretrained(vision_args.vision_backbone, local_files_only=True)
+            wanted = vision_args.detector_name_or_path or PUBLISHED_WEIGHTS
+        if wanted != vision_args.vision_backbone and vision_args.detector in ("grid", "mask_rcnn_coco"):
+            raise  # these have nothing from the Hub
+        with wanted_of_hub(wanted):
+            raise
+
+
+def look_at_pictures(
+    images: TweetImages, eyes: HamLearningVisionModel, vision_args: VisionArguments, args: MNERTrainingArguments
+) -> Path:
+    """The visual feature file of the pictures: in the output folder if asked for, else kept for the next run."""
+    workers = vision_args.extraction_workers
+    if workers is None:
+        # Each holds its pictures' tensors as open files, of which a process may mostly have 1024.
+        workers = min(max((os.cpu_count() or 1) // args.world_size - 1, 1), 8)
+    path = extract_visual_features(
+        images,
+        eyes.to(args.device),  # pyright: ignore[reportArgumentType]  # `to` is wrapped without its self
+        args.output_dir if args.do_extract else vision_args.extraction_dir,
+        vision_args.extraction_batch_size,
+        workers,
+        show_progress=not args.disable_tqdm,
+        is_cache=not args.do_extract,
+    )
+    eyes.to("cpu")  # pyright: ignore[reportArgumentType]  # `to` is wrapped without its self
+    report = json.loads(path.with_name(REPORT_FILE).read_text(encoding="utf-8"))
+    logger.info(
+        f"{path}: {report['pictures']} pictures; {report['without_picture']} tweets have none, {report['unusable']} "
+        f"pictures cannot be used (see {REPORT_FILE} beside it)."
+    )
+    return path
+
+
+def find_visual_features(
+    tweets: DatasetDict,
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    vision_args: VisionArguments,
+    args: MNERTrainingArguments,
+) -> tuple[str | Path | None, HamLearningVisionModel | None]:
+    """The visual feature file of the run, extracted now if need be, and the eyes that made it, where they are known.
+
+    Raises:
+        ValueError: there is nothing to look at or nothing to look with, though the arguments ask for it; or the eyes
+            did not make the file.
+    """
+    if data_args.visual_features is not None and not args.do_extract:
+        if model_args.use_vision is False:
+            return None, None
+        eyes = None if vision_args.vision_model is None else load_eyes(model_args, vision_args)
+        if eyes is not None and read_visual_metadata(data_args.visual_features).get("vision_sha256") != (
+            eyes.fingerprint()
+        ):
+            raise ValueError(f"{data_args.visual_features} was not made by the eyes of {vision_args.vision_model}.")
+        return data_args.visual_features, eyes
+    looks = model_args.use_vision is not False
+    if looks and model_args.model_name_or_path is not None:
+        with wanted_of_hub(model_args.model_name_or_path):
+            looks = HamLearningConfig.from_pretrained(model_args.model_name_or_path).use_vision
+    images = TweetImages(tweets, data_args.image_dir)
+    if args.do_extract:
+        if not images.has_pictures:
+            raise ValueError("--do_extract, but no tweet has a picture: give --image_dir, the folder of the pictures.")
+    elif not (looks and images.has_pictures):
+        return None, None
+    eyes = load_eyes(model_args, vision_args)
+    if eyes is None:
+        if args.do_extract:
+            raise ValueError(
+                f"{model_args.model_name_or_path} has no eyes to extract with: name some, --vision_model."
+            )
+        logger.warning(
+            f"{model_args.model_name_or_path} has no eyes, because it learned from a visual feature file: the "
+            "pictures of the data set are left out. Give the eyes that made the file as --vision_model, or give "
+            "--visual_features."
+        )
+        return None, None
+    return look_at_pictures(images, eyes, vision_args, args), eyes
+
+
+def picture_source(
+    tweets: DatasetDict, visual_features: VisualFeatures, shuffle: bool, seed: int
+) -> Mapping[str, Mapping[str, Any]]:
+    """Visual features by tweet id; with `shuffle`, those of another tweet of the same split.
+
+    Raises:
+        ValueError: no tweet has a picture.
+    """
+    source: dict[str, Mapping[str, Any]] = {}
+    for split, dataset in tweets.items():
+        ids = [id_ for id_ in dataset["id"] if id_ in visual_features]
+        logger.info(f"{split}: {len(ids)} of {len(dataset)} tweets have a picture.")
+        donors = ids
+        if shuffle:
+            order = np.random.default_rng(seed).permutation(len(ids))
+            donor_of = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
+            donors = [ids[donor_of[i]] for i in range(len(ids))]
+        source |= {id_: visual_features[donor] for id_, donor in zip(ids, donors, strict=True)}
+    if not source:
+        raise ValueError(
+            f"{visual_features.path} has no picture of any tweet: its ids are like "
+            f"{next(iter(visual_features), None)!r}, the tweets' like {next(iter(tweets.values()))['id'][0]!r}."
+        )
+    return source

@@ -1,0 +1,921 @@
+"""From the pictures of a data set to its visual feature file, and what `run_mner.py` makes of it."""
+
+import io
+import json
+import multiprocessing
+import os
+import random
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from datasets import Dataset, DatasetDict
+from datasets import Image as ImageFeature
+from PIL import Image
+from torch.utils.data import get_worker_info
+from transformers import BertConfig, BertModel, BertTokenizer, TimmWrapperConfig, TimmWrapperModel
+
+from configuration_hamlearning import HamLearningVisionConfig
+from hamlearning.data.features import VisualFeatures, read_visual_metadata
+from hamlearning.data.picture_files import find_images
+from hamlearning.data.tweets import load_tweets
+from hamlearning.hub.data_set import prepare
+from hamlearning.pictures.extraction import FEATURES_FILE, REPORT_FILE, extract_visual_features
+from hamlearning.pictures.tweet_images import TweetImages
+from hamlearning.training.run import main as run_mner
+from modeling_hamlearning_vision import HamLearningVisionModel
+from processing_hamlearning import HamLearningProcessor
+from tiny_world import FRAMES, NAMES, results_of, write_tweets
+
+
+ROOT = Path(__file__).parents[2]
+BACKBONE = {"architecture": "test_convnext", "model_args": {"depths": [1, 1, 1, 1], "dims": [8, 8, 8, 16]}}
+TINY = {"detector": "grid", "resize_size": 40, "crop_size": 32, "detector_settings": {"rows": 1, "columns": 2}}
+ARRAYS = ("image_size", "image_features", "boxes", "class_ids", "scores", "features")
+
+
+def encoded(seed: int, format: str = "PNG", size: tuple[int, int] = (24, 18)) -> bytes:
+    """A small picture: noise around a colour."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 200, 3) + rng.integers(0, 56, (size[1], size[0], 3))
+    file = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(file, format)
+    return file.getvalue()
+
+
+def make_tweets(**splits: dict[str, bytes | dict | None]) -> DatasetDict:
+    """Splits of tweets without words: the picture by the id, encoded, as a dict of bytes and path, or None."""
+    encoded_image = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    tables = {
+        split: {
+            "id": list(pictures),
+            "image": pa.array(
+                [{"bytes": p, "path": None} if isinstance(p, bytes) else p for p in pictures.values()], encoded_image
+            ),
+        }
+        for split, pictures in splits.items()
+    }
+    return DatasetDict(
+        {split: Dataset(pa.table(table)).cast_column("image", ImageFeature()) for split, table in tables.items()}
+    )
+
+
+def make_eyes(seed: int = 0, **fields) -> HamLearningVisionModel:
+    torch.manual_seed(seed)
+    return HamLearningVisionModel(HamLearningVisionConfig(global_backbone_config=BACKBONE, **TINY | fields))
+
+
+def report_of(folder: Path) -> dict:
+    return json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, hidden ones too."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+        yield
+
+
+@pytest.fixture(scope="module")
+def eyes() -> HamLearningVisionModel:
+    return make_eyes()
+
+
+@pytest.fixture
+def blind(eyes, monkeypatch):
+    """The same eyes, which fail as soon as they look."""
+
+    def extract(images):
+        raise AssertionError("The eyes were used.")
+
+    monkeypatch.setattr(eyes, "extract", extract)
+    return eyes
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    monkeypatch.setattr("hamlearning.pictures.extraction.SHARD_SIZE", 4)
+
+
+def extract(images: TweetImages | DatasetDict, eyes: HamLearningVisionModel, folder: Path, **more) -> Path:
+    if isinstance(images, DatasetDict):
+        images = TweetImages(images)
+    return extract_visual_features(images, eyes, folder, **{"num_workers": 0, "show_progress": False} | more)
+
+
+# ------------------------------------------------------------------------------------------------------ the pictures
+
+
+def test_ids_are_those_of_all_splits_and_each_one_comes_once():
+    tweets = make_tweets(train={"a": encoded(0), "b": None}, validation={"b": encoded(1), "c": encoded(2)})
+    images = TweetImages(tweets)
+    assert images.ids == ["a", "b", "c"]
+    assert [image and image["bytes"] for image in map(images.__getitem__, range(len(images)))] == [
+        encoded(0), None, encoded(2)
+    ]  # fmt: skip
+
+
+def test_a_split_without_an_image_column_has_no_picture():
+    tweets = make_tweets(train={"a": encoded(0)}, test={"b": encoded(1)})
+    tweets["train"] = tweets["train"].remove_columns("image")
+    assert TweetImages(tweets).ids == ["b"]
+
+
+def test_a_data_set_whose_images_are_all_null_has_no_pictures():
+    assert not TweetImages(make_tweets(train={"a": None})).has_pictures
+    assert TweetImages(make_tweets(train={"a": None}, test={"b": b"no picture, but something"})).has_pictures
+
+
+def test_pictures_of_a_folder_are_found_by_the_tweets_ids(tmp_path):
+    for name in ("a.JPG", "b.c.png", "d.txt", "other.gif"):
+        (tmp_path / name).write_bytes(encoded(0))
+    images = TweetImages(make_tweets(train=dict.fromkeys(("a", "b.c", "d", "../a"))), tmp_path)
+    assert [images[index] for index in range(4)] == [tmp_path / "a.JPG", tmp_path / "b.c.png", None, None]
+    assert images.has_pictures
+
+
+def test_a_folder_of_other_pictures_has_none_of_the_tweets(tmp_path):
+    (tmp_path / "other.gif").write_bytes(encoded(0))
+    assert not TweetImages(make_tweets(train={"a": encoded(0)}), tmp_path).has_pictures
+
+
+def test_two_pictures_of_one_name_are_refused(tmp_path):
+    for name in ("a.jpg", "a.png"):
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=r"has both a.jpg and a.png: keep one"):
+        find_images(tmp_path)
+
+
+def test_a_missing_folder_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere is no folder: give the folder of the pictures"):
+        TweetImages(make_tweets(train={"a": None}), tmp_path / "nowhere")
+
+
+# ---------------------------------------------------------------------------------------------------------- the file
+
+
+@pytest.fixture(scope="module")
+def twelve() -> DatasetDict:
+    """Twelve pictures of several sizes in two splits, one tweet between them without."""
+    pictures = {f"tweet{n}": encoded(n, size=(20 + n, 30 - n)) for n in range(12)}
+    items = list(pictures.items())
+    return make_tweets(train=dict(items[:7]) | {"null": None}, test=dict(items[7:]))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_row_is_what_the_eyes_extract_from_the_picture(num_workers, twelve, eyes, tmp_path):
+    features = VisualFeatures(extract(twelve, eyes, tmp_path, batch_size=1, num_workers=num_workers))
+    assert list(features) == [f"tweet{n}" for n in range(12)]
+    assert len({row["image_features"].tobytes() for row in features.values()}) == 12
+    for n in range(12):
+        (expected,) = eyes.extract_images([encoded(n, size=(20 + n, 30 - n))])
+        for name in ARRAYS:
+            half = name in ("image_features", "features")
+            np.testing.assert_array_equal(
+                features[f"tweet{n}"][name], expected[name].astype(np.float16) if half else expected[name]
+            )
+
+
+def test_pictures_that_are_looked_at_together_have_the_rows_of_each_alone(twelve, eyes, tmp_path):
+    together, alone = (VisualFeatures(extract(twelve, eyes, tmp_path / str(size), batch_size=size)) for size in (5, 1))
+    for id_, row in alone.items():
+        for name in ARRAYS:
+            np.testing.assert_allclose(together[id_][name], row[name], rtol=2e-3, atol=1e-3)
+
+
+def test_metadata_name_the_eyes_their_weights_and_their_classes(twelve, tmp_path):
+    eyes = make_eyes(class_names=["tile"], max_regions=9)
+    features = VisualFeatures(extract(twelve, eyes, tmp_path))
+    assert features.metadata["vision_sha256"] == eyes.fingerprint()
+    assert features.class_names == ("tile",)
+    assert (features.image_feature_size, features.region_feature_size) == (16, 16)
+    config = HamLearningVisionConfig(**features.metadata["vision_config"])
+    assert config.global_backbone_config.architecture == BACKBONE["architecture"]
+    assert (config.crop_size, config.max_regions) == (32, 9)
+
+
+def test_eyes_of_any_folder_give_the_same_bytes(twelve, eyes, tmp_path):
+    files = []
+    for name in ("one", "two"):
+        eyes.save_pretrained(tmp_path / name)
+        loaded = HamLearningVisionModel.from_pretrained(tmp_path / name)
+        files.append(extract(twelve, loaded, tmp_path / name / "features").read_bytes())
+    assert files[0] == files[1]
+
+
+def test_the_report_counts_tweets_without_a_picture(twelve, eyes, tmp_path):
+    extract(twelve, eyes, tmp_path)
+    assert report_of(tmp_path) == {"pictures": 12, "without_picture": 1, "unusable": 0, "unusable_pictures": []}
+
+
+def test_nothing_but_the_file_and_its_report_is_left(twelve, eyes, small_shards, tmp_path):
+    extract(twelve, eyes, tmp_path)
+    assert content_of(tmp_path).keys() == {FEATURES_FILE, REPORT_FILE}
+
+
+# ---------------------------------------------------------------------------------------- pictures that are of no use
+
+
+def huge() -> bytes:
+    """A BMP file whose header speaks of 400 million pixels."""
+    file = bytearray(encoded(0, "BMP"))
+    file[18:26] = struct.pack("<ii", 20_000, 20_000)
+    return bytes(file)
+
+
+UNUSABLE = {
+    "empty": (b"", "is empty"),
+    "truncated": (encoded(0, "JPEG")[:300], "cannot be decoded"),
+    "text": (b"We could not find this picture.", "is no JPEG, PNG"),
+    "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is an SVG drawing"),
+    "huge": (huge(), "20000 x 20000 pixels, the limit is"),
+}
+IN_A_FOLDER = UNUSABLE | {"missing": (None, "there is no picture of this name in"), "folder": (None, "is a folder")}
+IN_A_COLUMN = UNUSABLE | {
+    "hollow": ({"bytes": None, "path": None}, "holds NoneType as bytes and NoneType as path"),
+    "moved": ({"bytes": None, "path": "moved.jpg"}, "'moved.jpg' is neither a file nor"),
+    "url": ({"bytes": None, "path": "https://example.org/a.jpg"}, "is a URL, and none is opened here"),
+    "odd": ({"bytes": None, "path": "a\0b.jpg"}, "is neither a file nor"),
+}
+
+
+@pytest.fixture(scope="module")
+def unusable_in_a_folder(eyes, tmp_path_factory) -> dict:
+    folder = tmp_path_factory.mktemp("unusable")
+    (folder / "pictures" / "folder.jpg").mkdir(parents=True)
+    for name, (picture, _) in IN_A_FOLDER.items() | {("good", (encoded(0), None))}:
+        if picture is not None:
+            (folder / "pictures" / f"{name}.jpg").write_bytes(picture)
+    tweets = make_tweets(train=dict.fromkeys([*IN_A_FOLDER, "good"]))
+    extract(TweetImages(tweets, folder / "pictures"), eyes, folder, num_workers=1)
+    return report_of(folder)
+
+
+@pytest.fixture(scope="module")
+def unusable_in_a_column(eyes, tmp_path_factory) -> dict:
+    folder = tmp_path_factory.mktemp("unusable")
+    pictures = {name: picture for name, (picture, _) in IN_A_COLUMN.items()}
+    extract(make_tweets(train=pictures | {"good": encoded(0), "null": None}), eyes, folder, num_workers=1)
+    return report_of(folder)
+
+
+@pytest.mark.parametrize("name", IN_A_FOLDER)
+def test_an_unusable_picture_of_a_folder_is_listed_with_its_reason(name, unusable_in_a_folder):
+    reasons = {entry["id"]: entry["reason"] for entry in unusable_in_a_folder["unusable_pictures"]}
+    assert IN_A_FOLDER[name][1] in reasons[name]
+
+
+@pytest.mark.parametrize("name", IN_A_COLUMN)
+def test_an_unusable_picture_of_a_data_set_is_listed_with_its_reason(name, unusable_in_a_column):
+    reasons = {entry["id"]: entry["reason"] for entry in unusable_in_a_column["unusable_pictures"]}
+    assert IN_A_COLUMN[name][1] in reasons[name]
+
+
+def test_unusable_pictures_are_counted_apart_from_tweets_without_one(unusable_in_a_folder, unusable_in_a_column):
+    counts = [
+        {name: report[name] for name in ("pictures", "without_picture", "unusable")}
+        for report in (unusable_in_a_folder, unusable_in_a_column)
+    ]
+    assert counts[0] == {"pictures": 1, "without_picture": 0, "unusable": len(IN_A_FOLDER)}
+    assert counts[1] == {"pictures": 1, "without_picture": 1, "unusable": len(IN_A_COLUMN)}
+
+
+def test_a_pipe_in_the_folder_keeps_nobody_waiting(eyes, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    os.mkfifo(tmp_path / "pictures" / "pipe.jpg")
+    (tmp_path / "pictures" / "good.jpg").write_bytes(encoded(0))
+    images = TweetImages(make_tweets(train={"good": None, "pipe": None}), tmp_path / "pictures")
+    started = run_apart(extract, images, eyes, tmp_path)
+    started.join(60)
+    started.kill()
+    assert "is a pipe" in report_of(tmp_path)["unusable_pictures"][0]["reason"]
+
+
+def test_shards_without_any_picture_are_passed_over(eyes, small_shards, tmp_path):
+    pictures = dict.fromkeys([f"null{n}" for n in range(9)])
+    features = VisualFeatures(extract(make_tweets(train=pictures | {"good": encoded(0)}), eyes, tmp_path))
+    assert list(features) == ["good"]
+
+
+def test_pictures_that_are_all_unusable_are_an_error_with_the_first_reasons(eyes, tmp_path):
+    pictures = {f"tweet{n}": b"" for n in range(5)} | {"null": None}
+    with pytest.raises(ValueError) as error:
+        extract(make_tweets(train=pictures), eyes, tmp_path)
+    message = str(error.value)
+    assert "None of the 6 tweets has a picture that can be used (5 cannot be read" in message
+    assert "tweet2: the picture given as bytes is empty" in message and "tweet3" not in message
+    assert "--image_dir" in message
+
+
+# ------------------------------------------------------------------------------------------------------ interruptions
+
+
+def run_apart(function, *args, **more) -> multiprocessing.Process:
+    """Starts a function in a process of its own, which may be killed."""
+    process = multiprocessing.get_context("fork").Process(target=function, args=args, kwargs=more)
+    process.start()
+    return process
+
+
+def finish(*args, **more) -> None:
+    process = run_apart(extract, *args, **more)
+    process.join()
+    assert process.exitcode == 0
+
+
+@pytest.fixture(scope="module")
+def hundreds() -> TweetImages:
+    pictures = {f"tweet{n}": encoded(n) for n in range(320)}
+    return TweetImages(make_tweets(train=pictures | {"tweet50": None, "tweet120": b"", "tweet121": b"text"}))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(hundreds, eyes, tmp_path_factory) -> dict[str, bytes]:
+    """What a run over `hundreds` in 20 shards leaves when nobody kills it."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("hamlearning.pictures.extraction.SHARD_SIZE", 16)
+        finish(hundreds, eyes, folder, num_workers=1)
+    return content_of(folder)
+
+
+def extract_some(shards: int, images: TweetImages, eyes: HamLearningVisionModel, folder: Path) -> None:
+    """Extracts so many shards, and then waits to be killed before it has another."""
+    done, killed = 0, threading.Event()
+
+    def watch(event, args):
+        nonlocal done
+        if event == "os.rename" and Path(str(args[1])).match("shards/*.json"):
+            if done == shards:
+                killed.wait()
+            done += 1
+
+    sys.addaudithook(watch)
+    extract(images, eyes, folder, num_workers=1)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_run_killed_at_a_random_moment_ends_like_an_undisturbed_one(
+    seed, hundreds, undisturbed, eyes, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("hamlearning.pictures.extraction.SHARD_SIZE", 16)
+    draw = random.Random(seed)
+    shards_done, delay = draw.randrange(17), draw.uniform(0, 0.05)
+    process = run_apart(extract_some, shards_done + 2, hundreds, eyes, tmp_path)
+    while len(list(tmp_path.glob("shards/*.json"))) < shards_done and process.is_alive():
+        time.sleep(0.001)
+    time.sleep(delay)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert not (tmp_path / FEATURES_FILE).exists()
+    finish(hundreds, eyes, tmp_path, num_workers=1)
+    assert content_of(tmp_path) == undisturbed
+
+
+def test_a_run_killed_again_and_again_ends_like_an_undisturbed_one(hundreds, undisturbed, eyes, tmp_path, monkeypatch):
+    monkeypatch.setattr("hamlearning.pictures.extraction.SHARD_SIZE", 16)
+    draw = random.Random(10)
+    for _ in range(10):
+        done = len(list(tmp_path.glob("shards/*.json")))
+        process = run_apart(extract_some, 2, hundreds, eyes, tmp_path)
+        while len(list(tmp_path.glob("shards/*.json"))) == done and process.is_alive():
+            time.sleep(0.001)
+        time.sleep(draw.uniform(0, 0.03))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    finish(hundreds, eyes, tmp_path, num_workers=1)
+    assert content_of(tmp_path) == undisturbed
+
+
+@pytest.fixture(scope="module")
+def ten() -> TweetImages:
+    return TweetImages(make_tweets(train={f"tweet{n}": encoded(n) for n in range(9)} | {"empty": b""}))
+
+
+def die_at_change(number: int, folder: Path, images: TweetImages, eyes: HamLearningVisionModel) -> None:
+    """Extracts, but is killed before the `number`-th change of the folder; to open a file empties it, which is one."""
+    changes = 0
+
+    def change_or_die():
+        nonlocal changes
+        changes += 1
+        if changes > number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def watch(event, args):
+        if event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "open") and str(folder) in str(args[0]):
+            if event != "open" or args[2] & os.O_CREAT:
+                change_or_die()
+            if event == "open" and args[2] & os.O_CREAT:
+                os.truncate(args[0], 0) if os.path.exists(args[0]) else os.mknod(args[0])
+                change_or_die()
+
+    sys.addaudithook(watch)
+    extract(images, eyes, folder)
+
+
+def test_a_run_killed_at_any_change_of_its_folder_ends_like_an_undisturbed_one(ten, eyes, small_shards, tmp_path):
+    extract(ten, eyes, tmp_path / "undisturbed")
+    for number in range(1000):
+        folder = tmp_path / str(number)
+        process = run_apart(die_at_change, number, folder, ten, eyes)
+        process.join()
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == -signal.SIGKILL
+        extract(ten, eyes, folder)
+        assert content_of(folder) == content_of(tmp_path / "undisturbed")
+    assert number > 20
+
+
+def die_while_writing(number: int, folder: Path, images: TweetImages, eyes: HamLearningVisionModel) -> None:
+    """Extracts, but is killed when the `number`-th Parquet file has its rows and not yet its end."""
+    close, written = pq.ParquetWriter.close, 0
+
+    def close_or_die(writer):
+        nonlocal written
+        written += 1
+        if written > number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        close(writer)
+
+    pq.ParquetWriter.close = close_or_die
+    extract(images, eyes, folder)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 3], ids=["shard 0", "shard 1", "shard 2", "the whole file"])
+def test_a_file_that_was_half_written_is_never_taken(number, ten, eyes, small_shards, tmp_path):
+    extract(ten, eyes, tmp_path / "undisturbed")
+    process = run_apart(die_while_writing, number, tmp_path / "killed", ten, eyes)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    halves = [name for name in content_of(tmp_path / "killed") if name.endswith(".partial")]
+    assert len(halves) == 1
+    extract(ten, eyes, tmp_path / "killed")
+    assert content_of(tmp_path / "killed") == content_of(tmp_path / "undisturbed")
+
+
+def test_what_was_looked_at_before_the_interruption_is_not_looked_at_again(
+    ten, eyes, small_shards, tmp_path, monkeypatch
+):
+    process = run_apart(die_while_writing, 2, tmp_path, ten, eyes)  # two shards of four are done
+    process.join()
+    sizes = []
+    look = eyes.extract
+    monkeypatch.setattr(eyes, "extract", lambda pictures: sizes.append(len(pictures)) or look(pictures))
+    extract(ten, eyes, tmp_path)
+    assert sizes == [2]
+
+
+@pytest.mark.parametrize("change", ["picture", "eyes"])
+def test_shards_of_other_pictures_or_eyes_are_not_taken(change, ten, eyes, small_shards, tmp_path):
+    process = run_apart(die_while_writing, 2, tmp_path / "killed", ten, eyes)
+    process.join()
+    if change == "eyes":
+        eyes = make_eyes(seed=1)
+    else:
+        pictures = {id_: image["bytes"] for id_, image in zip(ten.ids, map(ten.__getitem__, range(10)), strict=True)}
+        ten = TweetImages(make_tweets(train=pictures | {"tweet1": encoded(100)}))
+    extract(ten, eyes, tmp_path / "killed")
+    extract(ten, eyes, tmp_path / "fresh")
+    assert content_of(tmp_path / "killed") == content_of(tmp_path / "fresh")
+
+
+class DeadlyImages(TweetImages):
+    """The sixth picture kills the worker that reads it, as the system does when there is no memory left."""
+
+    def __getitem__(self, index):
+        if index == 5 and get_worker_info() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(index)
+
+
+def test_a_worker_that_dies_ends_the_run_and_the_next_one_goes_on(twelve, eyes, small_shards, tmp_path):
+    started = time.monotonic()
+    with pytest.raises(RuntimeError, match="DataLoader worker .* (is killed by signal|exited unexpectedly)"):
+        extract(DeadlyImages(twelve), eyes, tmp_path / "killed", num_workers=1)
+    assert time.monotonic() - started < 30
+    extract(twelve, eyes, tmp_path / "killed", num_workers=1)
+    extract(twelve, eyes, tmp_path / "undisturbed")
+    assert content_of(tmp_path / "killed") == content_of(tmp_path / "undisturbed")
+
+
+# ---------------------------------------------------------------------------------------------- what is there already
+
+
+def test_a_file_of_the_same_pictures_and_eyes_is_used_without_looking_again(twelve, eyes, tmp_path, request):
+    path = extract(twelve, eyes, tmp_path)
+    before = path.stat().st_mtime_ns
+    assert extract(twelve, request.getfixturevalue("blind"), tmp_path) == path
+    assert path.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("change", ["picture", "no picture", "id", "eyes"])
+def test_a_file_of_other_pictures_or_eyes_is_refused_and_kept(change, eyes, tmp_path):
+    pictures = {"a": encoded(0), "b": encoded(1)}
+    path = extract(make_tweets(train=pictures), eyes, tmp_path)
+    before = path.read_bytes()
+    others = {
+        "picture": pictures | {"b": encoded(2)},
+        "no picture": pictures | {"b": None},
+        "id": {"a": encoded(0), "c": encoded(1)},
+        "eyes": pictures,
+    }[change]
+    eyes = make_eyes(seed=1) if change == "eyes" else eyes
+    with pytest.raises(FileExistsError, match="holds the features of other pictures, or of other eyes"):
+        extract(make_tweets(train=others), eyes, tmp_path)
+    assert path.read_bytes() == before
+
+
+def test_a_data_set_is_found_again_in_the_cache_without_looking(twelve, eyes, tmp_path, request):
+    path = extract(twelve, eyes, tmp_path, is_cache=True)
+    before = path.stat().st_mtime_ns
+    assert extract(twelve, request.getfixturevalue("blind"), tmp_path, is_cache=True) == path
+    assert path.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("change", ["picture", "weights", "setting"])
+def test_a_change_leads_to_another_extraction_in_the_cache(change, eyes, tmp_path):
+    pictures = {"a": encoded(0), "b": encoded(1)}
+    first = extract(make_tweets(train=pictures), eyes, tmp_path, is_cache=True)
+    before = content_of(first.parent)
+    if change == "picture":
+        pictures["b"] += b"\0"  # behind the end of the PNG: the same pixels, other bytes
+    changed = {"picture": eyes, "weights": make_eyes(seed=1), "setting": make_eyes(max_regions=1)}[change]
+    second = extract(make_tweets(train=pictures), changed, tmp_path, is_cache=True)
+    assert second.parent != first.parent and second.parent.parent == tmp_path
+    assert VisualFeatures(second).keys() == {"a", "b"}
+    assert read_visual_metadata(second)["vision_sha256"] == changed.fingerprint()
+    assert content_of(first.parent) == before
+
+
+def test_one_weight_changed_by_one_bit_leads_to_another_extraction(eyes, tmp_path):
+    tweets = make_tweets(train={"a": encoded(0)})
+    first = extract(tweets, eyes, tmp_path, is_cache=True)
+    changed = make_eyes()
+    weight = next(changed.parameters()).view(-1)
+    weight[0] = torch.nextafter(weight[0], torch.tensor(torch.inf))
+    assert extract(tweets, changed, tmp_path, is_cache=True) != first
+
+
+def test_data_sets_share_a_cache_without_disturbing_each_other(twelve, ten, eyes, tmp_path):
+    extract(twelve, eyes, tmp_path / "alone")
+    paths = [extract(images, eyes, tmp_path / "cache", is_cache=True) for images in (twelve, ten)]
+    assert paths[0] == extract(twelve, eyes, tmp_path / "cache", is_cache=True)
+    assert paths[0].read_bytes() == (tmp_path / "alone" / FEATURES_FILE).read_bytes()
+    assert VisualFeatures(paths[1]).keys() == set(ten.ids) - {"empty"}
+
+
+def test_the_random_numbers_that_follow_do_not_depend_on_the_extraction(twelve, eyes, tmp_path):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    for num_workers in (0, 1):
+        torch.manual_seed(5)
+        extract(twelve, eyes, tmp_path / str(num_workers), num_workers=num_workers)
+        assert torch.equal(torch.rand(3), expected)
+
+
+# ------------------------------------------------------------------------------------------------------------- memory
+
+MEASURE = """
+import resource, sys
+sys.path[:0] = [{root!r}, {tests!r}]
+import torch
+torch.set_num_threads(1)
+from datasets import Dataset, DatasetDict
+from modeling_hamlearning_vision import HamLearningVisionModel
+from hamlearning.pictures.extraction import extract_visual_features
+from hamlearning.pictures.tweet_images import TweetImages
+count = {count}
+tweets = DatasetDict(train=Dataset.from_dict({{"id": [str(n) for n in range(count)]}}))
+eyes = HamLearningVisionModel.from_pretrained({eyes!r})
+images = TweetImages(tweets, {pictures!r})
+extract_visual_features(images, eyes, {output!r}, batch_size=32, num_workers=1, show_progress=False)
+kilobytes = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+print("peak", kilobytes / 1024)
+"""
+
+
+@pytest.mark.slow
+def test_twenty_thousand_pictures_take_hardly_more_memory_than_a_thousand(tmp_path):
+    torch.manual_seed(0)
+    # Rows are large beside the network: 3 times 2048 features, 490 MB in all as floats of 32 bits.
+    backbone = BACKBONE | {"model_args": {"depths": [1, 1, 1, 0], "dims": [8, 8, 8, 2048]}}
+    config = HamLearningVisionConfig(global_backbone_config=backbone, **TINY)
+    HamLearningVisionModel(config).save_pretrained(tmp_path / "eyes")
+    (tmp_path / "pictures").mkdir()
+    for number in range(20_000):
+        (tmp_path / "pictures" / f"{number}.png").write_bytes(encoded(number, size=(8, 8)))
+    peaks = {}
+    for count in (1_000, 20_000):
+        code = MEASURE.format(
+            root=str(ROOT), tests=str(ROOT / "tests"), count=count, eyes=str(tmp_path / "eyes"),
+            pictures=str(tmp_path / "pictures"), output=str(tmp_path / str(count)),
+        )  # fmt: skip
+        started = time.monotonic()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr[-4000:]
+        peaks[count] = float(done.stdout.split("peak ")[1])
+        print(f"{count} pictures: {time.monotonic() - started:.0f} s, peak {peaks[count]:.0f} MB with the worker")
+    assert pq.read_metadata(tmp_path / "20000" / FEATURES_FILE).num_rows == 20_000
+    assert peaks[20_000] < 1.5 * peaks[1_000]
+    assert peaks[20_000] < peaks[1_000] + 150  # all rows at once would be half a gigabyte
+
+
+# ----------------------------------------------------------------------------------------------------------- run_mner
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, eyes) -> Path:
+    """A folder with tweets/, pictures/, prepared/ (both in one), eyes/, backbone/ and text_encoder/."""
+    folder = tmp_path_factory.mktemp("world")
+    (folder / "pictures").mkdir()
+    for split, count in (("train", 24), ("valid", 8), ("test", 8)):
+        write_tweets(folder / "tweets", split, count, seed=len(split))
+        for number in range(count):
+            if number != 3:
+                (folder / "pictures" / f"{split}{number}.png").write_bytes(encoded(number + 100 * len(split)))
+    (folder / "pictures" / "train5.png").write_bytes(b"")
+    prepare(folder / "tweets", folder / "prepared", folder / "pictures")
+    eyes.save_pretrained(folder / "eyes")
+    torch.manual_seed(1)
+    TimmWrapperModel(TimmWrapperConfig(**BACKBONE)).save_pretrained(folder / "backbone")
+    words = sorted({w for frame in FRAMES for w in frame if w[0] != "{"} | {w for ws in NAMES.values() for w in ws})
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+    config = BertConfig(
+        vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
+    )
+    BertModel(config).save_pretrained(folder / "text_encoder")
+    BertTokenizer(vocab={word: i for i, word in enumerate(vocabulary)}).save_pretrained(folder / "text_encoder")
+    return folder
+
+
+def flags(**settings) -> list[str]:
+    settings = {"use_cpu": True, "disable_tqdm": True} | settings
+    return [part for name, value in settings.items() if value is not None for part in (f"--{name}", str(value))]
+
+
+def train_flags(world: Path, output_dir: Path, **more) -> list[str]:
+    """Command line of a short training run on the prepared data set; `None` leaves a flag out."""
+    settings = {
+        "data_dir": world / "prepared",
+        "vision_model": world / "eyes",
+        "extraction_dir": world / "cache",
+        "text_model": world / "text_encoder",
+        "output_dir": output_dir,
+        "do_train": True,
+        "do_predict": True,
+        "num_train_epochs": 2,
+        "per_device_train_batch_size": 8,
+        "num_semantic_layers": 1,
+    }
+    return flags(**settings | more)
+
+
+@pytest.fixture(scope="module")
+def trained(world) -> Path:
+    run_mner(train_flags(world, world / "trained", save_total_limit=5))
+    return world / "trained"
+
+
+def losses_of(folder: Path) -> list[dict]:
+    return results_of(folder)["train"]["history"]
+
+
+def test_a_run_on_a_data_set_with_pictures_extracts_them_and_says_so(trained, world, eyes):
+    (file,) = (world / "cache").glob(f"*/{FEATURES_FILE}")
+    # 37 pictures lie in the folder, and one of them is empty.
+    assert len(VisualFeatures(file)) == 36
+    assert results_of(trained)["vision"] == {
+        "pictures": 36, "detector": "grid", "global_backbone": "test_convnext", "sha256": eyes.fingerprint()
+    }  # fmt: skip
+
+
+def test_the_eyes_are_saved_with_the_model_and_not_with_its_checkpoints(trained, eyes):
+    assert HamLearningVisionModel.from_pretrained(trained, subfolder="vision").fingerprint() == eyes.fingerprint()
+    checkpoints = list(trained.glob("checkpoint-*"))
+    assert len(checkpoints) == 2
+    assert not any((checkpoint / "vision").exists() for checkpoint in checkpoints)
+
+
+def test_the_processor_of_a_trained_model_takes_pictures(trained, world):
+    processor = HamLearningProcessor.from_pretrained(trained)
+    picture = world / "pictures" / "test0.png"
+    inputs = processor(text="i met ann today", images=str(picture))
+    (file,) = (world / "cache").glob(f"*/{FEATURES_FILE}")
+    expected = VisualFeatures(file)["test0"]
+    assert inputs["image_mask"].tolist() == [1]
+    np.testing.assert_allclose(inputs["image_features"][0], expected["image_features"], rtol=2e-3, atol=1e-3)
+    np.testing.assert_allclose(inputs["region_features"][0], expected["features"], rtol=2e-3, atol=1e-3)
+
+
+def test_new_eyes_are_made_of_a_backbone_and_a_detector(world, tmp_path):
+    backbone = world / "backbone"
+    run_mner(
+        train_flags(
+            world, tmp_path / "out", vision_model=None, vision_backbone=backbone, detector="grid",
+            extraction_dir=tmp_path / "cache", num_train_epochs=1,
+        )
+    )  # fmt: skip
+    made = HamLearningVisionModel.from_backbone_detector_pretrained(str(backbone), "grid")
+    saved = HamLearningVisionModel.from_pretrained(tmp_path / "out" / "vision")
+    assert saved.fingerprint() == made.fingerprint() == results_of(tmp_path / "out")["vision"]["sha256"]
+
+
+def test_predicting_with_a_trained_model_uses_its_own_eyes(trained, world, eyes, tmp_path):
+    run_mner(
+        flags(
+            model_name_or_path=trained, data_dir=world / "prepared", do_predict=True, output_dir=tmp_path / "out",
+            extraction_dir=tmp_path / "cache",
+        )
+    )  # fmt: skip
+    assert results_of(tmp_path / "out")["vision"]["sha256"] == eyes.fingerprint()
+    predictions = [folder / "predictions_test.jsonl" for folder in (tmp_path / "out", trained)]
+    assert predictions[0].read_text() == predictions[1].read_text()
+    relevance = {line["id"]: line["relevance"] for line in map(json.loads, predictions[0].read_text().splitlines())}
+    assert [id_ for id_, values in relevance.items() if values is None] == ["test3"]
+
+
+def test_the_pictures_of_a_folder_are_used_where_the_data_set_has_none(trained, world, tmp_path):
+    run_mner(
+        flags(
+            model_name_or_path=trained, data_dir=world / "tweets", image_dir=world / "pictures", do_predict=True,
+            output_dir=tmp_path / "out", extraction_dir=tmp_path / "cache",
+        )
+    )  # fmt: skip
+    assert (tmp_path / "out/predictions_test.jsonl").read_text() == (trained / "predictions_test.jsonl").read_text()
+
+
+def test_a_model_trained_further_keeps_its_eyes(trained, world, eyes, tmp_path):
+    run_mner(
+        train_flags(
+            world, tmp_path / "out", model_name_or_path=trained, text_model=None, vision_model=None,
+            num_semantic_layers=None, num_train_epochs=1,
+        )
+    )  # fmt: skip
+    assert HamLearningVisionModel.from_pretrained(tmp_path / "out/vision").fingerprint() == eyes.fingerprint()
+
+
+def test_without_vision_no_eyes_are_loaded(world, tmp_path):
+    run_mner(
+        train_flags(
+            world, tmp_path / "out", use_vision=False, vision_model=tmp_path / "nowhere", num_train_epochs=1,
+            extraction_dir=tmp_path / "cache",
+        )
+    )  # fmt: skip
+    assert results_of(tmp_path / "out")["vision"] is None
+    assert not (tmp_path / "out" / "vision").exists() and not (tmp_path / "cache").exists()
+
+
+def test_a_model_of_text_alone_never_looks_at_pictures(world, tmp_path):
+    cache = {"extraction_dir": tmp_path / "cache"}
+    run_mner(train_flags(world, tmp_path / "text", use_vision=False, num_train_epochs=1, **cache))
+    run_mner(
+        flags(
+            model_name_or_path=tmp_path / "text", data_dir=world / "prepared", do_predict=True,
+            output_dir=tmp_path / "out", vision_model=tmp_path / "nowhere", **cache,
+        )
+    )  # fmt: skip
+    assert results_of(tmp_path / "out")["vision"] is None and not (tmp_path / "cache").exists()
+
+
+def test_training_is_the_same_whether_the_pictures_were_looked_at_now_or_before(world, tmp_path):
+    for name in ("now", "before"):
+        run_mner(train_flags(world, tmp_path / name, extraction_dir=tmp_path / "cache"))
+    assert losses_of(tmp_path / "now") == losses_of(tmp_path / "before")
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("now", "before")]
+    assert weights[0] == weights[1]
+
+
+def test_training_depends_on_the_pictures(trained, world, tmp_path):
+    run_mner(train_flags(world, tmp_path / "out", shuffle_pictures=True))
+    assert losses_of(tmp_path / "out") != losses_of(trained)
+
+
+def test_a_feature_file_stands_in_for_the_pictures_and_its_eyes_are_saved(trained, world, eyes, tmp_path):
+    (file,) = (world / "cache").glob(f"*/{FEATURES_FILE}")
+    run_mner(
+        train_flags(
+            world, tmp_path / "out", data_dir=world / "tweets", visual_features=file, extraction_dir=tmp_path / "cache"
+        )
+    )
+    assert losses_of(tmp_path / "out") == losses_of(trained)
+    assert HamLearningVisionModel.from_pretrained(tmp_path / "out/vision").fingerprint() == eyes.fingerprint()
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_feature_file_of_other_eyes_is_refused(trained, world, tmp_path):
+    (file,) = (world / "cache").glob(f"*/{FEATURES_FILE}")
+    make_eyes(seed=1).save_pretrained(tmp_path / "others")
+    with pytest.raises(ValueError, match=f"{FEATURES_FILE} was not made by the eyes of .*others"):
+        run_mner(train_flags(world, tmp_path / "out", visual_features=file, vision_model=tmp_path / "others"))
+
+
+def test_a_model_that_learned_from_a_file_leaves_the_pictures_out_and_says_so(trained, world, tmp_path, caplog):
+    (file,) = (world / "cache").glob(f"*/{FEATURES_FILE}")
+    run_mner(train_flags(world, tmp_path / "eyeless", visual_features=file, vision_model=None, num_train_epochs=1))
+    run_mner(
+        flags(
+            model_name_or_path=tmp_path / "eyeless", data_dir=world / "prepared", do_predict=True,
+            output_dir=tmp_path / "out", extraction_dir=tmp_path / "cache",
+        )
+    )  # fmt: skip
+    assert "eyeless has no eyes, because it learned from a visual feature file" in caplog.text
+    assert results_of(tmp_path / "out")["vision"] is None
+
+
+def test_the_eyes_of_another_model_can_be_named(trained, world, eyes, tmp_path):
+    run_mner(train_flags(world, tmp_path / "out", vision_model=trained, num_train_epochs=1))
+    assert results_of(tmp_path / "out")["vision"]["sha256"] == eyes.fingerprint()
+
+
+def extract_flags(world: Path, output_dir: Path, **more) -> list[str]:
+    settings = {"data_dir": world / "prepared", "vision_model": world / "eyes", "do_extract": True}
+    return flags(**settings | {"output_dir": output_dir} | more)
+
+
+def test_extraction_alone_writes_the_file_and_its_report(world, eyes, tmp_path):
+    run_mner(extract_flags(world, tmp_path / "out", extraction_dir=tmp_path / "cache"))
+    extract(load_tweets(world / "prepared"), eyes, tmp_path / "direct", num_workers=1)
+    assert content_of(tmp_path / "out") == content_of(tmp_path / "direct")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_extracting_again_into_its_folder_changes_nothing(world, tmp_path):
+    run_mner(extract_flags(world, tmp_path))
+    before = (tmp_path / FEATURES_FILE).stat().st_mtime_ns
+    run_mner(extract_flags(world, tmp_path))
+    assert (tmp_path / FEATURES_FILE).stat().st_mtime_ns == before
+
+
+def test_extracting_with_other_eyes_into_its_folder_is_refused(world, tmp_path):
+    run_mner(extract_flags(world, tmp_path / "out"))
+    make_eyes(seed=1).save_pretrained(tmp_path / "others")
+    with pytest.raises(FileExistsError, match="other pictures, or of other eyes: give another folder, or remove it"):
+        run_mner(extract_flags(world, tmp_path / "out", vision_model=tmp_path / "others"))
+
+
+def test_extracting_a_data_set_without_pictures_is_refused(world, tmp_path):
+    with pytest.raises(ValueError, match="--do_extract, but no tweet has a picture: give --image_dir"):
+        run_mner(extract_flags(world, tmp_path / "out", data_dir=world / "tweets"))
+
+
+def test_a_run_that_extracts_and_trains_keeps_both_in_its_folder(trained, world, tmp_path):
+    run_mner(train_flags(world, tmp_path / "out", do_extract=True, extraction_dir=tmp_path / "cache"))
+    assert losses_of(tmp_path / "out") == losses_of(trained)
+    assert len(VisualFeatures(tmp_path / "out" / FEATURES_FILE)) == 36
+
+
+@pytest.mark.slow
+def test_two_processes_write_the_file_of_one(world, tmp_path):
+    write_tweets(tmp_path / "tweets", "test", 600, seed=0)  # three shards
+    (tmp_path / "pictures").mkdir()
+    for number in range(600):
+        if number % 50:
+            (tmp_path / "pictures" / f"test{number}.png").write_bytes(encoded(number))
+    settings = {"data_dir": tmp_path / "tweets", "image_dir": tmp_path / "pictures"}
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", str(ROOT / "run_mner.py")]
+        + extract_flags(world, tmp_path / "two", **settings),
+        capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    run_mner(extract_flags(world, tmp_path / "one", **settings))
+    assert report_of(tmp_path / "two")["unusable"] == 12
+    assert content_of(tmp_path / "two") == content_of(tmp_path / "one")
+
+
+@pytest.mark.slow
+def test_two_processes_extract_and_train(world, eyes, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", str(ROOT / "run_mner.py")]
+        + train_flags(world, tmp_path / "out", extraction_dir=tmp_path / "cache", num_train_epochs=1),
+        capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert results_of(tmp_path / "out")["training"]["world_size"] == 2
+    assert results_of(tmp_path / "out")["vision"]["pictures"] == 36
+    assert HamLearningVisionModel.from_pretrained(tmp_path / "out/vision").fingerprint() == eyes.fingerprint()
+
+
+def test_runs_that_share_a_cache_and_start_together_get_one_file(ten, eyes, small_shards, tmp_path):
+    with ThreadPoolExecutor() as pool:
+        paths = list(pool.map(lambda _: extract(ten, eyes, tmp_path, is_cache=True), range(3)))
+    assert len(set(paths)) == 1 and paths[0].is_file()
