@@ -7,7 +7,7 @@ WORKERS ?= -n 2 --dist loadfile
 
 .PHONY: demo test test-all test-lowest test-newest coverage lint typecheck audit dist clean
 
-demo: $(VENV)/installed $(SAMPLE) $(SAMPLE)/backbone  ## look at the sample's pictures, train on them, print scores and a predicted tweet
+demo: $(VENV)/installed $(SAMPLE) $(SAMPLE)/backbone  ## extract features of the sample's pictures, train on them, print scores and a predicted tweet
 	rm -rf outputs/demo
 	$(BIN)/python run_mner.py configs/sample.yaml --output_dir outputs/demo
 
@@ -57,7 +57,7 @@ $(SAMPLE): | $(VENV)/installed
 	$(BIN)/python datasets/sample/make_sample.py
 
 $(SAMPLE)/backbone: | $(SAMPLE)
-	$(BIN)/python datasets/sample/make_eyes.py
+	$(BIN)/python datasets/sample/make_backbone.py
 
 # The stamps are newer than pyproject.toml exactly when what it asks for is installed.
 $(VENV)/installed: pyproject.toml | $(BIN)/python

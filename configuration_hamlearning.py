@@ -192,7 +192,7 @@ class HamLearningConfig(PreTrainedConfig):
 
 @strict
 class HamLearningVisionConfig(PreTrainedConfig):
-    r"""The frozen eyes: a global backbone and a region detector.
+    r"""The frozen vision model: a global backbone and a region detector.
 
     ```python
     >>> from configuration_hamlearning import HamLearningVisionConfig
@@ -253,7 +253,7 @@ class HamLearningVisionConfig(PreTrainedConfig):
         parts = {"global_backbone_config": self.global_backbone_config, "detector_config": self.detector_config}
         _check_labels({"id2label": self.id2label} | parts | kwargs)
         super().__post_init__(**kwargs)
-        # The code lies beside the network's, one folder up from the eyes.
+        # The code lies beside the network's, one folder up from the vision model.
         self.auto_map = dict(VISION_AUTO_MAP)
         if self.detector not in DETECTORS:
             raise ValueError(f"detector={self.detector!r}: must be one of {', '.join(DETECTORS)}.")

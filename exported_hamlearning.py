@@ -386,8 +386,8 @@ def export_model(source: str | os.PathLike, folder: str | os.PathLike, precision
     ```
 
     Args:
-        source: folder or Hub id of a trained model, with its processor, and its eyes if it has them.
-        folder: new or empty; for the network, the CRF, the processor, the eyes and all code.
+        source: folder or Hub id of a trained model, with its processor, and its vision model if it has one.
+        folder: new or empty; for the network, the CRF, the processor, the vision model and all code.
         precision: see `HamLearningExportedConfig`.
 
     Raises:
@@ -406,7 +406,7 @@ def export_model(source: str | os.PathLike, folder: str | os.PathLike, precision
     model = HamLearningForTokenClassification.from_pretrained(source, dtype=torch.float32)
     processor = HamLearningProcessor.from_pretrained(source, trust_remote_code=True)
     if processor.vision_source is not None:
-        _ = processor.vision_model  # eyes that are loaded are saved
+        _ = processor.vision_model  # a vision model that is loaded is saved
     config = HamLearningExportedConfig.from_dict(model.config.to_dict(), precision=precision)
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The frozen eyes of HamLearning: pictures in, the features of the picture and its regions out (Eq 2-3)."""
+"""The frozen vision model of HamLearning: pictures in, the features of the picture and its regions out (Eq 2-3)."""
 
 import functools
 import hashlib
@@ -28,7 +28,7 @@ try:
     from torchvision.models.detection import MaskRCNN_ResNet50_FPN_V2_Weights, maskrcnn_resnet50_fpn_v2
     from torchvision.ops import roi_align
 except ImportError as error:
-    raise ImportError("HamLearning needs torchvision to look at pictures: pip install torchvision timm") from error
+    raise ImportError("HamLearning needs torchvision to read pictures: pip install torchvision timm") from error
 
 try:
     from .configuration_hamlearning import HamLearningVisionConfig
@@ -67,7 +67,7 @@ RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling
 
 
 class PreparedImage(NamedTuple):
-    """A picture as the eyes take it: what can be computed without weights, in a worker process.
+    """A picture as the vision model takes it: what can be computed without weights, in a worker process.
 
     `size` is (width, height) in pixels; `crop` (3, C, C) and `whole` (3, h, w; None where no region is pooled from
     the backbone's map) are uint8; `detector_inputs` is what the detector's own `prepare` gave.
@@ -139,7 +139,7 @@ def centre_crop(image: Image.Image, resize_size: int, crop_size: int, resample: 
 
 
 def prepare_image(image: Image.Image, config: HamLearningVisionConfig) -> PreparedImage:
-    """An RGB picture as the eyes take it. Its size is reported as it came, before a very thin one is stretched."""
+    """A picture as the vision model takes it. Its size is the one it came with, before a thin one is stretched."""
     detector = DETECTOR_CLASSES[config.detector]
     resample, size = RESAMPLING[config.interpolation], image.size
     if min(size) < math.ceil(max(size) / MAX_ASPECT_RATIO):
@@ -175,7 +175,7 @@ class GridDetector(nn.Module):
 
     @staticmethod
     def prepare(image: Image.Image, config: HamLearningVisionConfig) -> None:
-        """A grid does not look at the picture."""
+        """A grid does not read the picture."""
 
     def forward(self, inputs: None, size: tuple[int, int]) -> Detections:
         """The same boxes for every picture, row by row."""
@@ -300,16 +300,16 @@ class HamLearningVisionModel(PreTrainedModel):
     """A picture to the features of the whole (Eq 2) and of at most `max_regions` regions (f_i and e_i of Eq 3).
 
     ```python
-    >>> eyes = HamLearningVisionModel.from_backbone_detector_pretrained("timm/resnet152.tv_in1k", "grid")
-    >>> eyes("game.jpg").region_features.shape
+    >>> vision_model = HamLearningVisionModel.from_backbone_detector_pretrained("timm/resnet152.tv_in1k", "grid")
+    >>> vision_model("game.jpg").region_features.shape
     torch.Size([1, 15, 2048])
-    >>> eyes.save_pretrained("my_model/vision")
+    >>> vision_model.save_pretrained("my_model/vision")
     ```
 
     Frozen: no parameter takes a gradient, and it is in eval mode for good.
 
     Args:
-        config: of the eyes.
+        config: of the vision model.
         global_backbone: a pretrained `TimmWrapperModel` to take in place of a new one.
     """
 
@@ -333,19 +333,19 @@ class HamLearningVisionModel(PreTrainedModel):
         self.eval()
 
     def train(self, mode: bool = True) -> Self:
-        """Stays in eval mode: the eyes are frozen."""
+        """Stays in eval mode: the vision model is frozen."""
         return super().train(False)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
-        """Eyes that were saved: a folder or Hub id, mostly with `subfolder="vision"`.
+        """A saved vision model: a folder or Hub id, mostly with `subfolder="vision"`.
 
         Of their weights only safetensors are read, whatever `use_safetensors` and `weights_only` say.
 
         Raises:
-            OSError: there are no such eyes, or they have no `model.safetensors`.
+            OSError: there are no such vision model, or it has no `model.safetensors`.
             ValueError: a file of weights is damaged, or weights are missing from it; new random ones would be of no
-                use in frozen eyes.
+                use in a frozen vision model.
         """
         wants_info = kwargs.pop("output_loading_info", False)
         kwargs |= {"use_safetensors": True, "weights_only": True, "output_loading_info": True}
@@ -355,7 +355,7 @@ class HamLearningVisionModel(PreTrainedModel):
         if info["missing_keys"]:
             raise ValueError(
                 f"{pretrained_model_name_or_path} lacks the weights {sorted(info['missing_keys'])[:5]} ... of the "
-                "eyes: save them anew with `save_pretrained`."
+                "vision_model: save them anew with `save_pretrained`."
             )
         model.requires_grad_(False)
         return (model, info) if wants_info else model
@@ -369,7 +369,7 @@ class HamLearningVisionModel(PreTrainedModel):
         class_names_file: str | None = None,
         **config_kwargs: Any,
     ) -> Self:
-        """New eyes, of a pretrained global backbone and a pretrained detector.
+        """A new vision model, of a pretrained global backbone and a pretrained detector.
 
         Args:
             backbone_name_or_path: a timm model of the Hub, or a folder.
@@ -436,7 +436,7 @@ class HamLearningVisionModel(PreTrainedModel):
         return self.image_feature_size if self.detector.pools_from_backbone else self.detector.feature_size
 
     def fingerprint(self) -> str:
-        """SHA-256 of the weights and of every setting: eyes with the same fingerprint see the same."""
+        """SHA-256 of the weights and of every setting: vision models of one fingerprint give the same features."""
         settings = lasting_settings(json.loads(self.config.to_json_string(use_diff=False)))
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         for name, tensor in sorted(self.state_dict().items()):
@@ -560,7 +560,7 @@ class HamLearningVisionModel(PreTrainedModel):
 
 
 def lasting_settings(settings: Any) -> Any:
-    """Settings without what depends on the folder they lie in: the same eyes have the same ones everywhere."""
+    """Settings without what depends on the folder they lie in: the same vision model has the same ones everywhere."""
     passing = {"_name_or_path", "architectures", "auto_map", "detector_weights", "dtype", "transformers_version"}
     if isinstance(settings, dict):
         return {name: lasting_settings(value) for name, value in settings.items() if name not in passing}

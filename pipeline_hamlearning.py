@@ -62,7 +62,7 @@ class HamLearningPipeline(Pipeline):
             )
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """Saves model, processor, their eyes if loaded, and all code: a folder that `pipeline` loads."""
+        """Saves model, processor, their vision model if loaded, and all code: a folder that `pipeline` loads."""
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
 
@@ -143,7 +143,7 @@ class HamLearningPipeline(Pipeline):
         if image is None:
             return {"text": tweet["text"], "image": None}
         if not self.model.config.use_vision:
-            raise ValueError("image: this model was trained on text alone and sees no pictures: leave it out.")
+            raise ValueError("image: this model was trained on text alone and reads no pictures: leave it out.")
         try:  # not at the top: texts alone need no Pillow
             from .image_processing_hamlearning import MAX_PIXELS, URL, download, read_image
         except ImportError:

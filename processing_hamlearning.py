@@ -31,7 +31,8 @@ VISION_FOLDER = "vision"
 # An endpoint looks for a file `handler.py`, loads it by its path, and has the repo's folder on its path of imports.
 HANDLER_CODE = 'from serving_hamlearning import EndpointHandler\n\n\n__all__ = ["EndpointHandler"]\n'
 VISION_SOURCE_KEYS = ("pretrained_model_name_or_path", "revision", "subfolder")
-# What of a visual feature file's row becomes model inputs: type, dimensions, width of the last one (None: the eyes').
+# What of a visual feature file's row becomes model inputs: type, dimensions, width of the last one (None: the vision
+# model's).
 VISUAL_COLUMNS = {
     "image_size": (np.int64, 1, 2),
     "image_features": (np.float32, 1, None),
@@ -105,10 +106,10 @@ class HamLearningProcessor(ProcessorMixin):
         image_feature_size: size D_i of the pictures' features that the model takes; None: not checked.
         region_feature_size: size D_f of the regions' features that the model takes; None: not checked.
         num_classes: number of the detector's classes; None: not checked.
-        vision_source: where the frozen eyes lie that turn pictures into features: `subfolder`, `revision` and
-            `pretrained_model_name_or_path` of `HamLearningVisionModel.from_pretrained`, without the last for a folder
-            beside this processor's own files. They are loaded when the first picture comes. None: there are none,
-            only `visual_features` are taken.
+        vision_source: where the frozen vision model lies that turns pictures into features: `subfolder`, `revision`
+            and `pretrained_model_name_or_path` of `HamLearningVisionModel.from_pretrained`, without the last for a
+            folder beside this processor's own files. They are loaded when the first picture comes. None: there are
+            none, only `visual_features` are taken.
 
     Raises:
         ValueError: the tokenizer lacks a special token or all others, `word_splitting` is unknown, `max_length`
@@ -177,10 +178,10 @@ class HamLearningProcessor(ProcessorMixin):
             place, revision = str(pretrained_model_name_or_path), kwargs.get("revision")
             home = {"pretrained_model_name_or_path": os.path.abspath(place) if os.path.isdir(place) else place}
             if revision is not None:
-                # `AutoProcessor` has looked up its commit: the eyes are of the same one, also after saving.
+                # `AutoProcessor` has looked up its commit: the vision model is of the same one, also after saving.
                 home["revision"] = getattr(revision, "resolved", revision)
             processor.vision_source = {**home, **processor.vision_source}
-        # How this machine reaches the Hub is no part of where the eyes lie: it is never saved.
+        # How this machine reaches the Hub is no part of where the vision model lies: it is never saved.
         options = ("cache_dir", "local_files_only", "token")
         processor._hub_options = {name: kwargs[name] for name in options if kwargs.get(name) is not None}
         return processor
@@ -188,9 +189,9 @@ class HamLearningProcessor(ProcessorMixin):
     def save_pretrained(
         self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any
     ) -> list[str]:
-        """Saves the processor, the code that serves the model, and the eyes into `vision/` if they are loaded.
+        """Saves the processor, the code that serves the model, and the vision model into `vision/` if they are loaded.
 
-        Eyes that are not loaded are not copied: the saved processor finds them where this one does. With
+        A vision model that is not loaded is not copied: the saved processor finds it where this one does. With
         `push_to_hub` it all goes to the Hub too; `kwargs` are `repo_id` and what `push_to_hub` takes.
         """
         source = self.vision_source
@@ -206,7 +207,7 @@ class HamLearningProcessor(ProcessorMixin):
         saved.vision_source, saved._vision_model = source, None
         files = super(HamLearningProcessor, saved).save_pretrained(save_directory)
         self._save_serving_code(save_directory)
-        if push_to_hub:  # not by the base class: it would leave out the eyes, which it did not write
+        if push_to_hub:  # not by the base class: it would leave out the vision model, which it did not write
             self.push_to_hub(kwargs.pop("repo_id", os.path.basename(os.path.abspath(save_directory))), **kwargs)
         return files
 
@@ -226,7 +227,7 @@ class HamLearningProcessor(ProcessorMixin):
         Path(save_directory, "handler.py").write_text(HANDLER_CODE, encoding="utf-8")
 
     def to_dict(self) -> dict[str, Any]:
-        """What `processor_config.json` holds: everything but the weights of the eyes."""
+        """What `processor_config.json` holds: everything but the weights of the vision model."""
         if self._vision_model is None:
             return super().to_dict()
         blind = copy.copy(self)
@@ -235,7 +236,7 @@ class HamLearningProcessor(ProcessorMixin):
 
     @property
     def vision_model(self) -> Any:
-        """The frozen eyes, a `HamLearningVisionModel`; loaded now if they were not.
+        """The frozen vision model, a `HamLearningVisionModel`; loaded now if they were not.
 
         Raises:
             ValueError: this processor has none.
@@ -245,8 +246,8 @@ class HamLearningProcessor(ProcessorMixin):
         if self._vision_model is None:
             if self.vision_source is None:
                 raise ValueError(
-                    "This processor has no eyes (vision_source=None), because its model learned from a visual feature "
-                    "file: give `visual_features`, or set `processor.vision_model` to the eyes that made the file."
+                    "This processor has no vision model (vision_source=None), because its model learned from a visual "
+                    "feature file: give `visual_features`, or set `processor.vision_model` to the one that made it."
                 )
             try:
                 from .modeling_hamlearning_vision import HamLearningVisionModel
@@ -255,10 +256,10 @@ class HamLearningProcessor(ProcessorMixin):
                     raise
                 from modeling_hamlearning_vision import HamLearningVisionModel
             try:
-                eyes = HamLearningVisionModel.from_pretrained(**self.vision_source, **self._hub_options)
+                vision_model = HamLearningVisionModel.from_pretrained(**self.vision_source, **self._hub_options)
             except OSError as error:  # transformers' does not always say whose connection it was
-                raise OSError(f"The eyes cannot be loaded from {self.vision_source}: {error}") from error
-            self.vision_model = eyes
+                raise OSError(f"The vision model cannot be loaded from {self.vision_source}: {error}") from error
+            self.vision_model = vision_model
         return self._vision_model
 
     @vision_model.setter
@@ -271,8 +272,8 @@ class HamLearningProcessor(ProcessorMixin):
         for name, size in sizes.items():
             if getattr(self, name) not in (None, size):
                 raise ValueError(
-                    f"The eyes have {name} {size}, the model takes {getattr(self, name)}: give the eyes that it was "
-                    "trained with."
+                    f"The vision model has {name} {size}, the model takes {getattr(self, name)}: give the one that it "
+                    "was trained with."
                 )
         self._vision_model = vision_model
 
@@ -305,7 +306,7 @@ class HamLearningProcessor(ProcessorMixin):
                 `image_features`, `boxes`, `class_ids`, `features`), None for a tweet without a picture.
             word_labels: a tag (name or id) a word, for tweets given as words.
             is_split_into_words: see `text`.
-            device: where the eyes look at the pictures; where they are already if None, at first on the CPU.
+            device: where the vision model runs; where it is already if None, at first on the CPU.
             return_tensors: only "pt".
 
         Returns:
@@ -317,7 +318,7 @@ class HamLearningProcessor(ProcessorMixin):
 
         Raises:
             ValueError: counts of tweets, words and tags differ, a tag is unknown, visual features are not such, or a
-                picture came and there are no eyes.
+                picture came and there is no vision model.
             ImageError: a picture cannot be read; the message names its place in the list.
         """
         if return_tensors != "pt":
@@ -379,7 +380,7 @@ class HamLearningProcessor(ProcessorMixin):
     def extract_visual_features(
         self, images: Sequence[Any], batch_size: int = 8, device: str | torch.device | None = None
     ) -> list[dict[str, np.ndarray] | None]:
-        """What the frozen eyes see: a row of a visual feature file (without its id) a picture.
+        """The visual features: a row of a visual feature file (without its id) a picture.
 
         ```python
         >>> rows = processor.extract_visual_features(["game.jpg", None])
@@ -394,7 +395,7 @@ class HamLearningProcessor(ProcessorMixin):
             device: see `__call__`.
 
         Raises:
-            ValueError: this processor has no eyes.
+            ValueError: this processor has no vision model.
             ImageError: a picture cannot be read; the message names its place in the list.
         """
         if all(image is None for image in images):

@@ -85,10 +85,10 @@ class EndpointHandler:
         self.max_tweets = _limit("max_tweets", max_tweets)
         self.batch_size = _limit("batch_size", batch_size)
         self.ner = pipeline(model=path, trust_remote_code=True)  # pyright: ignore[reportCallIssue]  # transformers names the tasks it knows
-        self.sees = self.ner.model.config.use_vision and self.ner.processor.vision_source is not None
-        # A first picture now: the eyes load with it, so no client waits for them, no two requests load them at once,
-        # and a repo that lacks them fails here.
-        self.ner({"text": "Warm up", "image": PIXEL if self.sees else None})
+        self.reads_pictures = self.ner.model.config.use_vision and self.ner.processor.vision_source is not None
+        # A first picture now: the vision model loads with it, so no client waits for them, no two requests load it at
+        # once, and a repo that lacks them fails here.
+        self.ner({"text": "Warm up", "image": PIXEL if self.reads_pictures else None})
         # Requests may come from several threads, but batches run one at a time: else as many of them as there are
         # requests would share the memory, and transformers does not promise that two threads may use one pipeline.
         self.lock = threading.Lock()
@@ -137,8 +137,8 @@ class EndpointHandler:
 
     def _check_image(self, image: Any, place: str) -> int:
         """Bytes of the picture's file. A string is base64 and nothing else, whatever file or URL it may name."""
-        if not self.sees:
-            raise RequestError(f"{place}: this model takes text alone and sees no pictures: leave it out.")
+        if not self.reads_pictures:
+            raise RequestError(f"{place}: this model takes text alone and reads no pictures: leave it out.")
         remedy = "give the base64 of a picture's file, bare or behind data:image/png;base64, (no URL and no path)"
         if not isinstance(image, str):
             raise RequestError(f"{place} is {_shown(image)}: {remedy}.")

@@ -7,10 +7,11 @@ python benchmarks/extraction_speed.py --detector faster_rcnn_vg --pictures 4
 python benchmarks/extraction_speed.py --detector grid --pictures 64 --processes 2
 ```
 
-The eyes are ResNet-152 and the detector, with random weights: time does not depend on them, but for the number of
-regions. Extraction reads and decodes JPEG files in a worker process, looks at the pictures and writes the visual
-feature file. The bare forward passes are those of the same networks on the same tensors, prepared beforehand: of the
-global backbone on batches of crops and on each whole picture, and of the detector on each picture. Rounds alternate;
+The vision model is ResNet-152 and the detector, with random weights: time does not depend on them, but for the number
+of regions. Extraction reads and decodes JPEG files in a worker process, computes the features of the pictures and
+writes the visual feature file. The bare forward passes are those of the same networks on the same tensors, prepared
+beforehand: of the global backbone on batches of crops and on each whole picture, and of the detector on each picture.
+    Rounds alternate;
 reported are the medians. With `--processes` the same extraction is timed in one process and in several, one thread
 each, and in one with as many threads.
 """
@@ -52,25 +53,25 @@ def write_pictures(folder: Path, count: int, seed: int) -> None:
         Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / f"{number}.jpg", quality=88)
 
 
-def bare_seconds(eyes: HamLearningVisionModel, prepared) -> float:
+def bare_seconds(vision_model: HamLearningVisionModel, prepared) -> float:
     """The forward passes alone."""
     start = time.perf_counter()
     with torch.no_grad():
         for first in range(0, len(prepared), BATCH):
-            eyes.feature_map(torch.stack([picture.crop for picture in prepared[first : first + BATCH]]))
+            vision_model.feature_map(torch.stack([picture.crop for picture in prepared[first : first + BATCH]]))
         for picture in prepared:
             if picture.whole is not None:
-                eyes.feature_map(picture.whole[None])
-            eyes.detector(picture.detector_inputs, picture.size)
+                vision_model.feature_map(picture.whole[None])
+            vision_model.detector(picture.detector_inputs, picture.size)
     return time.perf_counter() - start
 
 
-def extraction_seconds(eyes: HamLearningVisionModel, images: TweetImages, folder: Path | None = None) -> float:
+def extraction_seconds(vision_model: HamLearningVisionModel, images: TweetImages, folder: Path | None = None) -> float:
     """The whole way from files to a file; all processes of the run together, into the same `folder`."""
     with tempfile.TemporaryDirectory() as own_folder:
         PartialState().wait_for_everyone()
         start = time.perf_counter()
-        extract_visual_features(images, eyes, folder or own_folder, BATCH)
+        extract_visual_features(images, vision_model, folder or own_folder, BATCH)
         return time.perf_counter() - start
 
 
@@ -98,10 +99,10 @@ def main() -> None:
 
     PartialState(cpu=not torch.accelerator.is_available())  # without `cpu` it sees one process alone on a CPU
     torch.manual_seed(options.seed)
-    eyes = HamLearningVisionModel(HamLearningVisionConfig(detector=options.detector))
+    vision_model = HamLearningVisionModel(HamLearningVisionConfig(detector=options.detector))
     if options.extract is not None:
         pictures, target = options.extract
-        seconds = extraction_seconds(eyes, tweet_images(pictures), target)
+        seconds = extraction_seconds(vision_model, tweet_images(pictures), target)
         if PartialState().is_main_process:
             print(seconds)
         return
@@ -119,10 +120,10 @@ def main() -> None:
                 ),
             }
         else:
-            prepared = [prepare_image(read_image(images[index]), eyes.config) for index in range(len(images))]
+            prepared = [prepare_image(read_image(images[index]), vision_model.config) for index in range(len(images))]
             contestants = {
-                "bare forward passes": lambda: bare_seconds(eyes, prepared),
-                "extraction": lambda: extraction_seconds(eyes, images),
+                "bare forward passes": lambda: bare_seconds(vision_model, prepared),
+                "extraction": lambda: extraction_seconds(vision_model, images),
             }
         seconds: dict[str, list[float]] = {name: [] for name in contestants}
         for round_ in range(options.rounds):

@@ -159,22 +159,22 @@ def counted_kernels(run: Callable) -> list[Kernel]:
 
 
 def picture_kernels(detector: str) -> list[Kernel]:
-    """Kernels of the eyes for one picture of 4:3: ResNet-152, and the products and maps of `faster_rcnn_vg` or `grid`.
+    """Kernels of the vision model for a picture of 4:3: ResNet-152, products and maps of `faster_rcnn_vg` or `grid`.
 
     What depends on the picture, the choice of regions, is not in it.
     """
     config = HamLearningVisionConfig(detector=detector)
     side = config.crop_size
     with FakeTensorMode(), torch.no_grad():
-        eyes = HamLearningVisionModel(config)
+        vision_model = HamLearningVisionModel(config)
         with Kernels() as kernels:
             kernels.switch("ResNet-152 on the crop")
-            eyes.feature_map(torch.zeros(1, 3, side, side, dtype=torch.uint8))
+            vision_model.feature_map(torch.zeros(1, 3, side, side, dtype=torch.uint8))
             if detector == "grid":
                 kernels.switch("ResNet-152 on the whole picture")
-                eyes.feature_map(torch.zeros(1, 3, side, 4 * side // 3, dtype=torch.uint8))
+                vision_model.feature_map(torch.zeros(1, 3, side, 4 * side // 3, dtype=torch.uint8))
                 return kernels.found
-            network = eyes.detector
+            network = vision_model.detector
             settings = network.settings
             kernels.switch("detector's backbone")
             maps = network.backbone(torch.zeros(1, 3, settings.min_size, 4 * settings.min_size // 3))

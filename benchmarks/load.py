@@ -75,15 +75,15 @@ SENTENCE = "Loved watching the Huskies, in Rome!"
 
 
 def save_tiny_model(folder: Path):
-    """A network with random weights that finds something in most tweets, and eyes of a grid of fields."""
-    eyes = {"image_feature_size": 96, "region_feature_size": 96, "num_classes": 1}
+    """A network with random weights that finds something in most tweets, and a vision model with a grid."""
+    vision = {"image_feature_size": 96, "region_feature_size": 96, "num_classes": 1}
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{letter}" for letter in LETTERS)]
     torch.manual_seed(0)
     text_config = BertConfig(
         vocab_size=100, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64
     )
-    config = HamLearningConfig(text_config=text_config, **eyes, class_embedding_size=6, num_semantic_layers=1)
-    processor = HamLearningProcessor(BertTokenizer(vocab={piece: n for n, piece in enumerate(vocabulary)}), **eyes)
+    config = HamLearningConfig(text_config=text_config, **vision, class_embedding_size=6, num_semantic_layers=1)
+    processor = HamLearningProcessor(BertTokenizer(vocab={piece: n for n, piece in enumerate(vocabulary)}), **vision)
     processor.vision_model = HamLearningVisionModel(
         HamLearningVisionConfig(
             global_backbone_config={"architecture": "test_resnet"}, detector="grid", resize_size=72, crop_size=64
@@ -387,7 +387,9 @@ def main() -> None:
     parser.add_argument("--services", nargs="+", choices=SERVICES, default=list(SERVICES))
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--seconds", type=float, nargs="+", default=[40, 40, 120], help="of each number of clients")
-    parser.add_argument("--model", help="folder of a model with eyes; without it a tiny one with random weights")
+    parser.add_argument(
+        "--model", help="folder of a model with a vision model; without it a tiny one with random weights"
+    )
     parser.add_argument("--threads", type=int, default=8, help="requests that the handler gets at a time")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", metavar="FILE", help="also write the figures here, as JSON")

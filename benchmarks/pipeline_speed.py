@@ -7,8 +7,9 @@ python benchmarks/pipeline_speed.py ORG/NAME --data_dir my/twitter2017 --tweets 
 ```
 
 The tweets are the first of the test split, words joined by spaces, with their pictures where the data set has them and
-the model has eyes. The first answer is timed from `pipeline(...)`, which the model's download precedes, to the first
-entities; importing transformers is not in it. Rounds alternate between batch sizes; reported are the medians.
+the model has a vision model. The first answer is timed from `pipeline(...)`, which the model's download precedes, to
+the first entities; importing transformers is not in it. Rounds alternate between batch sizes; reported are the
+medians.
 """
 
 import argparse

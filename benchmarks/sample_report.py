@@ -48,7 +48,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="output folder of run_mner.py")
     parser.add_argument("--data_dir", required=True, help="folder that make_sample.py wrote")
-    parser.add_argument("--visual_features", help="what the model saw [the drawn objects, in the data folder]")
+    parser.add_argument("--visual_features", help="visual features [the drawn objects, in the data folder]")
     options = parser.parse_args()
     AutoConfig.register("hamlearning", HamLearningConfig, exist_ok=True)
     model = HamLearningForTokenClassification.from_pretrained(options.model).eval()

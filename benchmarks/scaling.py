@@ -292,7 +292,7 @@ def data_table(configs: dict[str, HamLearningConfig]) -> list[str]:
 
 
 def extraction_table(pictures: dict[str, list[Kernel]], devices: tuple[Device, ...]) -> list[str]:
-    """What looking at a billion pictures takes."""
+    """What the features of a billion pictures take."""
     rows = []
     for detector, kernels in pictures.items():
         parts = defaultdict(list)

@@ -6,8 +6,8 @@ python benchmarks/startup.py --before ../before --gold twitter2015/train.txt --p
 ```
 
 Each line is the median of `--rounds` runs: seconds on the clock, and the most memory that the process held. The build
-of before is run by the same Python, from its folder; without `--before` only today's is. This process stays small: Linux
-counts what a parent held when it forked as its child's.
+of before is run by the same Python, from its folder; without `--before` only today's is. This process stays small:
+Linux counts what a parent held when it forked as its child's.
 """
 
 import argparse

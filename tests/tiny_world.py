@@ -52,7 +52,7 @@ def write_features(path: Path, ids: list[str], **sizes):
 
 
 def make_world(folder: Path):
-    """Fills a folder with tweets/, features.parquet, text_encoder/, and for eyes images/ and backbone/."""
+    """Fills a folder with tweets/, features.parquet, text_encoder/, and for a vision model images/ and backbone/."""
     for split, count in (("train", 48), ("valid", 12), ("test", 12)):
         write_tweets(folder / "tweets", split, count, seed=len(split))
     ids = [f"{split}{n}" for split, count in (("train", 48), ("valid", 12), ("test", 9)) for n in range(count)]

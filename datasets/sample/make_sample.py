@@ -498,7 +498,7 @@ def relative_boxes(regions: list[Region], size: tuple[int, int]) -> np.ndarray:
 
 
 def write_features(path: Path, splits: dict[str, list[dict]], rng) -> None:
-    """What the eyes see of all pictures, in one file; features scaled by mean and spread of the training pictures."""
+    """The visual features of all pictures, in one file, scaled by mean and spread of the training pictures."""
 
     def scaler(features: list[np.ndarray]):
         mean, spread = np.mean(features, axis=0), np.std(features, axis=0)

@@ -37,7 +37,7 @@ def data_set_card(
     counts: dict[str, dict],
     features: VisualFeatures | None,
 ) -> str:
-    """Write the data set card: YAML for the Hub, examples and tables for the reader.
+    """Write the data set card: YAML for the Hub, examples and tables for the reader. It is long as the card's text is.
 
     Args:
         address: What `load_dataset` is to be given.
@@ -46,7 +46,7 @@ def data_set_card(
         files: The text file of each split.
         splits: The tweets.
         counts: What was counted in each split.
-        features: What the frozen eyes saw, if `configs` has it.
+        features: The visual features, if `configs` has it.
     """
     tweets = sum(count["tweets"] for count in counts.values())
     types = sorted({type_ for count in counts.values() for type_ in count["types"]})
@@ -181,7 +181,7 @@ def features_table(features: VisualFeatures) -> str:
     }
     return f"""## Visual features
 
-What frozen vision models saw of the pictures: one row an image id, regions with the best score first, boxes
+Features of the pictures by frozen vision models: one row an image id, regions with the best score first, boxes
 (x_c, y_c, h, w) as shares of the picture. The file is one for `run_mner.py --visual_features`; its schema's metadata
 names the classes.
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -39,8 +39,8 @@ class VisualFeatures(Mapping):
     """The visual features of a data set, by image id.
 
     ```python
-    >>> eyes = VisualFeatures("features.parquet")
-    >>> eyes["game"]["features"].shape
+    >>> features = VisualFeatures("features.parquet")
+    >>> features["game"]["features"].shape
     (15, 2048)
     ```
 
@@ -90,7 +90,7 @@ class VisualFeatures(Mapping):
                         if unfolded > max(_MAX_UNFOLDING * size, _ALWAYS_ALLOWED):
                             raise ValueError(
                                 f"{self.path} has {size} bytes and stands for {unfolded // 2**20} MiB or more, the "
-                                "same numbers again and again, which no eyes see: give another visual feature file"
+                                "same numbers again and again, as no vision model gives them: give another file"
                             )
                         blocks.append(_flat_arrays(self.path, batch, self.metadata))
             except OSError as error:
@@ -391,8 +391,14 @@ def _flat_arrays(path: Path, batch: pa.RecordBatch, metadata: Mapping[str, Any])
         if arrays[name].dtype == np.float64:
             with np.errstate(over="ignore"):
                 arrays[name] = arrays[name].astype(np.float32)
+    _check_values(arrays, np.repeat(np.arange(len(ids)), counts), len(metadata["class_names"]), fail)
+    return {"id": ids, "counts": counts, **arrays}
 
-    region_rows = np.repeat(np.arange(len(ids)), counts)
+
+def _check_values(
+    arrays: Mapping[str, np.ndarray], region_rows: np.ndarray, num_classes: int, fail: Callable[[Any, str], NoReturn]
+) -> None:
+    """Refuse numbers that are none, sizes, boxes and class ids that cannot be; `fail` is told the row and why."""
     for name, array in arrays.items():
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
             first = tuple(np.argwhere(~np.isfinite(array))[0])
@@ -416,11 +422,9 @@ def _flat_arrays(path: Path, batch: pa.RecordBatch, metadata: Mapping[str, Any])
         )
     for region in np.flatnonzero((h <= 0) | (w <= 0))[:1]:
         fail(region_rows[region], f"the box {arrays['boxes'][region].tolist()} has no area: drop the region")
-    num_classes = len(metadata["class_names"])
     for region in np.flatnonzero((arrays["class_ids"] < 0) | (arrays["class_ids"] >= num_classes))[:1]:
         fail(
             region_rows[region],
             f"the class id {arrays['class_ids'][region]} is not in [0, {num_classes}): the metadata's class_names has "
             f"{num_classes} names, name every class",
         )
-    return {"id": ids, "counts": counts, **arrays}

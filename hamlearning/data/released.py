@@ -26,6 +26,8 @@ def read_tweets(path: str | os.PathLike) -> dict[str, list]:
     Windows: there, and only there, one `"\r"` is dropped from the end of each line. OTHER becomes MISC; an I- tag that
     no B- opens stays as it is. A file in which no line has a tag is read as tokens alone.
 
+    It is long: one pass over the lines, in which each kind of line has an error of its own.
+
     Args:
         path: The text file, UTF-8.
 

@@ -93,56 +93,70 @@ def load_tweets(
             )
         loaded = _load_folder(Path(data_dir), cache_dir, splits)
     else:
-        names = {alias: split for split, aliases in SPLITS.items() for alias in aliases}
-        with wanted_of_hub(dataset_name):
-            if dataset_config_name is None and "pictures" in get_dataset_config_names(
-                dataset_name, revision=revision, cache_dir=cache_dir
-            ):
-                dataset_config_name = "pictures"
-            if set(splits) == set(SPLITS):
-                found = load_dataset(dataset_name, dataset_config_name, revision=revision, cache_dir=cache_dir)
-            else:  # asked for a split, `datasets` downloads all of them
-                files = (
-                    load_dataset_builder(dataset_name, dataset_config_name, revision=revision).config.data_files or {}
-                )
-                files = {split: list(files[split]) for split in files if names.get(split, split) in splits}
-                found = load_dataset("parquet", data_files=files, cache_dir=cache_dir)
-        loaded = {names.get(str(split), str(split)): dataset for split, dataset in found.items()}
+        loaded = _load_hub(dataset_name, dataset_config_name, revision, cache_dir, splits)
 
     tables = {split: _check_split(split, dataset) for split, dataset in loaded.items()}
     tags = {split: _tag_names(split, loaded[split], table) for split, table in tables.items()}
-    seen = {canonical_tag(name) for names, _ in tags.values() for name in names}
-    if seen <= set(TAGS):
-        labels: list[str] = list(TAGS)
-    else:
-        types = sorted({tag[2:] for tag in seen - {"O"}})
-        labels = ["O", *(f"{prefix}-{type_}" for type_ in types for prefix in "BI")]
+    labels = _label_names({name for names, _ in tags.values() for name in names})
+    return DatasetDict(
+        {split: _with_labels(split, dataset, tables[split], tags[split], labels) for split, dataset in loaded.items()}
+    )
 
-    tweets = {}
-    for split, dataset in loaded.items():
-        columns = dataset.column_names
-        if "ner_tags" in columns:
-            names, indices = tags[split]
-            label_of = np.array([labels.index(canonical_tag(name)) for name in names], dtype=np.int64)
-            lengths = pc.list_value_length(tables[split]["tokens"]).to_numpy()
-            offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-            tag_lists = pa.ListArray.from_arrays(offsets, label_of[indices])
-            dataset = dataset.remove_columns("ner_tags")
-            dataset = dataset.add_column("ner_tags", tag_lists, feature=List(ClassLabel(names=labels)))
-            dataset = dataset.select_columns(columns)
-        if dataset.features["id"].dtype != "string":
-            dataset = dataset.cast_column("id", Value("string"))
-        if "image" in columns and not isinstance(dataset.features["image"], Image):
-            try:
-                dataset = dataset.cast_column("image", Image())
-            except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-                type_ = shortened(dataset.features["image"])
-                raise ValueError(
-                    f"the {split} split has image of type {type_}, which is no picture "
-                    f"({shortened(error)}): store pictures as datasets.Image does, as {{bytes, path}}"
-                ) from None
-        tweets[split] = dataset
-    return DatasetDict(tweets)
+
+def _load_hub(
+    name: str, config_name: str | None, revision: str | None, cache_dir: str | None, wanted: Sequence[str]
+) -> dict[str, Dataset]:
+    """The splits of a data set of the Hub, by the names that they have here."""
+    names = {alias: split for split, aliases in SPLITS.items() for alias in aliases}
+    with wanted_of_hub(name):
+        if config_name is None and "pictures" in get_dataset_config_names(
+            name, revision=revision, cache_dir=cache_dir
+        ):
+            config_name = "pictures"
+        if set(wanted) == set(SPLITS):
+            found = load_dataset(name, config_name, revision=revision, cache_dir=cache_dir)
+        else:  # asked for a split, `datasets` downloads all of them
+            files = load_dataset_builder(name, config_name, revision=revision).config.data_files or {}
+            files = {split: list(files[split]) for split in files if names.get(split, split) in wanted}
+            found = load_dataset("parquet", data_files=files, cache_dir=cache_dir)
+    return {names.get(str(split), str(split)): dataset for split, dataset in found.items()}
+
+
+def _label_names(tags: set[str]) -> list[str]:
+    """The labels of all splits: `TAGS` if it holds every tag of the data, else those of the data's own types."""
+    found = set(map(canonical_tag, tags))
+    if found <= set(TAGS):
+        return list(TAGS)
+    types = sorted({tag[2:] for tag in found - {"O"}})
+    return ["O", *(f"{prefix}-{type_}" for type_ in types for prefix in "BI")]
+
+
+def _with_labels(
+    split: str, dataset: Dataset, table: pa.Table, tags: tuple[list[str], np.ndarray], labels: list[str]
+) -> Dataset:
+    """A split whose columns have the types that `load_tweets` promises."""
+    columns = dataset.column_names
+    if "ner_tags" in columns:
+        names, indices = tags
+        label_of = np.array([labels.index(canonical_tag(name)) for name in names], dtype=np.int64)
+        lengths = pc.list_value_length(table["tokens"]).to_numpy()
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+        tag_lists = pa.ListArray.from_arrays(offsets, label_of[indices])
+        dataset = dataset.remove_columns("ner_tags")
+        dataset = dataset.add_column("ner_tags", tag_lists, feature=List(ClassLabel(names=labels)))
+        dataset = dataset.select_columns(columns)
+    if dataset.features["id"].dtype != "string":
+        dataset = dataset.cast_column("id", Value("string"))
+    if "image" in columns and not isinstance(dataset.features["image"], Image):
+        try:
+            dataset = dataset.cast_column("image", Image())
+        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+            type_ = shortened(dataset.features["image"])
+            raise ValueError(
+                f"the {split} split has image of type {type_}, which is no picture "
+                f"({shortened(error)}): store pictures as datasets.Image does, as {{bytes, path}}"
+            ) from None
+    return dataset
 
 
 def find_split_files(folder: Path, split: str) -> list[Path]:

@@ -23,8 +23,10 @@ PAPER = """@article{liu2023hamlearning,
 }"""
 
 
-def model_card(results: Mapping[str, Any], repo_id: str, license: str, eyes: HamLearningVisionConfig | None) -> str:
-    """The card of a trained model with these eyes. Every figure in it is one of `results`, of `results.json`."""
+def model_card(
+    results: Mapping[str, Any], repo_id: str, license: str, vision_config: HamLearningVisionConfig | None
+) -> str:
+    """The card of a trained model. Every figure in it is one of `results.json`. It is long as the card's text is."""
     name = repo_id.split("/")[-1]
     training, model = results["training"], results["model"]
     data_name = results["data_name"]
@@ -55,7 +57,7 @@ multi-level alignments ([paper](https://arxiv.org/abs/2305.08372)), trained on {
         f"""## Use
 
 ```bash
-pip install transformers torch pytorch-crf{" timm torchvision pillow" if eyes else ""}
+pip install transformers torch pytorch-crf{" timm torchvision pillow" if vision_config else ""}
 ```
 
 ```python
@@ -70,7 +72,7 @@ ner({example["text"]!r})
 
 `score` is the model's probability of exactly this entity. The repo holds the code that `trust_remote_code` runs: pin
 what you have read with `revision="<commit>"`.""",
-        _pictures(eyes, model),
+        _pictures(vision_config, model),
         _scores(results, scored),
         f"""## Training
 
@@ -81,7 +83,7 @@ what you have read with `revision="<commit>"`.""",
 | data | {data_name} |
 | starts from | {results["starts_from"]["kind"]} {results["starts_from"]["origin"]} |
 | text encoder | {encoder["model_type"]}, {encoder["num_hidden_layers"]} layers, {encoder["hidden_size"]} wide |
-| parameters, without the eyes | {results["parameters"]:,} |
+| parameters, without the vision model | {results["parameters"]:,} |
 | epochs | {training["num_train_epochs"]:g}, the best one by dev F1 kept (epoch {results["train"]["best_epoch"]:g}) |
 | batch | {training["per_device_train_batch_size"]} tweets a process; processes: {training["world_size"]}, \
 accumulated steps: {training["gradient_accumulation_steps"]} |
@@ -135,17 +137,17 @@ def _is_english(results: Mapping[str, Any]) -> bool:
     return any(facts["sha256"] in ENGLISH_2014_TO_2017 for facts in results["data"].values())
 
 
-def _pictures(eyes: HamLearningVisionConfig | None, model: Mapping[str, Any]) -> str:
+def _pictures(vision_config: HamLearningVisionConfig | None, model: Mapping[str, Any]) -> str:
     if not model["use_vision"]:
         return "## Pictures\n\nThis model was trained on text alone: it takes no picture."
-    if eyes is None:
+    if vision_config is None:
         return (
-            "## Pictures\n\nThis model learned from a file of visual features and has no eyes of its own: it takes "
+            "## Pictures\n\nThis model learned from a file of visual features and has no vision model: it takes "
             "texts as above, and pictures only as rows of such a file, `processor(text=..., visual_features=...)`."
         )
-    backbone: Any = eyes.global_backbone_config
+    backbone: Any = vision_config.global_backbone_config
     lines = ["| part | weights from | licence |", "|---|---|---|"]
-    lines += [f"| {part['part']} | {part['origin']} | {part['license']} |" for part in weights_origins(eyes)]
+    lines += [f"| {part['part']} | {part['origin']} | {part['license']} |" for part in weights_origins(vision_config)]
     table = "\n".join(lines)
     return f"""## Pictures
 
@@ -153,8 +155,8 @@ def _pictures(eyes: HamLearningVisionConfig | None, model: Mapping[str, Any]) ->
 ner({{"text": "a tweet", "image": "picture.jpg"}})  # or a URL, bytes, a PIL image
 ```
 
-The frozen eyes are in `{VISION_FOLDER}/` and load when the first picture comes:
-`{backbone.architecture}` for the whole picture, the detector `{eyes.detector}` for its regions.
+The frozen vision model is in `{VISION_FOLDER}/` and loads when the first picture comes:
+`{backbone.architecture}` for the whole picture, the detector `{vision_config.detector}` for its regions.
 `relevance` is |C| of the paper's Eq 8, one figure a view of the picture. It gates what the network takes from the
 picture; it has not been shown to measure how much a picture has to do with its text.
 
@@ -193,12 +195,12 @@ def _limits(results: Mapping[str, Any], data_name: str) -> str:
 
 It knows the types {", ".join(results["types"])} and nothing else, and what it learned of them comes from {data_name}.\
 {tweets}
-It repeats what is unjust in its data and in the text encoder and eyes that it started from. A name that is found says
-nothing about whether the text is true. Do not use it to decide about people."""
+It repeats what is unjust in its data and in the text encoder and vision model that it started from. A name that is
+found says nothing about whether the text is true. Do not use it to decide about people."""
 
 
 def weights_origins(config: HamLearningVisionConfig) -> list[dict[str, str]]:
-    """Where the weights of the eyes come from: `part`, `origin` and `license` of backbone and detector.
+    """Where the weights of the vision model come from: `part`, `origin` and `license` of backbone and detector.
 
     What timm's files do not say of a licence, the card of the Hub repo says, where it can be asked.
     """

@@ -63,8 +63,8 @@ def publish_model(
 
     Raises:
         FileNotFoundError: the folder holds no model or no results.
-        ValueError: the results are no such results, the eyes lie in another folder of this machine, or `repo_id` is
-            no name of a repo.
+        ValueError: the results are no such results, the vision model lies in another folder of this machine, or
+            `repo_id` is no name of a repo.
         PublishError: the card cannot be written, or the Hub cannot be reached or refuses; the message says how to
             publish later.
     """
@@ -77,15 +77,15 @@ def publish_model(
     elsewhere = source.get("pretrained_model_name_or_path")
     if elsewhere is not None and Path(elsewhere).is_absolute():
         raise ValueError(
-            f"The eyes of {folder} lie in {elsewhere}, where nobody else can reach them: load its processor, touch "
-            "`processor.vision_model`, and save it to the folder again."
+            f"The vision model of {folder} lies in {elsewhere}, where nobody else can reach it: load its processor, "
+            "use `processor.vision_model`, and save it to the folder again."
         )
-    eyes = None
+    vision_config = None
     if (folder / VISION_FOLDER).is_dir():
-        eyes = HamLearningVisionConfig.from_pretrained(folder / VISION_FOLDER)
+        vision_config = HamLearningVisionConfig.from_pretrained(folder / VISION_FOLDER)
     try:
         repo_id = create_repo(repo_id, private=private, token=token)
-        commit = _commit_model(folder, repo_id, results, license, eyes, token)
+        commit = _commit_model(folder, repo_id, results, license, vision_config, token)
     except (OSError, PublishError) as error:
         again = ["hamlearning", "publish", str(folder), repo_id, *(["--private"] if private else [])]
         again += [] if license == "apache-2.0" else ["--license", license]
@@ -101,15 +101,15 @@ def _commit_model(
     repo_id: str,
     results: Mapping[str, Any],
     license: str,
-    eyes: HamLearningVisionConfig | None,
+    vision_config: HamLearningVisionConfig | None,
     token: str | None,
 ) -> CommitInfo:
     card = folder / CARD_FILE
     before = card.read_text(encoding="utf-8").strip() if card.is_file() else ""
     text = None
     if not before or CARD_MARK in before:  # an empty one is what a full disk has left of one
-        text = model_card(results, repo_id, license, eyes)
-    packages = ["torch", "transformers", "pytorch-crf", *(("timm", "torchvision", "pillow") if eyes else ())]
+        text = model_card(results, repo_id, license, vision_config)
+    packages = ["torch", "transformers", "pytorch-crf", *(("timm", "torchvision", "pillow") if vision_config else ())]
     with writing(f"{CARD_FILE} or {REQUIREMENTS_FILE}", folder, "Make room, or let it be written to."):
         if text is not None:
             write_text(card, text)

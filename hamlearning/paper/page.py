@@ -24,7 +24,7 @@ def write_page(scale: str, seeds: list[int]) -> Path:
     """Writes what was measured beside what the paper reports, as Markdown, HTML and Figure 4; returns the Markdown."""
     folder = runs.ROOT / "results" / scale
     folder.mkdir(parents=True, exist_ok=True)
-    parts = [f"# Measured: {scale}", PREFACE]
+    parts = [f"# Measured: {scale}", PREFACE, *code_of(folder)]
     for data in SCALES[scale]:
         for table in TABLES.values():
             can_run = not (table.needs_pictures and features_file(scale, data))
@@ -73,6 +73,22 @@ img {{ max-width: 100%; background: #fff }}
 {body}
 </html>
 """
+
+
+def code_of(folder: Path) -> list[str]:
+    """A sentence on the runs that are not of today's code; none if all are, or there is no run."""
+    now = runs.code_sha256()
+    codes = [
+        json.loads(path.read_text(encoding="utf-8"))["identity"]["code"] for path in sorted(folder.glob("*.json"))
+    ]
+    before = [code for code in codes if code != now]
+    if not before:
+        return []
+    hashes = ", ".join(sorted({code[:10] for code in before}))
+    return [
+        f"**{len(before)} of the {len(codes)} runs here are of earlier code** (hash {hashes}; today's is {now[:10]}), "
+        "and were not made again since."
+    ]
 
 
 def features_file(scale: str, data: str) -> str | None:

@@ -34,7 +34,7 @@ class Table:
         reference: title of the row that the others are compared with.
         published: what others report, by system and data set: P, R and F1. Nothing of it was run here.
         split: what is scored; "validation" where the table is there to choose by.
-        needs_pictures: whether its rows differ in how pictures are seen, so that features of a file tell nothing.
+        needs_pictures: whether its rows differ in the vision model, so that features of a file tell nothing.
     """
 
     title: str

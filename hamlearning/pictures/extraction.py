@@ -43,7 +43,7 @@ def extract_visual_features(
     """Write the visual feature file of a data set, or find that it is written already.
 
     ```python
-    >>> extract_visual_features(TweetImages(tweets), eyes, "features")
+    >>> extract_visual_features(TweetImages(tweets), vision_model, "features")
     extracting: 100%|██████████| 4819/4819 [41:02<00:00,  1.96picture/s]
     PosixPath('features/visual_features.parquet')
     ```
@@ -55,18 +55,19 @@ def extract_visual_features(
 
     Args:
         images: the pictures.
-        vision_model: the frozen eyes, on the device that they are to look on.
+        vision_model: the frozen vision model, on its device.
         folder: where the file goes; it may hold the shards of an earlier, interrupted call.
         batch_size: pictures that go through the global backbone together; another changes rounding at most.
         num_workers: processes that read and resize pictures beside the forward pass; 0 for none.
         show_progress: on the main process, a bar with pictures a second and the time left.
-        is_cache: the folder is one for many data sets; each gets a subfolder, named by the hash of pictures and eyes.
+        is_cache: the folder is one for many data sets; each gets a subfolder, named by the hash of pictures and vision
+            model.
 
     Returns:
         The file.
 
     Raises:
-        FileExistsError: the folder, which is no cache, holds the features of other pictures or other eyes.
+        FileExistsError: the folder, which is no cache, holds the features of other pictures or another vision model.
         ValueError: no picture can be used; the message gives the first reasons.
     """
     state = PartialState()
@@ -87,17 +88,11 @@ def extract_visual_features(
                     shutil.rmtree(shards, ignore_errors=True)  # of a call that was interrupted while it removed them
                 return path
             raise FileExistsError(
-                f"{path} holds the features of other pictures, or of other eyes: give another folder, or remove it."
+                f"{path} is of other pictures, or of another vision model: give another folder, or remove it."
             )
-        with writing("What was seen of pictures", shards, KEPT):
+        with writing("The features of pictures", shards, KEPT):
             shards.mkdir(parents=True, exist_ok=True)
-        metadata = {
-            "image_feature_size": vision_model.image_feature_size,
-            "region_feature_size": vision_model.region_feature_size,
-            "class_names": vision_model.config.class_names,
-            "vision_config": lasting_settings(json.loads(vision_model.config.to_json_string(use_diff=False))),
-            "vision_sha256": fingerprint,
-        }
+        metadata = _metadata(vision_model, fingerprint)
         mine = list(range(state.process_index, len(keys), state.num_processes))
         todo = [shard for shard in mine if not _done_file(shards, shard, keys).is_file()]
         with tqdm(
@@ -119,7 +114,7 @@ def extract_visual_features(
                         else:
                             skipped[images.ids[place]] = picture
                     progress.update(len(places))
-                with writing("What was seen of pictures", shards, KEPT):
+                with writing("The features of pictures", shards, KEPT):
                     if rows:
                         write_visual_features(_shard_file(shards, shard, keys), rows, metadata)
                         sync(_shard_file(shards, shard, keys))
@@ -133,7 +128,7 @@ def extract_visual_features(
 
 
 class _PreparedImages(Dataset):
-    """In worker processes: the place of a picture to the picture as the eyes take it, or why there is none."""
+    """In worker processes: a picture's place to the picture as the vision model takes it, or why there is none."""
 
     def __init__(self, images: TweetImages, config: HamLearningVisionConfig):
         self.images, self.config = images, config
@@ -150,8 +145,19 @@ class _PreparedImages(Dataset):
             return str(error)
 
 
+def _metadata(vision_model: HamLearningVisionModel, fingerprint: str) -> dict[str, Any]:
+    """What the file says of its making."""
+    return {
+        "image_feature_size": vision_model.image_feature_size,
+        "region_feature_size": vision_model.region_feature_size,
+        "class_names": vision_model.config.class_names,
+        "vision_config": lasting_settings(json.loads(vision_model.config.to_json_string(use_diff=False))),
+        "vision_sha256": fingerprint,
+    }
+
+
 def _shard_keys(images: TweetImages, fingerprint: str, state: PartialState) -> list[str]:
-    """A hash for each shard, of the eyes, the ids and the pictures in it. Every process reads its share of them."""
+    """A hash a shard, of the vision model, the ids and the pictures in it. Every process reads its share of them."""
     keys = []
     for shard in range(state.process_index, -(-len(images) // SHARD_SIZE), state.num_processes):
         digest = hashlib.sha256(fingerprint.encode())

@@ -50,7 +50,7 @@ FACTS = {
     "precision": "the precision (--bf16, --fp16)",
     "words": "what was read (--mask_words)",
     "pictures": "the source of pictures (--visual_features, --image_dir, --hide_pictures)",
-    "eyes": "the fingerprint of the eyes",
+    "vision_model": "the fingerprint of the vision model",
 }
 
 
@@ -59,8 +59,8 @@ def predict_shards(
 ) -> dict[str, int]:
     """Writes the entities of each shard to `predictions-00000-of-00012.parquet` and so on.
 
-    A shard has the columns `tokens` (words) or `text` (raw), perhaps `id`, and perhaps `image`, which is looked at if
-    the model has eyes. Ids are compared, and written, as strings. A word that is null is an empty one.
+    A shard has the columns `tokens` (words) or `text` (raw), perhaps `id`, and perhaps `image`, which is read if the
+    model has a vision model. Ids are compared, and written, as strings. A word that is null is an empty one.
 
     The output has a row a tweet, in its order: `id` (null where there was none), `entities` (as
     `HamLearningProcessor.post_process_entities` returns them; of `tokens`, places are in the words joined by spaces;
@@ -137,11 +137,11 @@ def _predict_shard(path: Path, shard: str, reader: TweetReader) -> dict[str, int
             _check_output(path, shard, reader)
             return counts | {"kept": 1}
         with Shard(shard, reader) as rows:
-            facts = reader.facts | rows.identity | {"eyes": None}
+            facts = reader.facts | rows.identity | {"vision_model": None}
             with named(shard, "read"):
                 facts["content"] = facts["content"] or content_sha256(shard)
-            if reader.looks:
-                facts["eyes"] = reader.eyes if rows.has_pictures else NO_PICTURES
+            if reader.extracts:
+                facts["vision_model"] = reader.vision_fingerprint if rows.has_pictures else NO_PICTURES
             schema = SCHEMA.with_metadata({METADATA_KEY: json.dumps(facts)})
             with named(path, "written"), pq.ParquetWriter(partial, schema) as writer:
                 for some in rows:
@@ -170,13 +170,15 @@ def _check_output(path: Path, shard: str, reader: TweetReader):
         found = json.loads((pq.read_schema(path).metadata or {}).get(METADATA_KEY, b"{}"))
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} cannot be read ({error}): remove it, and its shard is predicted again") from error
+    if "eyes" in found:  # as it was called until 0.1.0
+        found["vision_model"] = found.pop("eyes")
     with named(shard, "read"):
-        now = reader.facts | shard_identity(shard) | {"eyes": None}
+        now = reader.facts | shard_identity(shard) | {"vision_model": None}
         if now["content"] is None:
             is_untouched = all(found.get(name) == now[name] for name in ("shard", "bytes", "modified"))
             now["content"] = found.get("content") if is_untouched else content_sha256(shard)
-    if reader.looks:
-        now["eyes"] = NO_PICTURES if found.get("eyes") == NO_PICTURES else reader.eyes
+    if reader.extracts:
+        now["vision_model"] = NO_PICTURES if found.get("vision_model") == NO_PICTURES else reader.vision_fingerprint
     others = [
         f"{description} was {str(found.get(name)):.40}, is {str(now[name]):.40}"
         for name, description in FACTS.items()

@@ -32,7 +32,7 @@ class TweetReader:
         image_dir: folder of pictures named by tweet id, in place of those of the shards. Its names are in memory.
         hide_pictures: no tweet has its picture.
         mask_words: every word is the mask token.
-        extraction_batch_size: pictures that the eyes look at together.
+        extraction_batch_size: pictures that go through the vision model together.
         dtype: of autocast; None for float32.
     """
 
@@ -65,19 +65,19 @@ class TweetReader:
         return self.pictures.startswith(("features", "folder"))
 
     @property
-    def looks(self) -> bool:
-        """Whether the eyes look at pictures."""
+    def extracts(self) -> bool:
+        """Whether visual features are extracted of pictures."""
         return self.pictures.startswith(("column", "folder"))
 
     @cached_property
-    def eyes(self) -> str:
-        """The fingerprint of the eyes, which are loaded now."""
+    def vision_fingerprint(self) -> str:
+        """The fingerprint of the vision model, which is loaded now."""
         self.processor.vision_model.to(self.model.device)
         return self.processor.vision_model.fingerprint()
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """What the rows of every shard depend on, but for the eyes, which a shard without pictures does without."""
+        """What the rows of every shard depend on, but for the vision model: a shard may have no pictures."""
         precision = "float32" if self.dtype is None else str(self.dtype).removeprefix("torch.")
         words = "masked" if self.mask_words else "as they are"
         return {"model": self._model_sha256(), "precision": precision, "words": words, "pictures": self.pictures}
@@ -145,12 +145,12 @@ class TweetReader:
         return [tokenizer.mask_token or tokenizer.unk_token] * count
 
     def _look(self, tweets: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[str | None]]:
-        """What is to be seen of each tweet's picture, None where there is none, and why one cannot be looked at."""
+        """The visual features of each tweet's picture, None where there is none, and why one cannot be read."""
         features: list[Any] = [None] * len(tweets)
         errors: list[str | None] = [None] * len(tweets)
         if self.visual_features is not None and self.pictures.startswith("features"):
             return [self.visual_features.get(tweet["id"]) for tweet in tweets], errors
-        if not self.looks:
+        if not self.extracts:
             return features, errors
         images = [tweet["image"] for tweet in tweets]
         if self.image_dir is not None:
@@ -158,14 +158,14 @@ class TweetReader:
             errors = [f"there is no picture of this name in {self.image_dir}" if i is None else None for i in images]
         if all(image is None for image in images):
             return features, errors
-        eyes = self.processor.vision_model
+        vision_model = self.processor.vision_model
         for first in range(0, len(images), self.extraction_batch_size):
             prepared = []
             for place, image in enumerate(images[first : first + self.extraction_batch_size], start=first):
                 try:
-                    prepared.append(None if image is None else prepare_image(read_image(image), eyes.config))
+                    prepared.append(None if image is None else prepare_image(read_image(image), vision_model.config))
                 except ImageError as error:
                     errors[place] = str(error)
                     prepared.append(None)
-            features[first : first + len(prepared)] = eyes.extract(prepared)
+            features[first : first + len(prepared)] = vision_model.extract(prepared)
         return features, errors

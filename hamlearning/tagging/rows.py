@@ -46,7 +46,7 @@ class Shard:
         except BaseException:
             self.file.close()
             raise
-        self.has_pictures = self.reader.looks and (self.reader.image_dir is not None or "image" in schema.names)
+        self.has_pictures = self.reader.extracts and (self.reader.image_dir is not None or "image" in schema.names)
         return self
 
     def __exit__(self, *error) -> None:

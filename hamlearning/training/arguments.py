@@ -35,7 +35,7 @@ class ModelArguments:
         metadata={"help": "Pretrained text encoder of a new model: folder or Hub id. [bert-base-uncased]"},
     )
     use_vision: bool | None = field(
-        default=None, metadata={"help": "Look at pictures. [True where the data set or --visual_features has them]"}
+        default=None, metadata={"help": "Read pictures. [True where the data set or --visual_features has them]"}
     )
     use_semantic_encoder: bool | None = field(default=None, metadata={"help": "False: without ViT (Table 2)."})
     use_spatial_encoder: bool | None = field(default=None, metadata={"help": "False: without RGCN (Table 2)."})
@@ -112,18 +112,18 @@ class DataArguments:
 
 @dataclass
 class VisionArguments:
-    """Which eyes look at pictures. A model that has its own keeps them."""
+    """Which vision model reads the pictures. A model that has its own keeps it."""
 
     vision_model: str | None = field(
-        default=None, metadata={"help": "Eyes that were saved: folder or Hub id, or that of a model that has them."}
+        default=None, metadata={"help": "A saved vision model: folder or Hub id, or that of a model that has one."}
     )
     vision_backbone: str = field(
         default="timm/resnet152.tv_in1k",
-        metadata={"help": "Global backbone of new eyes: timm model, folder or Hub id."},
+        metadata={"help": "Global backbone of a new vision model: timm model, folder or Hub id."},
     )
     detector: str = field(
         default="faster_rcnn_vg",
-        metadata={"help": "Region detector of new eyes (Table 5).", "choices": DETECTORS},
+        metadata={"help": "Region detector of a new vision model (Table 5).", "choices": DETECTORS},
     )
     detector_name_or_path: str | None = field(
         default=None, metadata={"help": "Its weights: folder, file, Hub id or torchvision name. [those of the kind]"}
@@ -133,7 +133,9 @@ class VisionArguments:
         default=os.path.join(HF_HOME, "hamlearning"),
         metadata={"help": "Where features of pictures are kept, to be found again by the next run."},
     )
-    extraction_batch_size: int = field(default=8, metadata={"help": "Pictures that are looked at together."})
+    extraction_batch_size: int = field(
+        default=8, metadata={"help": "Pictures that go through the vision model together."}
+    )
     extraction_workers: int | None = field(
         default=None,
         metadata={"help": "Processes that decode pictures meanwhile. [CPU cores but one, 8 at most]"},
@@ -146,7 +148,7 @@ class MNERTrainingArguments(TrainingArguments):
 
     output_dir: str = field(default="runs/hamlearning", metadata={"help": "Where model and results go."})  # pyright: ignore[reportIncompatibleVariableOverride]  # never None here
     do_extract: bool = field(
-        default=False, metadata={"help": "Write what the eyes see of all pictures to the output folder."}
+        default=False, metadata={"help": "Write the visual features of all pictures to the output folder."}
     )
     text_learning_rate: float | None = field(
         default=None, metadata={"help": "Learning rate of the text encoder. [--learning_rate]"}

@@ -113,7 +113,7 @@ def run_from_terminal(main: Callable[[], Any], any_error: bool = False) -> int:
         where = str(error) if isinstance(error, Stopped) else "Stopped."
         if where == "Stopped.":
             where += (
-                " Checkpoints and pictures that were looked at stay: go on with the same command, a training with "
+                " Checkpoints and extracted features stay: go on with the same command, a training with "
                 "--resume_from_checkpoint True."
             )
         print(where, file=sys.stderr)

@@ -15,7 +15,7 @@ from hamlearning.tagging.reader import TweetReader
 from hamlearning.tagging.shards import find_shards
 from hamlearning.training.arguments import DataArguments, MNERTrainingArguments, ModelArguments, VisionArguments
 from hamlearning.training.model import load_model
-from hamlearning.training.vision import find_visual_features, load_eyes
+from hamlearning.training.vision import find_visual_features, load_vision_model
 
 
 logger = logging.getLogger(__name__)
@@ -60,15 +60,15 @@ def predict_streamed(
     check_streamed_prediction(model_args, data_args, vision_args, args)
     shards = find_shards(data_args.data_dir, data_args.dataset_name, data_args.dataset_config_name)
     logger.info(f"{len(shards)} shards, from {shards[0]} to {shards[-1]}")
-    features_file, eyes = None, None
+    features_file, vision_model = None, None
     if data_args.visual_features is not None and not data_args.hide_pictures:
-        features_file, eyes = find_visual_features(DatasetDict(), model_args, data_args, vision_args, args)
+        features_file, vision_model = find_visual_features(DatasetDict(), model_args, data_args, vision_args, args)
     elif vision_args.vision_model is not None:
-        eyes = load_eyes(model_args, vision_args)
+        vision_model = load_vision_model(model_args, vision_args)
     visual_features = None if features_file is None else VisualFeatures(features_file)
     model, processor = load_model(model_args, None, visual_features)
-    if eyes is not None:
-        processor.vision_model = eyes
+    if vision_model is not None:
+        processor.vision_model = vision_model
     reader = TweetReader(
         model.to(args.device).eval(),  # pyright: ignore[reportArgumentType]  # `to` is wrapped without its self
         processor,
@@ -87,12 +87,12 @@ def predict_streamed(
             "vision_model": vision_args.vision_model,
         }
         for name in (name for name, value in asked.items() if value is not None):
-            reason = "has no eyes: give --vision_model too" if model.config.use_vision else "reads text alone"
+            reason = "has no vision model: give --vision_model too" if model.config.use_vision else "reads text alone"
             raise ValueError(f"--{name} {asked[name]}, but {model_args.model_name_or_path} {reason}.")
         if model.config.use_vision:
             logger.warning(
-                f"{model_args.model_name_or_path} has no eyes: tweets are read without pictures. Give --vision_model "
-                "or --visual_features."
+                f"{model_args.model_name_or_path} has no vision model: tweets are read without pictures. Give "
+                "--vision_model or --visual_features."
             )
     counts = predict_shards(shards, reader, Path(args.output_dir), show_progress=not args.disable_tqdm)
     if visual_features is not None and counts["tweets"] and not counts["pictures"]:
@@ -110,12 +110,12 @@ NOT_STREAMED = {
     "do_extract": "do that in a run of its own without --streaming",
     "shuffle_pictures": "it needs all pictures of the split, so do that without --streaming",
     "shuffle_buffer": "nothing is shuffled",
-    "extraction_dir": "nothing of what the eyes see is kept",
+    "extraction_dir": "no visual features are kept",
     "extraction_workers": "pictures are decoded as they come: start more processes",
-    "vision_backbone": "the eyes are the model's, or those that --vision_model names",
-    "detector": "the eyes are the model's, or those that --vision_model names",
-    "detector_name_or_path": "the eyes are the model's, or those that --vision_model names",
-    "class_names_file": "the eyes are the model's, or those that --vision_model names",
+    "vision_backbone": "the vision model is the model's own, or what --vision_model names",
+    "detector": "the vision model is the model's own, or what --vision_model names",
+    "detector_name_or_path": "the vision model is the model's own, or what --vision_model names",
+    "class_names_file": "the vision model is the model's own, or what --vision_model names",
     "text_model": "the model has its own",
     "word_splitting": "the model has its own",
     "max_length": "the model has its own",

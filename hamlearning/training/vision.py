@@ -27,8 +27,8 @@ from processing_hamlearning import VISION_FOLDER, HamLearningProcessor
 logger = logging.getLogger(__name__)
 
 
-def load_eyes(model_args: ModelArguments, vision_args: VisionArguments) -> HamLearningVisionModel | None:
-    """The eyes that the arguments name, those of the model to go on with (None if it has none), or new ones."""
+def load_vision_model(model_args: ModelArguments, vision_args: VisionArguments) -> HamLearningVisionModel | None:
+    """The vision model that is named, that of the model to go on with (None if it has none), or a new one."""
     if vision_args.vision_model is not None:
         with wanted_of_hub(vision_args.vision_model):
             found, _ = HamLearningVisionConfig.get_config_dict(vision_args.vision_model)
@@ -57,8 +57,11 @@ def load_eyes(model_args: ModelArguments, vision_args: VisionArguments) -> HamLe
             raise
 
 
-def look_at_pictures(
-    images: TweetImages, eyes: HamLearningVisionModel, vision_args: VisionArguments, args: MNERTrainingArguments
+def extract_features(
+    images: TweetImages,
+    vision_model: HamLearningVisionModel,
+    vision_args: VisionArguments,
+    args: MNERTrainingArguments,
 ) -> Path:
     """The visual feature file of the pictures: in the output folder if asked for, else kept for the next run."""
     workers = vision_args.extraction_workers
@@ -67,14 +70,14 @@ def look_at_pictures(
         workers = min(max((os.cpu_count() or 1) // args.world_size - 1, 1), 8)
     path = extract_visual_features(
         images,
-        eyes.to(args.device),  # pyright: ignore[reportArgumentType]  # `to` is wrapped without its self
+        vision_model.to(args.device),  # pyright: ignore[reportArgumentType]  # `to` is wrapped without its self
         args.output_dir if args.do_extract else vision_args.extraction_dir,
         vision_args.extraction_batch_size,
         workers,
         show_progress=not args.disable_tqdm,
         is_cache=not args.do_extract,
     )
-    eyes.to("cpu")  # pyright: ignore[reportArgumentType]  # `to` is wrapped without its self
+    vision_model.to("cpu")  # pyright: ignore[reportArgumentType]  # `to` is wrapped without its self
     report = json.loads(path.with_name(REPORT_FILE).read_text(encoding="utf-8"))
     logger.info(
         f"{path}: {report['pictures']} pictures; {report['without_picture']} tweets have none, {report['unusable']} "
@@ -90,44 +93,46 @@ def find_visual_features(
     vision_args: VisionArguments,
     args: MNERTrainingArguments,
 ) -> tuple[str | Path | None, HamLearningVisionModel | None]:
-    """The visual feature file of the run, extracted now if need be, and the eyes that made it, where they are known.
+    """The visual feature file of the run, extracted now if need be, and the vision model that made it, if known.
 
     Raises:
-        ValueError: there is nothing to look at or nothing to look with, though the arguments ask for it; or the eyes
-            did not make the file.
+        ValueError: there are no pictures or no vision model, though the arguments ask for features; or the
+            vision model did not make the file.
     """
     if data_args.visual_features is not None and not args.do_extract:
         if model_args.use_vision is False:
             return None, None
-        eyes = None if vision_args.vision_model is None else load_eyes(model_args, vision_args)
-        if eyes is not None and read_visual_metadata(data_args.visual_features).get("vision_sha256") != (
-            eyes.fingerprint()
+        vision_model = None if vision_args.vision_model is None else load_vision_model(model_args, vision_args)
+        if vision_model is not None and read_visual_metadata(data_args.visual_features).get("vision_sha256") != (
+            vision_model.fingerprint()
         ):
-            raise ValueError(f"{data_args.visual_features} was not made by the eyes of {vision_args.vision_model}.")
-        return data_args.visual_features, eyes
-    looks = model_args.use_vision is not False
-    if looks and model_args.model_name_or_path is not None:
+            raise ValueError(
+                f"{data_args.visual_features} was not made by the vision model of {vision_args.vision_model}."
+            )
+        return data_args.visual_features, vision_model
+    wants_pictures = model_args.use_vision is not False
+    if wants_pictures and model_args.model_name_or_path is not None:
         with wanted_of_hub(model_args.model_name_or_path):
-            looks = HamLearningConfig.from_pretrained(model_args.model_name_or_path).use_vision
+            wants_pictures = HamLearningConfig.from_pretrained(model_args.model_name_or_path).use_vision
     images = TweetImages(tweets, data_args.image_dir)
     if args.do_extract:
         if not images.has_pictures:
             raise ValueError("--do_extract, but no tweet has a picture: give --image_dir, the folder of the pictures.")
-    elif not (looks and images.has_pictures):
+    elif not (wants_pictures and images.has_pictures):
         return None, None
-    eyes = load_eyes(model_args, vision_args)
-    if eyes is None:
+    vision_model = load_vision_model(model_args, vision_args)
+    if vision_model is None:
         if args.do_extract:
             raise ValueError(
-                f"{model_args.model_name_or_path} has no eyes to extract with: name some, --vision_model."
+                f"{model_args.model_name_or_path} has no vision model to extract with: name one, --vision_model."
             )
         logger.warning(
-            f"{model_args.model_name_or_path} has no eyes, because it learned from a visual feature file: the "
-            "pictures of the data set are left out. Give the eyes that made the file as --vision_model, or give "
-            "--visual_features."
+            f"{model_args.model_name_or_path} has no vision model, because it learned from a visual feature file: the "
+            "pictures of the data set are left out. Give the vision model that made the file as --vision_model, or "
+            "give --visual_features."
         )
         return None, None
-    return look_at_pictures(images, eyes, vision_args, args), eyes
+    return extract_features(images, vision_model, vision_args, args), vision_model
 
 
 def picture_source(

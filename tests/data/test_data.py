@@ -483,20 +483,20 @@ def unchecked(path, rows, metadata=METADATA, types=None):
 
 def test_what_is_written_is_read(tmp_path):
     rows = [a_row("b", 3), a_row("a", 1), a_row("none", 0)]
-    assert write_visual_features(tmp_path / "eyes.parquet", rows, METADATA) == 3
-    eyes = VisualFeatures(tmp_path / "eyes.parquet")
-    assert list(eyes) == ["b", "a", "none"]
-    assert eyes.metadata == METADATA
-    assert (eyes.image_feature_size, eyes.region_feature_size, eyes.num_classes) == (3, 2, 2)
-    assert eyes.class_names == ("person", "ball")
+    assert write_visual_features(tmp_path / "features.parquet", rows, METADATA) == 3
+    features = VisualFeatures(tmp_path / "features.parquet")
+    assert list(features) == ["b", "a", "none"]
+    assert features.metadata == METADATA
+    assert (features.image_feature_size, features.region_feature_size, features.num_classes) == (3, 2, 2)
+    assert features.class_names == ("person", "ball")
     for row in rows:
-        for name, value in eyes[row["id"]].items():
+        for name, value in features[row["id"]].items():
             np.testing.assert_array_equal(value, row[name])
 
 
 def test_entries_are_float32_and_a_picture_without_regions_has_empty_arrays(tmp_path):
-    write_visual_features(tmp_path / "eyes.parquet", [a_row(), a_row("none", 0)], METADATA)
-    entry = VisualFeatures(tmp_path / "eyes.parquet")["none"]
+    write_visual_features(tmp_path / "features.parquet", [a_row(), a_row("none", 0)], METADATA)
+    entry = VisualFeatures(tmp_path / "features.parquet")["none"]
     assert {name: value.shape for name, value in entry.items()} == {
         "image_size": (2,),
         "image_features": (3,),
@@ -511,17 +511,17 @@ def test_entries_are_float32_and_a_picture_without_regions_has_empty_arrays(tmp_
 
 def test_a_row_without_regions_may_be_given_as_empty_lists(tmp_path):
     row = a_row(boxes=[], class_ids=[], scores=[], features=[])
-    write_visual_features(tmp_path / "eyes.parquet", [row], METADATA)
-    assert VisualFeatures(tmp_path / "eyes.parquet")["a"]["features"].shape == (0, 2)
+    write_visual_features(tmp_path / "features.parquet", [row], METADATA)
+    assert VisualFeatures(tmp_path / "features.parquet")["a"]["features"].shape == (0, 2)
 
 
 def test_a_picture_that_the_file_lacks_is_no_entry(tmp_path):
-    write_visual_features(tmp_path / "eyes.parquet", [a_row()], METADATA)
-    eyes = VisualFeatures(tmp_path / "eyes.parquet")
-    assert "z" not in eyes
-    assert eyes.get("z") is None
+    write_visual_features(tmp_path / "features.parquet", [a_row()], METADATA)
+    features = VisualFeatures(tmp_path / "features.parquet")
+    assert "z" not in features
+    assert features.get("z") is None
     with pytest.raises(KeyError):
-        eyes["z"]
+        features["z"]
 
 
 def test_rows_are_streamed_in_groups(tmp_path):
@@ -532,19 +532,19 @@ def test_rows_are_streamed_in_groups(tmp_path):
             ahead.append(number)
             yield a_row(str(number), number % 3, image_features=[number, 0, 0])
 
-    write_visual_features(tmp_path / "eyes.parquet", rows(), METADATA)
-    assert pq.ParquetFile(tmp_path / "eyes.parquet").num_row_groups == 3
-    eyes = VisualFeatures(tmp_path / "eyes.parquet")
-    assert len(eyes) == len(ahead) == 600
-    assert [entry["image_features"][0] for entry in eyes.values()] == list(range(600))
-    assert [len(entry["boxes"]) for entry in eyes.values()] == [number % 3 for number in range(600)]
+    write_visual_features(tmp_path / "features.parquet", rows(), METADATA)
+    assert pq.ParquetFile(tmp_path / "features.parquet").num_row_groups == 3
+    features = VisualFeatures(tmp_path / "features.parquet")
+    assert len(features) == len(ahead) == 600
+    assert [entry["image_features"][0] for entry in features.values()] == list(range(600))
+    assert [len(entry["boxes"]) for entry in features.values()] == [number % 3 for number in range(600)]
 
 
 def test_features_are_stored_as_half_floats(tmp_path):
-    write_visual_features(tmp_path / "eyes.parquet", [a_row(image_features=[1 / 3, 0, 0])], METADATA)
-    schema = pq.read_schema(tmp_path / "eyes.parquet")
+    write_visual_features(tmp_path / "features.parquet", [a_row(image_features=[1 / 3, 0, 0])], METADATA)
+    schema = pq.read_schema(tmp_path / "features.parquet")
     assert schema.field("features").type == pa.list_(pa.list_(pa.float16()))
-    assert VisualFeatures(tmp_path / "eyes.parquet")["a"]["image_features"][0] == np.float32(np.float16(1 / 3))
+    assert VisualFeatures(tmp_path / "features.parquet")["a"]["image_features"][0] == np.float32(np.float16(1 / 3))
 
 
 def test_other_columns_and_wider_numbers_are_read_over(tmp_path):
@@ -554,14 +554,14 @@ def test_other_columns_and_wider_numbers_are_read_over(tmp_path):
         "class_ids": pa.large_list(pa.int64()),
         "boxes": pa.list_(pa.list_(pa.float64(), 4)),
     }
-    eyes = VisualFeatures(unchecked(tmp_path / "eyes.parquet", [a_row(caption="a dog")], types=types))
-    np.testing.assert_array_equal(eyes["a"]["image_features"], a_row()["image_features"])
-    np.testing.assert_array_equal(eyes["a"]["boxes"], a_row()["boxes"])
-    assert eyes["a"]["image_features"].dtype == eyes["a"]["boxes"].dtype == np.float32
+    features = VisualFeatures(unchecked(tmp_path / "features.parquet", [a_row(caption="a dog")], types=types))
+    np.testing.assert_array_equal(features["a"]["image_features"], a_row()["image_features"])
+    np.testing.assert_array_equal(features["a"]["boxes"], a_row()["boxes"])
+    assert features["a"]["image_features"].dtype == features["a"]["boxes"].dtype == np.float32
 
 
 def test_a_failure_leaves_what_stood_there(tmp_path):
-    path = tmp_path / "eyes.parquet"
+    path = tmp_path / "features.parquet"
     write_visual_features(path, [a_row("old")], METADATA)
 
     def rows():
@@ -607,7 +607,7 @@ BAD_ROWS = {
 def test_a_bad_row_is_refused_by_reader_and_writer_alike(tmp_path, name):
     change, message = BAD_ROWS[name]
     rows = [a_row("fine", 3), a_row("none", 0), a_row("bad", **change)]
-    path = tmp_path / "eyes.parquet"
+    path = tmp_path / "features.parquet"
     pattern = re.escape(f"{path}, image 'bad': {message}")
     with pytest.raises(ValueError, match=pattern):
         write_visual_features(path, rows, METADATA)
@@ -616,12 +616,12 @@ def test_a_bad_row_is_refused_by_reader_and_writer_alike(tmp_path, name):
 
 
 def test_a_box_may_pass_the_edge_by_rounding(tmp_path):
-    write_visual_features(tmp_path / "eyes.parquet", [a_row(boxes=[[0.5, 0.5, 1.0, 1.00009]] * 2)], METADATA)
-    assert len(VisualFeatures(tmp_path / "eyes.parquet")) == 1
+    write_visual_features(tmp_path / "features.parquet", [a_row(boxes=[[0.5, 0.5, 1.0, 1.00009]] * 2)], METADATA)
+    assert len(VisualFeatures(tmp_path / "features.parquet")) == 1
 
 
 def test_an_id_twice_is_refused_by_reader_and_writer_alike(tmp_path):
-    path = tmp_path / "eyes.parquet"
+    path = tmp_path / "features.parquet"
     rows = [a_row("a"), a_row("b"), a_row("a")]
     with pytest.raises(ValueError, match="image 'a': more than one row has this id"):
         write_visual_features(path, rows, METADATA)
@@ -631,9 +631,9 @@ def test_an_id_twice_is_refused_by_reader_and_writer_alike(tmp_path):
 
 def test_no_row_is_refused_by_reader_and_writer_alike(tmp_path):
     with pytest.raises(ValueError, match="would hold no row"):
-        write_visual_features(tmp_path / "eyes.parquet", [], METADATA)
+        write_visual_features(tmp_path / "features.parquet", [], METADATA)
     with pytest.raises(ValueError, match="holds no row"):
-        VisualFeatures(unchecked(tmp_path / "eyes.parquet", []))
+        VisualFeatures(unchecked(tmp_path / "features.parquet", []))
 
 
 @pytest.mark.parametrize(
@@ -648,9 +648,9 @@ def test_no_row_is_refused_by_reader_and_writer_alike(tmp_path):
 )
 def test_bad_metadata_is_refused_by_reader_and_writer_alike(tmp_path, change, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        write_visual_features(tmp_path / "eyes.parquet", [a_row()], {**METADATA, **change})
+        write_visual_features(tmp_path / "features.parquet", [a_row()], {**METADATA, **change})
     with pytest.raises(ValueError, match=re.escape(message)):
-        VisualFeatures(unchecked(tmp_path / "eyes.parquet", [a_row()], {**METADATA, **change}))
+        VisualFeatures(unchecked(tmp_path / "features.parquet", [a_row()], {**METADATA, **change}))
 
 
 @pytest.mark.parametrize(
@@ -663,7 +663,7 @@ def test_bad_metadata_is_refused_by_reader_and_writer_alike(tmp_path, change, me
 )
 def test_metadata_that_is_missing_or_unreadable_is_refused(tmp_path, metadata, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        VisualFeatures(unchecked(tmp_path / "eyes.parquet", [a_row()], metadata))
+        VisualFeatures(unchecked(tmp_path / "features.parquet", [a_row()], metadata))
 
 
 @pytest.mark.parametrize(
@@ -676,30 +676,32 @@ def test_metadata_that_is_missing_or_unreadable_is_refused(tmp_path, metadata, m
     ],
 )
 def test_a_column_of_another_type_is_refused(tmp_path, column, type_, value):
-    path = unchecked(tmp_path / "eyes.parquet", [a_row(**{column: value})], types={column: type_})
+    path = unchecked(tmp_path / "features.parquet", [a_row(**{column: value})], types={column: type_})
     with pytest.raises(ValueError, match=f"has a column '{column}' of type .*: store it as"):
         VisualFeatures(path)
 
 
 @pytest.mark.parametrize("column", ["id", "boxes"])
 def test_a_column_that_is_there_twice_is_named(tmp_path, column):
-    path = unchecked(tmp_path / "eyes.parquet", [a_row()])
+    path = unchecked(tmp_path / "features.parquet", [a_row()])
     table = pq.read_table(path)
     pq.write_table(table.append_column(column, table[column]), path)
-    with pytest.raises(ValueError, match=f"eyes.parquet has the column '{column}' more than once: keep one of them"):
+    with pytest.raises(
+        ValueError, match=f"features.parquet has the column '{column}' more than once: keep one of them"
+    ):
         VisualFeatures(path)
 
 
 @pytest.mark.parametrize("side", [2**31, 2**64 - 1])
 def test_a_picture_larger_than_32_bits_hold_is_refused(tmp_path, side):
     types = {"image_size": pa.list_(pa.uint64())}
-    path = unchecked(tmp_path / "eyes.parquet", [a_row("fine"), a_row("bad", image_size=[side, 3])], types=types)
+    path = unchecked(tmp_path / "features.parquet", [a_row("fine"), a_row("bad", image_size=[side, 3])], types=types)
     with pytest.raises(ValueError, match=re.escape(f"image 'bad': image_size is [{side}, 3]: give width and height")):
         VisualFeatures(path)
 
 
 def test_missing_columns_are_named(tmp_path):
-    path = unchecked(tmp_path / "eyes.parquet", [a_row()])
+    path = unchecked(tmp_path / "features.parquet", [a_row()])
     pq.write_table(pq.read_table(path).drop_columns(["scores", "id"]), path)
     with pytest.raises(ValueError, match=re.escape("lacks the columns ['id', 'scores']")):
         VisualFeatures(path)
@@ -715,7 +717,7 @@ def test_missing_columns_are_named(tmp_path):
     ],
 )
 def test_nulls_are_refused(tmp_path, change, message):
-    path = unchecked(tmp_path / "eyes.parquet", [a_row("fine"), a_row(**change)])
+    path = unchecked(tmp_path / "features.parquet", [a_row("fine"), a_row(**change)])
     with pytest.raises(ValueError, match=re.escape(message)):
         VisualFeatures(path)
 
@@ -738,19 +740,19 @@ def test_nulls_are_refused(tmp_path, change, message):
 )
 def test_a_row_that_cannot_be_stored_is_refused(tmp_path, change, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        write_visual_features(tmp_path / "eyes.parquet", [a_row(**change)], METADATA)
+        write_visual_features(tmp_path / "features.parquet", [a_row(**change)], METADATA)
     assert not list(tmp_path.glob("*.parquet*"))
 
 
 def test_a_file_that_is_no_parquet_is_refused(tmp_path):
     with pytest.raises(ValueError, match="is not a Parquet file"):
-        VisualFeatures(write(tmp_path / "eyes.parquet", "id,boxes\n"))
+        VisualFeatures(write(tmp_path / "features.parquet", "id,boxes\n"))
 
 
 @needs_released_files
 def test_the_caption_features_of_twitter_2017_open():
-    eyes = VisualFeatures(SHARED / "twitter2017" / "caption_features.parquet")
+    features = VisualFeatures(SHARED / "twitter2017" / "caption_features.parquet")
     tweets = load_tweets(SHARED / "twitter2017")
-    assert (eyes.image_feature_size, eyes.region_feature_size, eyes.num_classes) == (384, 384, 1600)
-    assert all(image_id in eyes for split in tweets.values() for image_id in split["id"])
-    assert 0.15 < np.mean([len(entry["boxes"]) == 0 for entry in eyes.values()]) < 0.17
+    assert (features.image_feature_size, features.region_feature_size, features.num_classes) == (384, 384, 1600)
+    assert all(image_id in features for split in tweets.values() for image_id in split["id"])
+    assert 0.15 < np.mean([len(entry["boxes"]) == 0 for entry in features.values()]) < 0.17

@@ -96,19 +96,19 @@ def read_as_features(data: bytes) -> None:
 def check_features() -> None:
     """What `read_as_features` promises, of the file as it lies there."""
     try:
-        eyes = VisualFeatures(FILE)
+        vision = VisualFeatures(FILE)
     except ValueError as error:
         assert str(FILE) in str(error), f"no file is named: {error!r}"
         return
-    assert len(eyes) > 0
-    for id_ in eyes:
-        row = eyes[id_]
+    assert len(vision) > 0
+    for id_ in vision:
+        row = vision[id_]
         count = len(row["boxes"])
-        assert row["image_size"].shape == (2,) and row["image_features"].shape == (eyes.image_feature_size,)
-        assert row["boxes"].shape == (count, 4) and row["features"].shape == (count, eyes.region_feature_size)
+        assert row["image_size"].shape == (2,) and row["image_features"].shape == (vision.image_feature_size,)
+        assert row["boxes"].shape == (count, 4) and row["features"].shape == (count, vision.region_feature_size)
         assert row["class_ids"].shape == row["scores"].shape == (count,)
         assert all(np.isfinite(row[name]).all() for name in ("image_features", "boxes", "scores", "features"))
-        assert ((0 <= row["class_ids"]) & (row["class_ids"] < eyes.num_classes)).all()
+        assert ((0 <= row["class_ids"]) & (row["class_ids"] < vision.num_classes)).all()
 
 
 def feature_rows(count: int) -> list[dict]:

@@ -41,7 +41,7 @@ import memory
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{letter}" for letter in LETTERS)]
-EYES = {"image_feature_size": 96, "region_feature_size": 96, "num_classes": 1}
+VISION = {"image_feature_size": 96, "region_feature_size": 96, "num_classes": 1}
 TEXT = "Loved watching the Huskies, in Rome!"
 LIMITS = {
     "max_text_length": 10_000,
@@ -82,13 +82,13 @@ def make_processor(**settings) -> HamLearningProcessor:
 @pytest.fixture(scope="module")
 def ner():
     """A tiny network with random weights, which finds something in most tweets."""
-    processor = make_processor(**EYES, max_length=64)
+    processor = make_processor(**VISION, max_length=64)
     torch.manual_seed(0)
     backbone = {"architecture": "test_resnet"}
     processor.vision_model = HamLearningVisionModel(
         HamLearningVisionConfig(global_backbone_config=backbone, detector="grid", resize_size=72, crop_size=64)
     )
-    model = make_model(**EYES, class_embedding_size=6, num_semantic_layers=1)
+    model = make_model(**VISION, class_embedding_size=6, num_semantic_layers=1)
     return HamLearningPipeline(model=model, processor=processor)
 
 
@@ -259,7 +259,7 @@ def test_a_threshold_that_is_no_probability_is_refused(handler, threshold):
 
 @pytest.fixture(scope="module")
 def blind_folders(tmp_path_factory, ner):
-    """A model of text alone, though there are eyes, and one that learned from a visual feature file and has none."""
+    """A model of text alone beside a vision model, and one that learned from a visual feature file and has none."""
     pipelines = {
         "text alone": HamLearningPipeline(model=make_model(use_vision=False), processor=ner.processor),
         "features": HamLearningPipeline(model=ner.model, processor=make_processor()),
@@ -271,10 +271,10 @@ def blind_folders(tmp_path_factory, ner):
 
 
 @pytest.mark.parametrize("name", ["text alone", "features"])
-def test_a_model_without_eyes_answers_texts_and_refuses_pictures(blind_folders, name):
+def test_a_model_without_vision_model_answers_texts_and_refuses_pictures(blind_folders, name):
     blind = EndpointHandler(str(blind_folders[name]))
     assert isinstance(ask(blind, {"text": TEXT, "image": None}), list)
-    error = "inputs.image: this model takes text alone and sees no pictures: leave it out."
+    error = "inputs.image: this model takes text alone and reads no pictures: leave it out."
     assert ask(blind, {"text": TEXT, "image": BASE64}) == {"error": error}
 
 
@@ -598,12 +598,12 @@ def test_the_request_stays_as_it_came(handler):
 
 def test_a_fault_of_the_server_is_logged_and_the_next_request_is_served(folder, caplog):
     handler = EndpointHandler(folder)
-    # The eyes are lost: what fails then is a ValueError too, as with a broken picture, but not the client's.
+    # The vision model is lost: what fails then is a ValueError too, as with a broken picture, but not the client's.
     handler.ner.processor.vision_source = handler.ner.processor._vision_model = None
     with caplog.at_level(logging.ERROR):
         answer = ask(handler, {"text": TEXT, "image": BASE64})
     assert answer == {"error": "The server failed on this request, its log says why: try again, or with fewer tweets."}
-    assert "Traceback" in caplog.text and "This processor has no eyes" in caplog.text
+    assert "Traceback" in caplog.text and "This processor has no vision model" in caplog.text
     assert isinstance(ask(handler, TEXT), list)
 
 
@@ -613,11 +613,11 @@ def test_what_a_client_did_wrong_fills_no_log(handler, caplog):
     assert caplog.text == ""
 
 
-def test_the_eyes_are_loaded_before_the_first_request(folder):
+def test_the_vision_model_are_loaded_before_the_first_request(folder):
     assert EndpointHandler(folder).ner.processor._vision_model is not None
 
 
-def test_a_repo_without_its_eyes_fails_at_start(ner, tmp_path):
+def test_a_repo_without_its_vision_model_fails_at_start(ner, tmp_path):
     ner.save_pretrained(tmp_path / "model")
     (tmp_path / "model" / "vision" / "model.safetensors").unlink()
     with pytest.raises(OSError, match="model.safetensors"):

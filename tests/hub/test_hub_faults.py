@@ -25,7 +25,7 @@ from hamlearning.data.downloads import wanted_of_hub
 from hamlearning.hub.repos import create_repo
 from hamlearning.training.arguments import ModelArguments, VisionArguments
 from hamlearning.training.run import main as run_mner
-from hamlearning.training.vision import load_eyes
+from hamlearning.training.vision import load_vision_model
 from hub_server import HubServer
 from modeling_hamlearning_vision import HamLearningVisionModel
 from tiny_world import flags, write_features, write_tweets
@@ -151,7 +151,7 @@ def clients(served, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(world, tmp_path_factory):
-    """The folder of a model with eyes that one epoch has trained."""
+    """The folder of a model with a vision model that one epoch has trained."""
     folder = tmp_path_factory.mktemp("faults") / "model"
     run_mner(training(world, folder))
     return folder
@@ -489,7 +489,7 @@ def test_a_run_whose_last_push_fails_has_everything_on_disk(hub, clients, world,
     assert is_whole(hub, repo) and hub.files(repo)["model.safetensors"] == (folder / "model.safetensors").read_bytes()
 
 
-def test_eyes_that_the_hub_does_not_give_are_named(hub, clients, world, repo, tmp_path):
+def test_vision_model_that_the_hub_does_not_give_are_named(hub, clients, world, repo, tmp_path):
     argv = flags(world, tmp_path / "out", visual_features=None, image_dir=world / "images", vision_model=repo)
     with hub.down():
         done = clients.run(RUN.replace("ARGV", repr(argv)))
@@ -498,22 +498,22 @@ def test_eyes_that_the_hub_does_not_give_are_named(hub, clients, world, repo, tm
 
 
 @pytest.mark.parametrize("part", ["vision_backbone", "detector_name_or_path"])
-def test_a_part_of_new_eyes_that_the_hub_does_not_give_is_named(hub, clients, world, repo, tmp_path, part):
-    eyes = {"vision_backbone": world / "backbone", "detector": "faster_rcnn_vg"} | {part: repo}
-    argv = flags(world, tmp_path / "out", visual_features=None, image_dir=world / "images", **eyes)
+def test_a_part_of_new_vision_model_that_the_hub_does_not_give_is_named(hub, clients, world, repo, tmp_path, part):
+    vision = {"vision_backbone": world / "backbone", "detector": "faster_rcnn_vg"} | {part: repo}
+    argv = flags(world, tmp_path / "out", visual_features=None, image_dir=world / "images", **vision)
     with hub.down():
         done = clients.run(RUN.replace("ARGV", repr(argv)))
     assert done.status == 1 and "Traceback" not in done.err
     assert done.sentence.startswith(f"error: {repo} cannot be had from the Hub (")
 
 
-def test_eyes_that_break_off_with_the_client_s_own_error_are_named(world, repo, monkeypatch):
+def test_vision_model_that_break_off_with_the_client_s_own_error_are_named(world, repo, monkeypatch):
     def fail(*args, **kwargs):
         raise httpx.ConnectError("refused")
 
     monkeypatch.setattr(HamLearningVisionModel, "from_backbone_detector_pretrained", fail)
     with pytest.raises(ConnectionError, match=f"^{repo} cannot be had from the Hub .refused"):
-        load_eyes(
+        load_vision_model(
             ModelArguments(),
             VisionArguments(
                 vision_backbone=str(world / "backbone"), detector="faster_rcnn_vg", detector_name_or_path=repo
@@ -569,7 +569,7 @@ print(processor(text=["i met ann today"])["input_ids"].tolist(), processor.max_r
 from transformers import pipeline
 ner = pipeline(model=REPO, trust_remote_code=True)
 print(ner("i met ann today"))""",
-    "eyes": """
+    "vision": """
 from transformers import pipeline
 ner = pipeline(model=REPO, trust_remote_code=True)
 print(ner({"text": "i met ann today", "image": PICTURE}))""",
@@ -580,7 +580,7 @@ print(load_tweets(dataset_name=REPO)["test"].to_dict())""",
 from hamlearning.data.downloads import local_file
 from hamlearning.training.arguments import ModelArguments, VisionArguments
 from hamlearning.training.run import main as run_mner
-from hamlearning.training.vision import load_eyes
+from hamlearning.training.vision import load_vision_model
 from modeling_hamlearning_vision import HamLearningVisionModel
 from hamlearning.data.features import VisualFeatures
 features = VisualFeatures(local_file(f"hf://datasets/{REPO}/visual_features/visual_features.parquet"))
@@ -638,7 +638,7 @@ def loading(served, clients, model, data_set, world):
 
 FILES = [
     ("pipeline", "model.safetensors"),
-    ("eyes", "vision/model.safetensors"),
+    ("vision", "vision/model.safetensors"),
     ("tweets", "text/test-.*"),
     ("features", "visual_features/.*"),
     ("shards", "text/test-.*"),
@@ -693,7 +693,7 @@ def test_a_file_that_the_hub_does_not_send_is_not_done_without(hub, loading, rep
 
 @pytest.mark.slow
 def test_every_request_of_a_load_can_fail_for_good_without_a_wrong_answer(hub, loading, repo):
-    loads, right = loading("eyes")
+    loads, right = loading("vision")
     hub.requests.clear()
     assert loads.run(repo).out == right
     revision = hub.find("model", repo)[1]
@@ -712,7 +712,7 @@ def test_every_request_of_a_load_can_fail_for_good_without_a_wrong_answer(hub, l
     ]
 
 
-@pytest.mark.parametrize("what", ["features", pytest.param("eyes", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("what", ["features", pytest.param("vision", marks=pytest.mark.slow)])
 def test_what_was_loaded_once_loads_without_the_hub(hub, loading, repo, what):
     loads, right = loading(what)
     assert loads.run(repo).out == right
@@ -724,7 +724,7 @@ def test_what_was_loaded_once_loads_without_the_hub(hub, loading, repo, what):
         down = loads.run(repo)
     assert (down.status, down.out) == (0, right), down.err
     # transformers lists four times what a processor's repo holds, and the client does not give that up at once.
-    assert down.waits == ([1, 2, 4, 8, 8] * 4 if what == "eyes" else [])
+    assert down.waits == ([1, 2, 4, 8, 8] * 4 if what == "vision" else [])
 
 
 @pytest.mark.slow

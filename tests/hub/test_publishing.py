@@ -189,30 +189,30 @@ def test_every_figure_in_the_card_is_one_of_the_results(card, results):
     assert shown <= figures(results)
 
 
-def test_the_card_says_where_the_eyes_come_from(card):
+def test_the_card_says_where_the_vision_model_come_from(card):
     assert "| global backbone | noise | mit |" in card.text
 
 
-def test_the_card_of_a_model_without_eyes_promises_no_pictures(results):
+def test_the_card_of_a_model_without_vision_model_promises_no_pictures(results):
     blind = results | {"model": results["model"] | {"use_vision": False}}
-    text = model_card(blind, REPO, "mit", eyes=None)
+    text = model_card(blind, REPO, "mit", vision=None)
     assert "takes no picture" in text and "torchvision" not in text and '"image"' not in text
 
 
 def test_the_card_of_a_model_that_learned_from_a_file_says_so(results):
-    text = model_card(results, REPO, "mit", eyes=None)
+    text = model_card(results, REPO, "mit", vision=None)
     assert "learned from a file of visual features" in text and '"image"' not in text
 
 
 def test_the_card_of_a_control_run_says_so(results):
-    text = model_card(results | {"shuffle_pictures": True}, REPO, "mit", eyes=None)
+    text = model_card(results | {"shuffle_pictures": True}, REPO, "mit", vision=None)
     assert "another tweet's picture" in text
 
 
 def test_language_and_age_are_told_of_the_tweets_that_are_known_by_their_hash(results):
     known = results | {"data": {"train": {"tweets": 3373, "sha256": ENGLISH_2014_TO_2017[1]}}}
     for facts, is_known in ((results, False), (known, True)):
-        text = model_card(facts, REPO, "mit", eyes=None)
+        text = model_card(facts, REPO, "mit", vision=None)
         assert ("2014 and 2017" in text) == ("language: en" in text) == is_known
 
 
@@ -468,7 +468,7 @@ def test_what_is_meant_to_be_private_is_never_public(published):
         run_client(published.hub, code.replace("NAME", REPO), published.home)
 
 
-def test_a_model_that_was_trained_on_keeps_its_eyes(published, world, tmp_path):
+def test_a_model_that_was_trained_on_keeps_its_vision_model(published, world, tmp_path):
     more = {"model_name_or_path": published.folder, "text_model": None, "num_semantic_layers": None}
     more |= {"image_dir": None, "num_train_epochs": 1, "hub_model_id": "org/more"}
     run(published.hub, published.home, tmp_path / "more", world, **more)
@@ -497,7 +497,7 @@ def test_a_folder_that_was_not_trained_is_refused(tmp_path):
         publish_model(tmp_path, REPO)
 
 
-def test_eyes_of_the_hub_are_named_with_the_licence_of_their_repo(published, tmp_path):
+def test_vision_model_of_the_hub_are_named_with_the_licence_of_their_repo(published, tmp_path):
     (tmp_path / "backbone").mkdir()
     (tmp_path / "backbone" / "README.md").write_text("---\nlicense: bsd-3-clause\n---\n")
     published.hub.add_repo("timm/resnet", tmp_path / "backbone")
@@ -514,7 +514,7 @@ print(json.dumps(weights_origins(config)))
     assert detector["origin"] == "org/gone" and detector["license"].startswith("not recorded")
 
 
-def test_eyes_of_unknown_origin_say_so(published):
+def test_vision_model_of_unknown_origin_say_so(published):
     [backbone] = weights_origins(HamLearningVisionConfig(detector="grid"))
     assert backbone["origin"] == "not recorded"
 

@@ -355,7 +355,7 @@ def test_without_a_model_the_app_says_what_to_set(tmp_path, model, sentence):
 
 @pytest.fixture(scope="module")
 def tiny_address(tmp_path_factory):
-    """A Space on a tiny network with random weights, and with eyes."""
+    """A Space on a tiny network with random weights, and with a vision model."""
     folder = tmp_path_factory.mktemp("tiny")
     load.save_tiny_model(folder / "model")
     with running_space(folder, folder / "model") as address:
@@ -837,10 +837,10 @@ def test_a_model_of_the_hub_is_loaded_by_its_id_at_its_revision(model, read, app
     assert f"Austin: {app.type_name(blind)}\u00a0→ {app.type_name(seen)}." in answer["data"][0]
 
 
-# ------------------------------------------------------------------------------------------------ a model without eyes
+# -------------------------------------------------------------------------------------- a model without a vision model
 
 
-@pytest.fixture(scope="module", params=["no vision", "no eyes"])
+@pytest.fixture(scope="module", params=["no vision", "no vision model"])
 def blind_address(request, browser, tmp_path_factory):
     """A Space on an untrained network: one of text alone, or one that learned from a visual feature file."""
     folder = tmp_path_factory.mktemp("blind")
@@ -851,17 +851,19 @@ def blind_address(request, browser, tmp_path_factory):
     )
     config = HamLearningConfig(text_config=text, use_vision=request.param != "no vision")
     HamLearningForTokenClassification(config).save_pretrained(folder / "model")
-    eyes = {"subfolder": "vision"} if request.param == "no vision" else None  # not there, so nobody may look for them
-    processor = HamLearningProcessor(BertTokenizer(vocab={w: i for i, w in enumerate(words)}), vision_source=eyes)
+    vision = (
+        {"subfolder": "vision"} if request.param == "no vision" else None
+    )  # not there, so nobody may look for them
+    processor = HamLearningProcessor(BertTokenizer(vocab={w: i for i, w in enumerate(words)}), vision_source=vision)
     processor.save_pretrained(folder / "model")
     with running_space(folder, folder / "model") as address:
         yield address
 
 
 @pytest.mark.slow
-def test_a_model_without_eyes_takes_no_picture_and_says_so(open_page, blind_address):
+def test_a_model_without_vision_model_takes_no_picture_and_says_so(open_page, blind_address):
     visit = open_page(blind_address)
-    visit.page.get_by_text("This model has no eyes: it reads the words alone").wait_for()
+    visit.page.get_by_text("This model has no vision model: it reads the words alone").wait_for()
     assert visit.page.locator("input[type=file]").count() == 0
     assert visit.page.locator("#examples img").count() == 0
     visit.read("good morning").says("")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_pipeline import EYES, PICTURES, TEXT, make_processor, same, tweets
+from test_pipeline import PICTURES, TEXT, VISION, make_processor, same, tweets
 from transformers import AutoConfig, BertConfig, pipeline
 
 from configuration_hamlearning import HamLearningConfig, HamLearningVisionConfig
@@ -48,15 +48,15 @@ SHAPES = [
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory) -> Path:
-    """Folder with `trained`, a tiny model with eyes, and `exported`, the same in fp32."""
+    """Folder with `trained`, a tiny model with a vision model, and `exported`, the same in fp32."""
     folder = tmp_path_factory.mktemp("saved")
     torch.manual_seed(0)
-    processor = make_processor(**EYES, max_length=64)
+    processor = make_processor(**VISION, max_length=64)
     backbone = {"architecture": "test_resnet"}
     processor.vision_model = HamLearningVisionModel(
         HamLearningVisionConfig(global_backbone_config=backbone, detector="grid", resize_size=72, crop_size=64)
     )
-    model = HamLearningForTokenClassification(HamLearningConfig(text_config=BertConfig(**TINY_TEXT), **EYES)).eval()
+    model = HamLearningForTokenClassification(HamLearningConfig(text_config=BertConfig(**TINY_TEXT), **VISION)).eval()
     HamLearningPipeline(model=model, processor=processor).save_pretrained(folder / "trained")
     export_model(folder / "trained", folder / "exported", precision="fp32")
     return folder
@@ -269,7 +269,7 @@ def test_the_text_encoder_is_in_the_file_once(saved):
 # ---------------------------------------------------------------------------------------------------------- the folder
 
 
-def test_the_folder_holds_all_code_and_the_eyes(saved):
+def test_the_folder_holds_all_code_and_the_vision_model(saved):
     trained, exported = ({path.name for path in (saved / kind).rglob("*")} for kind in ("trained", "exported"))
     assert exported - trained == {"exported_hamlearning.py", *NETWORK_FILES}
     assert trained <= exported

@@ -1,4 +1,4 @@
-"""The frozen eyes: pictures in; features, boxes and classes out. Tiny networks with random weights, every detector."""
+"""The vision model: pictures in; features, boxes, classes out. Tiny networks with random weights, every detector."""
 
 import base64
 import copy
@@ -174,10 +174,10 @@ def quick(model: nn.Module) -> nn.Module:
 
 
 def load(folder) -> HamLearningVisionModel:
-    eyes = HamLearningVisionModel.from_pretrained(folder)
-    if eyes.config.detector == "mask_rcnn_coco":
-        quick(eyes.detector.model)
-    return eyes
+    vision = HamLearningVisionModel.from_pretrained(folder)
+    if vision.config.detector == "mask_rcnn_coco":
+        quick(vision.detector.model)
+    return vision
 
 
 @pytest.fixture(scope="module")
@@ -211,34 +211,34 @@ def pretrained(tmp_path_factory, mask_rcnn):
 
 
 def arguments_of(kind, pretrained):
-    """What `from_backbone_detector_pretrained` is told for eyes of this kind."""
+    """What `from_backbone_detector_pretrained` is told for a vision model of this kind."""
     detector = "object_detection" if kind in OBJECT_DETECTORS else kind
     path = None if kind == "grid" else str(pretrained(kind))
     return {"backbone_name_or_path": pretrained("backbone"), "detector": detector, "detector_name_or_path": path}
 
 
-def make_eyes(kind, pretrained, **fields):
-    eyes = HamLearningVisionModel.from_backbone_detector_pretrained(
+def make_vision_model(kind, pretrained, **fields):
+    vision = HamLearningVisionModel.from_backbone_detector_pretrained(
         **arguments_of(kind, pretrained), **{**SIZES, **fields}
     )
     if kind == "mask_rcnn_coco":
-        quick(eyes.detector.model)
-    return eyes
+        quick(vision.detector.model)
+    return vision
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def eyes(request, pretrained):
-    return make_eyes(request.param, pretrained)
+def vision(request, pretrained):
+    return make_vision_model(request.param, pretrained)
 
 
 @pytest.fixture(scope="module", params=FROM_BACKBONE)
-def pooling_eyes(request, pretrained):
-    return make_eyes(request.param, pretrained)
+def pooling_vision_model(request, pretrained):
+    return make_vision_model(request.param, pretrained)
 
 
 @pytest.fixture(scope="module")
-def grid_eyes(pretrained):
-    return make_eyes("grid", pretrained)
+def grid_vision_model(pretrained):
+    return make_vision_model("grid", pretrained)
 
 
 def picture(width, height, seed=0) -> Image.Image:
@@ -255,16 +255,16 @@ SIZES_OF_PICTURES = [[150, 100], [1, 1], [90, 201], [64, 64]]
 
 
 @pytest.fixture(scope="module")
-def output(eyes):
-    return eyes(PICTURES)
+def output(vision):
+    return vision(PICTURES)
 
 
 def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def eyes_on(backbone: TimmWrapperModel, **fields) -> HamLearningVisionModel:
-    """Eyes with a grid on this backbone."""
+def vision_model_on(backbone: TimmWrapperModel, **fields) -> HamLearningVisionModel:
+    """A vision model with a grid on this backbone."""
     config = HamLearningVisionConfig(
         global_backbone_config=backbone.config, detector="grid", **{"crop_size": 224, "resize_size": 256, **fields}
     )
@@ -285,24 +285,24 @@ class KnownDetector(nn.Module):
         return self.found
 
 
-def with_detector(grid_eyes, *args, **fields):
-    """The eyes with a `KnownDetector`."""
-    eyes = copy.deepcopy(grid_eyes)
-    eyes.detector = KnownDetector(*args)
+def with_detector(grid_vision_model, *args, **fields):
+    """The vision model with a `KnownDetector`."""
+    vision = copy.deepcopy(grid_vision_model)
+    vision.detector = KnownDetector(*args)
     for name, value in fields.items():
-        setattr(eyes.config, name, value)
-    return eyes
+        setattr(vision.config, name, value)
+    return vision
 
 
 # ------------------------------------------------------------------------------------------------------ what comes out
 
 
-def test_outputs_have_their_documented_names_and_shapes(eyes, output):
+def test_outputs_have_their_documented_names_and_shapes(vision, output):
     num_regions = output.region_boxes.shape[1]
     assert 1 <= num_regions <= 15
     assert {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in output.items()} == {
-        "image_features": ((4, eyes.image_feature_size), torch.float32),
-        "region_features": ((4, num_regions, eyes.region_feature_size), torch.float32),
+        "image_features": ((4, vision.image_feature_size), torch.float32),
+        "region_features": ((4, num_regions, vision.region_feature_size), torch.float32),
         "region_boxes": ((4, num_regions, 4), torch.float32),
         "region_class_ids": ((4, num_regions), torch.int64),
         "region_scores": ((4, num_regions), torch.float32),
@@ -331,13 +331,13 @@ def test_scores_descend(output):
         assert (scores[mask].diff() <= 0).all()
 
 
-def test_class_ids_have_a_name(eyes, output):
-    assert 0 <= output.region_class_ids.min() and output.region_class_ids.max() < len(eyes.config.class_names)
+def test_class_ids_have_a_name(vision, output):
+    assert 0 <= output.region_class_ids.min() and output.region_class_ids.max() < len(vision.config.class_names)
 
 
-def test_no_more_than_max_regions_are_kept_and_they_are_the_best(eyes, output, monkeypatch):
-    monkeypatch.setattr(eyes.config, "max_regions", 3)
-    few = eyes(PICTURES)
+def test_no_more_than_max_regions_are_kept_and_they_are_the_best(vision, output, monkeypatch):
+    monkeypatch.setattr(vision.config, "max_regions", 3)
+    few = vision(PICTURES)
     assert few.region_mask.sum(1).tolist() == output.region_mask.sum(1).clamp(max=3).tolist()
     for name in ("boxes", "class_ids", "scores", "features"):
         assert torch.equal(few[f"region_{name}"], output[f"region_{name}"][:, :3])
@@ -350,10 +350,10 @@ def test_no_picture_is_zeros_and_masked(output):
         assert (output[name][1] == 0).all()
 
 
-def test_a_list_without_any_picture_has_no_region(eyes):
-    output = eyes([None, None])
-    assert output.region_features.shape == (2, 0, eyes.region_feature_size)
-    assert output.image_features.shape == (2, eyes.image_feature_size)
+def test_a_list_without_any_picture_has_no_region(vision):
+    output = vision([None, None])
+    assert output.region_features.shape == (2, 0, vision.region_feature_size)
+    assert output.image_features.shape == (2, vision.image_feature_size)
     assert output.image_mask.tolist() == [0, 0]
 
 
@@ -362,19 +362,19 @@ def test_sizes_are_width_and_height_in_pixels(output):
 
 
 @pytest.mark.parametrize("size", THIN)
-def test_a_very_thin_picture_is_looked_at(eyes, size):
-    output = eyes(picture(*size))
+def test_a_very_thin_picture_is_looked_at(vision, size):
+    output = vision(picture(*size))
     assert output.image_sizes.tolist() == [list(size)]
     assert output.image_mask.tolist() == [1]
     assert all(tensor.isfinite().all() for tensor in output.values())
 
 
-def test_outputs_but_the_scores_are_inputs_of_the_network(eyes, output, make_model, make_batch):
+def test_outputs_but_the_scores_are_inputs_of_the_network(vision, output, make_model, make_batch):
     model = make_model(
         model_class=HamLearningModel,
-        image_feature_size=eyes.image_feature_size,
-        region_feature_size=eyes.region_feature_size,
-        num_classes=len(eyes.config.class_names),
+        image_feature_size=vision.image_feature_size,
+        region_feature_size=vision.region_feature_size,
+        num_classes=len(vision.config.class_names),
     )
     batch = make_batch(words=(3, 2, 4, 1))
     text = {name: batch[name] for name in ("input_ids", "attention_mask", "word_ids")}
@@ -385,20 +385,20 @@ def test_outputs_but_the_scores_are_inputs_of_the_network(eyes, output, make_mod
     assert (differences > 1e-4).tolist() == [True, False, True, True]
 
 
-def test_rows_can_be_kept_in_a_visual_feature_file(eyes, tmp_path):
-    rows = eyes.extract_images([image for image in PICTURES if image is not None])
+def test_rows_can_be_kept_in_a_visual_feature_file(vision, tmp_path):
+    rows = vision.extract_images([image for image in PICTURES if image is not None])
     metadata = {
-        "image_feature_size": eyes.image_feature_size,
-        "region_feature_size": eyes.region_feature_size,
-        "class_names": eyes.config.class_names,
-        "vision_config": json.loads(eyes.config.to_json_string(use_diff=False)),
-        "vision_sha256": eyes.fingerprint(),
+        "image_feature_size": vision.image_feature_size,
+        "region_feature_size": vision.region_feature_size,
+        "class_names": vision.config.class_names,
+        "vision_config": json.loads(vision.config.to_json_string(use_diff=False)),
+        "vision_sha256": vision.fingerprint(),
     }
     write_visual_features(tmp_path / "f.parquet", [{"id": str(i)} | row for i, row in enumerate(rows)], metadata)
     features = VisualFeatures(tmp_path / "f.parquet")
     processor = HamLearningProcessor(
-        bert(), image_feature_size=eyes.image_feature_size, region_feature_size=eyes.region_feature_size,
-        num_classes=len(eyes.config.class_names),
+        bert(), image_feature_size=vision.image_feature_size, region_feature_size=vision.region_feature_size,
+        num_classes=len(vision.config.class_names),
     )  # fmt: skip
     before = processor(text=["up"] * 3, visual_features=rows)
     after = processor(text=["up"] * 3, visual_features=[features[str(i)] for i in range(3)])
@@ -408,8 +408,8 @@ def test_rows_can_be_kept_in_a_visual_feature_file(eyes, tmp_path):
         torch.testing.assert_close(after[name], before[name], rtol=rounding, atol=rounding)
 
 
-def test_rows_are_what_forward_pads(eyes, output):
-    rows = eyes.extract_images(PICTURES)
+def test_rows_are_what_forward_pads(vision, output):
+    rows = vision.extract_images(PICTURES)
     assert rows[1] is None
     for index in (0, 2, 3):
         count = len(rows[index]["boxes"])
@@ -424,21 +424,21 @@ def test_rows_are_what_forward_pads(eyes, output):
 QUARTER, HALF, WHOLE = [0.0, 0.0, 0.5, 0.5], [0.5, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0]
 
 
-def test_equal_scores_keep_the_detectors_order(grid_eyes):
+def test_equal_scores_keep_the_detectors_order(grid_vision_model):
     boxes, scores = [QUARTER, HALF, WHOLE] * 7, [0.5, 0.9, 0.5] * 7
-    eyes = with_detector(grid_eyes, boxes, scores, max_regions=20)
+    vision = with_detector(grid_vision_model, boxes, scores, max_regions=20)
     of_best, of_others = [i for i in range(21) if i % 3 == 1], [i for i in range(21) if i % 3 != 1]
-    assert eyes(PICTURES[0]).region_class_ids.tolist() == [(of_best + of_others)[:20]]
+    assert vision(PICTURES[0]).region_class_ids.tolist() == [(of_best + of_others)[:20]]
 
 
-def test_boxes_are_given_by_centre_height_and_width(grid_eyes):
-    eyes = with_detector(grid_eyes, [[0.5, 0.0, 1.0, 0.25]], [0.9])
-    assert eyes(PICTURES[0]).region_boxes.tolist() == [[[0.75, 0.125, 0.25, 0.5]]]
+def test_boxes_are_given_by_centre_height_and_width(grid_vision_model):
+    vision = with_detector(grid_vision_model, [[0.5, 0.0, 1.0, 0.25]], [0.9])
+    assert vision(PICTURES[0]).region_boxes.tolist() == [[[0.75, 0.125, 0.25, 0.5]]]
 
 
-def test_a_box_over_the_edge_is_clamped(grid_eyes):
-    eyes = with_detector(grid_eyes, [[-0.5, 0.5, 0.5, 1.5]], [0.9])
-    assert eyes(PICTURES[0]).region_boxes.tolist() == [[[0.25, 0.75, 0.5, 0.5]]]
+def test_a_box_over_the_edge_is_clamped(grid_vision_model):
+    vision = with_detector(grid_vision_model, [[-0.5, 0.5, 0.5, 1.5]], [0.9])
+    assert vision(PICTURES[0]).region_boxes.tolist() == [[[0.25, 0.75, 0.5, 0.5]]]
 
 
 @pytest.mark.parametrize(
@@ -453,48 +453,48 @@ def test_a_box_over_the_edge_is_clamped(grid_eyes):
     ],
     ids=["no width", "no height", "left of its left", "right of the picture", "above the picture", "NaN"],
 )
-def test_a_box_of_no_area_is_dropped_and_takes_no_place(grid_eyes, nothing):
-    eyes = with_detector(grid_eyes, [nothing, QUARTER, nothing, HALF], [0.9, 0.8, 0.7, 0.6], max_regions=2)
-    output = eyes(PICTURES[0])
+def test_a_box_of_no_area_is_dropped_and_takes_no_place(grid_vision_model, nothing):
+    vision = with_detector(grid_vision_model, [nothing, QUARTER, nothing, HALF], [0.9, 0.8, 0.7, 0.6], max_regions=2)
+    output = vision(PICTURES[0])
     assert output.region_class_ids.tolist() == [[1, 3]]
     assert output.region_features.isfinite().all()
 
 
-def test_a_detectors_own_features_stay_with_their_boxes(grid_eyes):
+def test_a_detectors_own_features_stay_with_their_boxes(grid_vision_model):
     features = torch.arange(3 * 96.0).view(3, 96)
-    eyes = with_detector(grid_eyes, [QUARTER, HALF, WHOLE], [0.5, 0.9, 0.7], features)
-    output = eyes(PICTURES[0])
+    vision = with_detector(grid_vision_model, [QUARTER, HALF, WHOLE], [0.5, 0.9, 0.7], features)
+    output = vision(PICTURES[0])
     assert output.region_class_ids.tolist() == [[1, 2, 0]]
     assert torch.equal(output.region_features[0], features[[1, 2, 0]])
 
 
-def test_a_picture_may_have_no_region(grid_eyes):
+def test_a_picture_may_have_no_region(grid_vision_model):
     for boxes, scores in (([], []), ([[0.5, 0.5, 0.5, 0.5]], [0.9])):
-        eyes = with_detector(grid_eyes, boxes, scores)
-        output = eyes(PICTURES)
+        vision = with_detector(grid_vision_model, boxes, scores)
+        output = vision(PICTURES)
         assert output.image_mask.tolist() == [1, 0, 1, 1]
         assert output.region_features.shape == (4, 0, 96)
-        assert eyes.extract_images(PICTURES[:1])[0]["features"].shape == (0, 96)
+        assert vision.extract_images(PICTURES[:1])[0]["features"].shape == (0, 96)
 
 
 def test_a_grid_covers_the_picture_row_by_row(pretrained):
-    boxes = make_eyes("grid", pretrained)(PICTURES[0]).region_boxes[0]
+    boxes = make_vision_model("grid", pretrained)(PICTURES[0]).region_boxes[0]
     expected = [[(c + 0.5) / 5, (r + 0.5) / 3, 1 / 3, 1 / 5] for r in range(3) for c in range(5)]
     torch.testing.assert_close(boxes, torch.tensor(expected))
 
 
 def test_rows_and_columns_of_a_grid_can_be_set(pretrained):
-    eyes = make_eyes("grid", pretrained, detector_settings={"rows": 2, "columns": 1})
+    vision = make_vision_model("grid", pretrained, detector_settings={"rows": 2, "columns": 1})
     expected = torch.tensor([[[0.5, 0.25, 0.5, 1.0], [0.5, 0.75, 0.5, 1.0]]])
-    assert torch.equal(eyes(PICTURES[0]).region_boxes, expected)
+    assert torch.equal(vision(PICTURES[0]).region_boxes, expected)
 
 
 def test_mask_rcnn_finds_what_torchvisions_own_network_finds(pretrained, mask_rcnn):
-    eyes = make_eyes("mask_rcnn_coco", pretrained, max_regions=100)
+    vision = make_vision_model("mask_rcnn_coco", pretrained, max_regions=100)
     image = PICTURES[0]
     with torch.no_grad():
         (found,) = quick(copy.deepcopy(mask_rcnn))([transforms.functional.to_tensor(image)])
-    row = eyes.extract_images([image])[0]
+    row = vision.extract_images([image])[0]
     left, top, right, bottom = (found["boxes"] / torch.tensor([*image.size, *image.size])).T
     boxes = torch.stack([(left + right) / 2, (top + bottom) / 2, bottom - top, right - left], dim=1)
     assert len(boxes) > 2
@@ -512,7 +512,7 @@ def test_an_object_detector_finds_what_it_finds_by_itself(pretrained, kind):
         outputs = model(**image_processor(images=image, return_tensors="pt"))
     (found,) = image_processor.post_process_object_detection(outputs, 0.0, [image.size[::-1]])
     order = found["scores"].argsort(descending=True, stable=True)[:15]
-    row = make_eyes(kind, pretrained).extract_images([image])[0]
+    row = make_vision_model(kind, pretrained).extract_images([image])[0]
     assert row["class_ids"].tolist() == found["labels"][order].tolist()
     torch.testing.assert_close(torch.from_numpy(row["scores"]), found["scores"][order])
     left, top, right, bottom = (found["boxes"][order] / torch.tensor([*image.size, *image.size])).clamp(0, 1).T
@@ -520,27 +520,27 @@ def test_an_object_detector_finds_what_it_finds_by_itself(pretrained, kind):
     torch.testing.assert_close(torch.from_numpy(row["boxes"]), boxes)
 
 
-# ------------------------------------------------------------------------------------------------------------ new eyes
+# -------------------------------------------------------------------------------------------------- a new vision model
 
 
-def test_pretrained_weights_of_the_backbone_stay_bit_for_bit(eyes, pretrained):
+def test_pretrained_weights_of_the_backbone_stay_bit_for_bit(vision, pretrained):
     expected = AutoModel.from_pretrained(pretrained("backbone")).state_dict()
-    found = eyes.global_backbone.state_dict()
+    found = vision.global_backbone.state_dict()
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 @pytest.mark.parametrize("kind", KINDS[1:])
 def test_pretrained_weights_of_the_detector_stay_bit_for_bit(kind, pretrained, mask_rcnn):
-    eyes = make_eyes(kind, pretrained)
+    vision = make_vision_model(kind, pretrained)
     if kind == "mask_rcnn_coco":
-        found, expected = eyes.detector.model.state_dict(), mask_rcnn.state_dict()
+        found, expected = vision.detector.model.state_dict(), mask_rcnn.state_dict()
         expected = {name: tensor for name, tensor in expected.items() if ".mask_" not in name}
     elif kind == "faster_rcnn_vg":
-        found = eyes.detector.state_dict()
+        found = vision.detector.state_dict()
         expected = torch.load(pretrained(kind) / "pytorch_model.bin", weights_only=True)
     else:
-        found = eyes.detector.model.state_dict()
+        found = vision.detector.model.state_dict()
         expected = AutoModelForObjectDetection.from_pretrained(pretrained(kind)).state_dict()
     assert found.keys() == expected.keys() and len(found) > 20
     assert all(torch.equal(found[name], expected[name]) for name in expected)
@@ -551,16 +551,16 @@ def test_half_precision_weights_are_taken_as_float32(pretrained, tmp_path):
     lively(model).half().save_pretrained(tmp_path / "detector")
     image_processor.save_pretrained(tmp_path / "detector")
     timm_backbone().half().save_pretrained(tmp_path / "backbone")
-    eyes = HamLearningVisionModel.from_backbone_detector_pretrained(
+    vision = HamLearningVisionModel.from_backbone_detector_pretrained(
         tmp_path / "backbone", "object_detection", str(tmp_path / "detector"), **SIZES
     )
-    assert {tensor.dtype for tensor in eyes.state_dict().values()} == {torch.float32, torch.int64}
-    expected = eyes(PICTURES)
-    eyes.save_pretrained(tmp_path / "eyes")
-    assert same(load(tmp_path / "eyes")(PICTURES), expected)
+    assert {tensor.dtype for tensor in vision.state_dict().values()} == {torch.float32, torch.int64}
+    expected = vision(PICTURES)
+    vision.save_pretrained(tmp_path / "vision")
+    assert same(load(tmp_path / "vision")(PICTURES), expected)
 
 
-def test_the_papers_eyes_are_the_default():
+def test_the_papers_vision_model_are_the_default():
     config = HamLearningVisionConfig()
     assert config.global_backbone_config.architecture == "resnet152"
     assert (config.detector, config.max_regions, len(config.class_names)) == ("faster_rcnn_vg", 15, 1600)
@@ -569,8 +569,8 @@ def test_the_papers_eyes_are_the_default():
     assert (config.image_mean, config.image_std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # of ImageNet
     assert config.detector_settings == {}
     with torch.device("meta"):
-        eyes = HamLearningVisionModel(config)
-    assert (eyes.image_feature_size, eyes.region_feature_size) == (2048, 2048)
+        vision = HamLearningVisionModel(config)
+    assert (vision.image_feature_size, vision.region_feature_size) == (2048, 2048)
 
 
 def test_the_backbone_says_how_its_pictures_are_made(tmp_path):
@@ -589,22 +589,22 @@ def test_the_backbone_says_how_its_pictures_are_made(tmp_path):
 
 
 def test_an_object_detector_brings_its_class_names(pretrained):
-    assert make_eyes("detr", pretrained).config.class_names == [f"LABEL_{index}" for index in range(7)]
+    assert make_vision_model("detr", pretrained).config.class_names == [f"LABEL_{index}" for index in range(7)]
 
 
-def test_a_grid_has_one_class(grid_eyes):
-    assert grid_eyes.config.class_names == ["region"]
-    assert (grid_eyes(PICTURES[0]).region_class_ids == 0).all()
+def test_a_grid_has_one_class(grid_vision_model):
+    assert grid_vision_model.config.class_names == ["region"]
+    assert (grid_vision_model(PICTURES[0]).region_class_ids == 0).all()
 
 
 @pytest.mark.parametrize("kind", ["rt_detr", "grid"])
 def test_the_folders_that_the_parts_came_from_are_not_saved(kind, pretrained, tmp_path):
-    make_eyes(kind, pretrained).save_pretrained(tmp_path)
+    make_vision_model(kind, pretrained).save_pretrained(tmp_path)
     assert str(pretrained("backbone").parent) not in (tmp_path / "config.json").read_text()
 
 
 def test_mask_rcnn_has_the_names_of_coco(pretrained):
-    names = make_eyes("mask_rcnn_coco", pretrained).config.class_names
+    names = make_vision_model("mask_rcnn_coco", pretrained).config.class_names
     assert (len(names), names[1], names[90]) == (91, "person", "toothbrush")
 
 
@@ -627,10 +627,10 @@ def test_a_field_of_another_type_is_refused():
 def test_class_names_come_from_a_file_without_synonyms(pretrained, tmp_path):
     file = tmp_path / "names.txt"
     file.write_text("Person,human,people\n ball \nüber\na b\nc\nd\ne,\n", encoding="utf-8")
-    eyes = HamLearningVisionModel.from_backbone_detector_pretrained(
+    vision = HamLearningVisionModel.from_backbone_detector_pretrained(
         **arguments_of("detr", pretrained), class_names_file=str(file), **SIZES
     )
-    assert eyes.config.class_names == ["person", "ball", "über", "a b", "c", "d", "e"]
+    assert vision.config.class_names == ["person", "ball", "über", "a b", "c", "d", "e"]
 
 
 def test_a_file_of_too_few_class_names_is_refused(pretrained, tmp_path):
@@ -678,34 +678,34 @@ def test_a_config_that_makes_no_sense_is_refused(fields, message):
 # ---------------------------------------------------------------------------------------------------------- save, load
 
 
-def test_saved_and_loaded_eyes_see_the_same(eyes, output, tmp_path):
-    eyes.save_pretrained(tmp_path)
+def test_saved_and_loaded_vision_model_see_the_same(vision, output, tmp_path):
+    vision.save_pretrained(tmp_path)
     loaded = load(tmp_path)
     assert same(loaded(PICTURES), output)
-    assert loaded.fingerprint() == eyes.fingerprint()
+    assert loaded.fingerprint() == vision.fingerprint()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
 
 
-def test_loaded_eyes_are_frozen_too(eyes, tmp_path):
-    eyes.save_pretrained(tmp_path)
+def test_loaded_vision_model_are_frozen_too(vision, tmp_path):
+    vision.save_pretrained(tmp_path)
     loaded = HamLearningVisionModel.from_pretrained(tmp_path)
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
     assert not any(module.training for module in loaded.modules())
 
 
-def test_a_fingerprint_changes_with_any_weight_and_any_setting(grid_eyes):
-    fingerprints = {grid_eyes.fingerprint()}
-    other_weight, other_statistic, other_setting = (copy.deepcopy(grid_eyes) for _ in range(3))
+def test_a_fingerprint_changes_with_any_weight_and_any_setting(grid_vision_model):
+    fingerprints = {grid_vision_model.fingerprint()}
+    other_weight, other_statistic, other_setting = (copy.deepcopy(grid_vision_model) for _ in range(3))
     other_weight.global_backbone.timm_model.conv1[0].weight[0, 0, 0, 0] += 1e-3
     other_statistic.global_backbone.timm_model.bn1.running_mean[0] += 1e-3
     other_setting.config.max_regions = 14
-    fingerprints |= {eyes.fingerprint() for eyes in (other_weight, other_statistic, other_setting)}
+    fingerprints |= {vision.fingerprint() for vision in (other_weight, other_statistic, other_setting)}
     assert len(fingerprints) == 4
 
 
 @pytest.mark.parametrize("weight", ["conv1.0.weight", "bn1.running_mean"])
-def test_eyes_that_lack_a_weight_are_refused(grid_eyes, tmp_path, weight):
-    grid_eyes.save_pretrained(tmp_path)
+def test_vision_model_that_lack_a_weight_are_refused(grid_vision_model, tmp_path, weight):
+    grid_vision_model.save_pretrained(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
     del weights[f"global_backbone.timm_model.{weight}"]
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
@@ -748,9 +748,9 @@ def test_nor_does_that_of_a_detector_s_backbone():
 def test_a_backbone_with_buffers_that_are_not_saved_sees_the_same_after_loading(architecture, tmp_path):
     backbone = timm_backbone(architecture)
     side = timm.get_pretrained_cfg_value(architecture, "input_size")[-1]
-    eyes = eyes_on(backbone, fixed_input_size=True, crop_size=side, resize_size=side)
-    expected = eyes(PICTURES[0])
-    eyes.save_pretrained(tmp_path)
+    vision = vision_model_on(backbone, fixed_input_size=True, crop_size=side, resize_size=side)
+    expected = vision(PICTURES[0])
+    vision.save_pretrained(tmp_path)
     for name, tensor in load(tmp_path)(PICTURES[0]).items():
         torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=1e-5)
 
@@ -758,30 +758,32 @@ def test_a_backbone_with_buffers_that_are_not_saved_sees_the_same_after_loading(
 # -------------------------------------------------------------------------------------------------------------- frozen
 
 
-def test_eyes_of_a_config_alone_are_frozen_too():
-    eyes = HamLearningVisionModel(
+def test_vision_model_of_a_config_alone_are_frozen_too():
+    vision = HamLearningVisionModel(
         HamLearningVisionConfig(global_backbone_config={"architecture": "test_resnet"}, detector="grid")
     )
-    assert not any(parameter.requires_grad for parameter in eyes.parameters())
-    assert not any(module.training for module in eyes.modules())
+    assert not any(parameter.requires_grad for parameter in vision.parameters())
+    assert not any(module.training for module in vision.modules())
 
 
-def test_no_parameter_takes_a_gradient(eyes):
-    assert len(list(eyes.parameters())) > 20
-    assert not any(parameter.requires_grad for parameter in eyes.parameters())
+def test_no_parameter_takes_a_gradient(vision):
+    assert len(list(vision.parameters())) > 20
+    assert not any(parameter.requires_grad for parameter in vision.parameters())
 
 
-def test_train_leaves_eval_mode_on(eyes):
-    eyes.train()
-    assert not any(module.training for module in eyes.modules())
+def test_train_leaves_eval_mode_on(vision):
+    vision.train()
+    assert not any(module.training for module in vision.modules())
 
 
-def test_outputs_carry_no_gradient(grid_eyes):
-    eyes = copy.deepcopy(grid_eyes).requires_grad_(True)
-    output = eyes(PICTURES[0])
+def test_outputs_carry_no_gradient(grid_vision_model):
+    vision = copy.deepcopy(grid_vision_model).requires_grad_(True)
+    output = vision(PICTURES[0])
     assert not output.image_features.requires_grad
     assert not output.region_features.requires_grad
-    assert isinstance(eyes.extract_images(PICTURES[:1])[0]["features"], np.ndarray)  # none where a gradient is needed
+    assert isinstance(
+        vision.extract_images(PICTURES[:1])[0]["features"], np.ndarray
+    )  # none where a gradient is needed
 
 
 # -------------------------------------------------------------------------------------------------------- the features
@@ -816,13 +818,13 @@ BACKBONES = {
 
 @pytest.fixture(scope="module", params=BACKBONES)
 def seeing(request):
-    """Eyes with a grid, and the naked timm network that they see with."""
+    """A vision model with a grid, and the naked timm network that it computes with."""
     model_args = SWIN if "swin" in request.param else {}
     backbone = timm_backbone(request.param, model_args=model_args)
     network = timm.create_model(request.param, num_classes=0, **model_args).eval()
     network.load_state_dict(backbone.timm_model.state_dict())
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
-    return eyes_on(backbone, image_mean=mean, image_std=std, **BACKBONES[request.param]), network
+    return vision_model_on(backbone, image_mean=mean, image_std=std, **BACKBONES[request.param]), network
 
 
 def last_map(network, pixels):
@@ -839,9 +841,9 @@ def last_map(network, pixels):
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("size", [(640, 480), (301, 433)])
 def test_global_features_are_the_mean_of_timms_last_map_on_timms_own_picture(seeing, size, interpolation, monkeypatch):
-    eyes, network = seeing
-    monkeypatch.setattr(eyes.config, "interpolation", interpolation)
-    config = eyes.config
+    vision, network = seeing
+    monkeypatch.setattr(vision.config, "interpolation", interpolation)
+    config = vision.config
     transform = timm.data.create_transform(
         (3, config.crop_size, config.crop_size),
         interpolation=interpolation,
@@ -852,7 +854,7 @@ def test_global_features_are_the_mean_of_timms_last_map_on_timms_own_picture(see
     image = picture(*size)
     expected = last_map(network, transform(image)[None]).mean(dim=(2, 3))
     assert expected.abs().max() > 0.1
-    torch.testing.assert_close(eyes(image).image_features, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(vision(image).image_features, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -865,9 +867,9 @@ def test_global_features_are_the_mean_of_timms_last_map_on_timms_own_picture(see
         ((7, 3), (149, 64)),
     ],
 )
-def test_the_whole_picture_has_the_crops_size_as_its_short_side(grid_eyes, size, whole):
+def test_the_whole_picture_has_the_crops_size_as_its_short_side(grid_vision_model, size, whole):
     image = picture(*size)
-    found = prepare_image(image, grid_eyes.config).whole
+    found = prepare_image(image, grid_vision_model.config).whole
     expected = image.resize(whole, Image.Resampling.BILINEAR)
     assert np.array_equal(found.permute(1, 2, 0).numpy(), np.asarray(expected))
 
@@ -903,37 +905,37 @@ def roi_align_by_hand(feature_map, corners, stride, width, height):
 
 @pytest.mark.parametrize("size", [(640, 480), (150, 333)])
 def test_region_features_are_roi_align_on_the_map_of_the_whole_picture(seeing, size):
-    eyes, network = seeing
-    row = eyes.extract_images([picture(*size)])[0]
-    scale = eyes.config.crop_size / min(size)
+    vision, network = seeing
+    row = vision.extract_images([picture(*size)])[0]
+    scale = vision.config.crop_size / min(size)
     width, height = (round(side * scale) for side in size)
-    if eyes.config.fixed_input_size:
-        width = height = eyes.config.crop_size
+    if vision.config.fixed_input_size:
+        width = height = vision.config.crop_size
     image = picture(*size).resize((width, height), Image.Resampling.BILINEAR)
     pixels = transforms.functional.to_tensor(image)
-    pixels = transforms.functional.normalize(pixels, eyes.config.image_mean, eyes.config.image_std)
+    pixels = transforms.functional.normalize(pixels, vision.config.image_mean, vision.config.image_std)
     x, y, h, w = torch.from_numpy(row["boxes"]).T
     corners = torch.stack([x - w / 2, y - h / 2, x + w / 2, y + h / 2], dim=1)
-    stride = 16 if "vit" in eyes.config.global_backbone_config.architecture else 32
+    stride = 16 if "vit" in vision.config.global_backbone_config.architecture else 32
     expected = roi_align_by_hand(last_map(network, pixels[None]), corners, stride, width, height)
     assert (expected - expected[0]).abs().max() > 0.01
     torch.testing.assert_close(torch.from_numpy(row["features"]), expected, rtol=1e-3, atol=1e-4)
 
 
-def test_region_features_belong_to_their_boxes(pooling_eyes):
+def test_region_features_belong_to_their_boxes(pooling_vision_model):
     """Whatever the detector: the features of a region are those that a grid of that region alone has."""
-    row = pooling_eyes.extract_images([PICTURES[0]])[0]
+    row = pooling_vision_model.extract_images([PICTURES[0]])[0]
     x, y, h, w = row["boxes"].T
     corners = np.stack([x - w / 2, y - h / 2, x + w / 2, y + h / 2], axis=1).tolist()
-    eyes = copy.deepcopy(pooling_eyes)
-    eyes.detector = KnownDetector(corners, row["scores"].tolist())
-    again = eyes.extract_images([PICTURES[0]])[0]
+    vision = copy.deepcopy(pooling_vision_model)
+    vision.detector = KnownDetector(corners, row["scores"].tolist())
+    again = vision.extract_images([PICTURES[0]])[0]
     np.testing.assert_allclose(again["features"], row["features"], rtol=1e-3, atol=1e-4)
 
 
-def test_features_do_not_depend_on_the_batch(eyes, output):
+def test_features_do_not_depend_on_the_batch(vision, output):
     for index, image in enumerate(PICTURES):
-        alone = eyes(image)
+        alone = vision(image)
         count = alone.region_mask.sum()
         torch.testing.assert_close(alone.image_features[0], output.image_features[index], rtol=1e-5, atol=1e-5)
         # The detector and the whole picture's map see one picture at a time: not a bit differs.
@@ -966,24 +968,24 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
-def test_a_picture_may_be_given_as(grid_eyes, tmp_path, way):
+def test_a_picture_may_be_given_as(grid_vision_model, tmp_path, way):
     image = PICTURES[0]
     image.save(tmp_path / "picture.png")
-    assert same(grid_eyes(way(image, tmp_path)), grid_eyes([image]))
+    assert same(grid_vision_model(way(image, tmp_path)), grid_vision_model([image]))
 
 
-def test_none_alone_is_no_picture(grid_eyes):
-    assert grid_eyes(None).image_mask.tolist() == [0]
+def test_none_alone_is_no_picture(grid_vision_model):
+    assert grid_vision_model(None).image_mask.tolist() == [0]
 
 
-def test_a_picture_that_cannot_be_read_is_named_by_its_place(grid_eyes):
+def test_a_picture_that_cannot_be_read_is_named_by_its_place(grid_vision_model):
     with pytest.raises(ImageError, match="images: picture 2: the picture given as bytes is no JPEG"):
-        grid_eyes([PICTURES[0], None, b"not a picture at all", PICTURES[0]])
+        grid_vision_model([PICTURES[0], None, b"not a picture at all", PICTURES[0]])
 
 
-def test_the_place_of_the_first_picture_can_be_told(grid_eyes):
+def test_the_place_of_the_first_picture_can_be_told(grid_vision_model):
     with pytest.raises(ImageError, match="images: picture 9: .*gone.jpg"):
-        grid_eyes.extract_images([None, "gone.jpg"], first=8)
+        grid_vision_model.extract_images([None, "gone.jpg"], first=8)
 
 
 # ------------------------------------------------------------------------------------------------------- drawn regions
@@ -1077,15 +1079,15 @@ def test_a_picture_without_regions_is_drawn_as_it_is():
 
 
 @pytest.mark.parametrize("size", THIN)
-def test_regions_of_a_very_thin_picture_can_be_drawn(grid_eyes, size):
+def test_regions_of_a_very_thin_picture_can_be_drawn(grid_vision_model, size):
     image = picture(*size)
-    row = grid_eyes.extract_images([image])[0]
-    assert draw_regions(image, row, grid_eyes.config.class_names).mode == "RGB"
+    row = grid_vision_model.extract_images([image])[0]
+    assert draw_regions(image, row, grid_vision_model.config.class_names).mode == "RGB"
 
 
-def test_regions_of_every_detector_can_be_drawn(eyes):
-    row = eyes.extract_images(PICTURES[:1])[0]
-    drawn = draw_regions(PICTURES[0], row, eyes.config.class_names)
+def test_regions_of_every_detector_can_be_drawn(vision):
+    row = vision.extract_images(PICTURES[:1])[0]
+    drawn = draw_regions(PICTURES[0], row, vision.config.class_names)
     assert touched(drawn, PICTURES[0].resize(drawn.size)) is not None
 
 

@@ -24,7 +24,7 @@ from tiny_world import rounded
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{letter}" for letter in LETTERS)]
-EYES = {"image_feature_size": 96, "region_feature_size": 96, "num_classes": 1}
+VISION = {"image_feature_size": 96, "region_feature_size": 96, "num_classes": 1}
 TEXT = "Loved watching the Huskies, in Rome!"
 PICTURES = [
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8))
@@ -37,7 +37,7 @@ def make_processor(**settings) -> HamLearningProcessor:
 
 
 @pytest.fixture(scope="module")
-def eyes():
+def vision():
     torch.manual_seed(0)
     backbone = {"architecture": "test_resnet"}
     return HamLearningVisionModel(
@@ -46,11 +46,11 @@ def eyes():
 
 
 @pytest.fixture
-def ner(make_model, eyes):
+def ner(make_model, vision):
     """A tiny network with random weights, which finds something in most tweets."""
-    processor = make_processor(**EYES, max_length=64)
-    processor.vision_model = eyes
-    return HamLearningPipeline(model=make_model(**EYES), processor=processor)
+    processor = make_processor(**VISION, max_length=64)
+    processor.vision_model = vision
+    return HamLearningPipeline(model=make_model(**VISION), processor=processor)
 
 
 @pytest.fixture

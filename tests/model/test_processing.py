@@ -774,14 +774,14 @@ def test_auto_processor_loads_it_from_its_folder_alone(tmp_path, processor):
 
 # ------------------------------------------------------------------------------------------------------------ pictures
 
-EYES = {"image_feature_size": 96, "region_feature_size": 96, "num_classes": 1}  # what these eyes give
+VISION = {"image_feature_size": 96, "region_feature_size": 96, "num_classes": 1}  # what this vision model gives
 PICTURES = [
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8))
     for seed, size in enumerate([(40, 60), (50, 20), (30, 30)])
 ]
 
 
-def make_eyes(seed=0, **fields):
+def make_vision_model(seed=0, **fields):
     """A tiny backbone and a grid of regions."""
     torch.manual_seed(seed)
     config = HamLearningVisionConfig(
@@ -791,21 +791,21 @@ def make_eyes(seed=0, **fields):
 
 
 @pytest.fixture(scope="module")
-def eyes():
-    return make_eyes()
+def vision():
+    return make_vision_model()
 
 
 @pytest.fixture
-def seeing(eyes):
-    """A processor with eyes."""
-    processor = HamLearningProcessor(bert(), **EYES)
-    processor.vision_model = eyes
+def seeing(vision):
+    """A processor with a vision model."""
+    processor = HamLearningProcessor(bert(), **VISION)
+    processor.vision_model = vision
     return processor
 
 
 @pytest.fixture
 def repo(seeing, tmp_path):
-    """A processor that was saved with its eyes."""
+    """A processor that was saved with its vision model."""
     seeing.save_pretrained(tmp_path / "repo")
     return tmp_path / "repo"
 
@@ -819,8 +819,8 @@ def test_images_give_what_their_visual_features_give(seeing):
     assert same(inputs, seeing(text=text, visual_features=rows))
 
 
-def test_images_give_what_the_eyes_see(seeing, eyes):
-    inputs, seen = seeing(text=["up"] * 4, images=[*PICTURES, None]), eyes([*PICTURES, None])
+def test_images_give_what_the_vision_model_see(seeing, vision):
+    inputs, seen = seeing(text=["up"] * 4, images=[*PICTURES, None]), vision([*PICTURES, None])
     assert inputs["image_features"].abs().max() > 0
     for name in VISUAL_TENSORS:
         assert torch.equal(inputs[name], seen[name])
@@ -873,47 +873,47 @@ def test_pictures_can_be_looked_at_on_a_named_device(seeing):
     assert same(seeing(text=["up"], images=PICTURES[:1], device="cpu"), expected)
 
 
-def test_the_eyes_move_to_the_named_device(eyes):
+def test_the_vision_model_move_to_the_named_device(vision):
     processor = HamLearningProcessor(bert())
-    processor.vision_model = copy.deepcopy(eyes)
+    processor.vision_model = copy.deepcopy(vision)
     with contextlib.suppress(Exception):  # nothing can be computed there
         processor(text=["up"], images=PICTURES[:1], device="meta")
     assert processor.vision_model.device.type == "meta"
 
 
-def test_without_eyes_a_picture_is_refused_and_no_picture_is_none(processor):
+def test_without_vision_model_a_picture_is_refused_and_no_picture_is_none(processor):
     for look in (lambda: processor(text="up", images=PICTURES[0]), lambda: processor.vision_model):
-        with pytest.raises(ValueError, match=r"no eyes \(vision_source=None\).*give `visual_features`"):
+        with pytest.raises(ValueError, match=r"no vision model \(vision_source=None\).*give `visual_features`"):
             look()
     assert same(processor(text=["up", "warm"], images=[None, None]), processor(text=["up", "warm"]))
     assert same(processor(text="up", images=None), processor(text="up"))
 
 
-@pytest.mark.parametrize("name", EYES)
-def test_eyes_of_other_sizes_than_the_models_are_refused(eyes, name):
-    processor = HamLearningProcessor(bert(), **EYES | {name: 5})
-    with pytest.raises(ValueError, match=f"The eyes have {name} {EYES[name]}, the model takes 5"):
-        processor.vision_model = eyes
+@pytest.mark.parametrize("name", VISION)
+def test_vision_model_of_other_sizes_than_the_models_are_refused(vision, name):
+    processor = HamLearningProcessor(bert(), **VISION | {name: 5})
+    with pytest.raises(ValueError, match=f"The vision model has {name} {VISION[name]}, the model takes 5"):
+        processor.vision_model = vision
 
 
-def test_eyes_of_other_sizes_are_refused_when_they_are_loaded(eyes, tmp_path):
-    eyes.save_pretrained(tmp_path)
+def test_vision_model_of_other_sizes_are_refused_when_they_are_loaded(vision, tmp_path):
+    vision.save_pretrained(tmp_path)
     source = {"pretrained_model_name_or_path": str(tmp_path)}
     processor = HamLearningProcessor(bert(), image_feature_size=5, vision_source=source)
-    with pytest.raises(ValueError, match="The eyes have image_feature_size 96, the model takes 5"):
+    with pytest.raises(ValueError, match="The vision model has image_feature_size 96, the model takes 5"):
         processor(text="up", images=PICTURES[0])
 
 
-def test_the_eyes_are_not_even_imported_before_the_first_picture(repo):
+def test_the_vision_model_are_not_even_imported_before_the_first_picture(repo):
     script = """
 import sys
 from processing_hamlearning import HamLearningProcessor
 processor = HamLearningProcessor.from_pretrained(sys.argv[1])
-def eyes_are_imported():
+def vision_model_are_imported():
     return sorted({"modeling_hamlearning_vision", "modeling_faster_rcnn_vg", "timm"} & set(sys.modules))
 processor(text="warm up"), processor(text=["warm", "up"], images=[None, None]), processor.to_dict()
-print(eyes_are_imported())
-print(processor(text="up", images=sys.argv[2])["image_mask"].tolist(), eyes_are_imported())
+print(vision_model_are_imported())
+print(processor(text="up", images=sys.argv[2])["image_mask"].tolist(), vision_model_are_imported())
 """
     PICTURES[0].save(repo / "picture.png")
     finished = subprocess.run(
@@ -930,7 +930,7 @@ print(processor(text="up", images=sys.argv[2])["image_mask"].tolist(), eyes_are_
     ]
 
 
-def test_the_eyes_load_once_when_the_first_picture_comes(repo, monkeypatch):
+def test_the_vision_model_load_once_when_the_first_picture_comes(repo, monkeypatch):
     loads = []
     load = HamLearningVisionModel.from_pretrained.__func__
 
@@ -947,7 +947,7 @@ def test_the_eyes_load_once_when_the_first_picture_comes(repo, monkeypatch):
     assert loads == [{"pretrained_model_name_or_path": str(repo), "subfolder": "vision"}]
 
 
-def test_loaded_eyes_are_saved_and_found_wherever_the_folder_goes(seeing, repo, tmp_path):
+def test_loaded_vision_model_are_saved_and_found_wherever_the_folder_goes(seeing, repo, tmp_path):
     assert sorted(path.name for path in (repo / "vision").iterdir()) == ["config.json", "model.safetensors"]
     assert json.loads((repo / "processor_config.json").read_text())["vision_source"] == {"subfolder": "vision"}
     repo.rename(tmp_path / "elsewhere")
@@ -955,12 +955,12 @@ def test_loaded_eyes_are_saved_and_found_wherever_the_folder_goes(seeing, repo, 
     assert same(loaded(text=["up"], images=PICTURES[:1]), seeing(text=["up"], images=PICTURES[:1]))
 
 
-def test_saving_leaves_the_eyes_loaded(seeing, eyes, tmp_path):
+def test_saving_leaves_the_vision_model_loaded(seeing, vision, tmp_path):
     seeing.save_pretrained(tmp_path)
-    assert seeing.vision_model is eyes
+    assert seeing.vision_model is vision
 
 
-def test_eyes_that_are_not_loaded_are_found_where_they_were(seeing, repo, tmp_path, monkeypatch):
+def test_vision_model_that_are_not_loaded_are_found_where_they_were(seeing, repo, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     HamLearningProcessor.from_pretrained("repo").save_pretrained("copy")
     assert not (tmp_path / "copy" / "vision").exists()
@@ -989,9 +989,9 @@ def test_how_this_machine_reaches_the_hub_is_never_saved(repo, tmp_path):
         assert not any(value in saved for value in options.values())
 
 
-def test_what_is_saved_as_json_holds_no_weights(seeing, eyes, monkeypatch):
-    blind = HamLearningProcessor(bert(), **EYES)
-    monkeypatch.setattr(eyes, "__deepcopy__", lambda memo: pytest.fail("copied the weights"), raising=False)
+def test_what_is_saved_as_json_holds_no_weights(seeing, vision, monkeypatch):
+    blind = HamLearningProcessor(bert(), **VISION)
+    monkeypatch.setattr(vision, "__deepcopy__", lambda memo: pytest.fail("copied the weights"), raising=False)
     assert seeing.to_dict() == blind.to_dict()
     assert seeing.to_json_string() == blind.to_json_string()
     assert "HamLearningVisionModel" not in repr(seeing)
@@ -1009,7 +1009,7 @@ CODE = {
     "words_hamlearning.py",
 }
 SERVING_CODE = {"handler.py", "pipeline_hamlearning.py", "serving_hamlearning.py"}
-EYES_FILES = {"vision/config.json", "vision/model.safetensors"}
+VISION_FILES = {"vision/config.json", "vision/model.safetensors"}
 
 
 @pytest.fixture
@@ -1018,7 +1018,7 @@ def on_the_hub(seeing, make_model, tmp_path):
     home, folder = tmp_path / "home", tmp_path / "model"
     home.mkdir()
     PICTURES[0].save(home / "picture.png")
-    always(make_model(**EYES), "B-ORG").save_pretrained(folder)
+    always(make_model(**VISION), "B-ORG").save_pretrained(folder)
     seeing.save_pretrained(folder)
     with HubServer() as hub:
 
@@ -1032,9 +1032,9 @@ def vision_requests(hub):
     return {path for _, path in hub.requests if "/vision/" in path}
 
 
-def test_a_text_needs_neither_the_eyes_nor_their_libraries(on_the_hub):
+def test_a_text_needs_neither_the_vision_model_nor_their_libraries(on_the_hub):
     hub, client, _ = on_the_hub
-    assert CODE | SERVING_CODE | EYES_FILES <= set(hub.files("org/model"))
+    assert CODE | SERVING_CODE | VISION_FILES <= set(hub.files("org/model"))
     code = """
 processor = AutoProcessor.from_pretrained("org/model", trust_remote_code=True)
 model = AutoModelForTokenClassification.from_pretrained("org/model", trust_remote_code=True)
@@ -1051,9 +1051,9 @@ except ImportError as error:
     assert vision_requests(hub) == set()
 
 
-def test_the_first_picture_fetches_the_eyes_of_the_processors_revision(on_the_hub, seeing, tmp_path):
+def test_the_first_picture_fetches_the_vision_model_of_the_processors_revision(on_the_hub, seeing, tmp_path):
     hub, client, revision = on_the_hub
-    make_eyes(seed=1).save_pretrained(tmp_path / "model" / "vision")
+    make_vision_model(seed=1).save_pretrained(tmp_path / "model" / "vision")
     assert hub.add_repo("org/model", tmp_path / "model") != revision
     code = f"""
 processor = AutoProcessor.from_pretrained(
@@ -1069,11 +1069,11 @@ print(json.dumps([inputs["image_features"].tolist(), [row[0]["relevance"] for ro
     assert features == seeing(text=["Huskies", "up"], images=[PICTURES[0], None])["image_features"].tolist()
     assert len(relevances[0]) == 2 and relevances[1] is None
     assert len(modules) == len(CODE) and all(name.startswith("transformers_modules.") for name in modules)
-    assert vision_requests(hub) == {f"/org/model/resolve/{revision}/{name}" for name in EYES_FILES}
+    assert vision_requests(hub) == {f"/org/model/resolve/{revision}/{name}" for name in VISION_FILES}
     assert list((tmp_path / "home" / "cache").rglob("vision/model.safetensors"))
 
 
-def test_whatever_way_it_is_pushed_its_eyes_come_along(on_the_hub, tmp_path):
+def test_whatever_way_it_is_pushed_its_vision_model_come_along(on_the_hub, tmp_path):
     hub, client, _ = on_the_hub
     code = f"""
 from huggingface_hub import HfApi
@@ -1090,18 +1090,18 @@ print(json.dumps([json.load(open("pointer/processor_config.json"))["vision_sourc
     assert pointer == {"pretrained_model_name_or_path": "org/uploaded", "revision": revision, "subfolder": "vision"}
     for repo in ("org/uploaded", "org/pushed", "org/saved"):
         files = hub.files(repo)
-        assert CODE | SERVING_CODE | EYES_FILES <= set(files)
+        assert CODE | SERVING_CODE | VISION_FILES <= set(files)
         assert files["vision/model.safetensors"] == hub.files("org/model")["vision/model.safetensors"]
         assert json.loads(files["processor_config.json"])["vision_source"] == {"subfolder": "vision"}
 
 
-def test_auto_model_loads_the_eyes_alone(on_the_hub, eyes):
+def test_auto_model_loads_the_vision_model_alone(on_the_hub, vision):
     _, client, _ = on_the_hub
     code = """
-eyes = AutoModel.from_pretrained("org/model", subfolder="vision", trust_remote_code=True)
-print(json.dumps([type(eyes).__name__, eyes.fingerprint()]))
+vision = AutoModel.from_pretrained("org/model", subfolder="vision", trust_remote_code=True)
+print(json.dumps([type(vision).__name__, vision.fingerprint()]))
 """
-    assert client(code) == ["HamLearningVisionModel", eyes.fingerprint()]
+    assert client(code) == ["HamLearningVisionModel", vision.fingerprint()]
 
 
 # ---------------------------------------------------------------------------------------------------------- collator
@@ -1208,11 +1208,11 @@ def test_a_setting_of_a_wrong_type_is_refused_by_its_name(repo, setting, message
 
 
 def test_a_setting_may_come_as_numpy_path_or_iterator_and_is_saved_like_any(tmp_path):
-    given = {"max_length": np.int64(64), "num_classes": np.int32(7), "vision_source": {"subfolder": Path("eyes")}}
+    given = {"max_length": np.int64(64), "num_classes": np.int32(7), "vision_source": {"subfolder": Path("vision")}}
     HamLearningProcessor(bert(), tags=iter(TAGS), **given).save_pretrained(tmp_path)
     loaded = HamLearningProcessor.from_pretrained(tmp_path)
     assert (loaded.tags, loaded.max_length, loaded.num_classes) == (list(TAGS), 64, 7)
-    assert loaded.vision_source["subfolder"] == "eyes"
+    assert loaded.vision_source["subfolder"] == "vision"
 
 
 @pytest.mark.parametrize("content", ["[]", "", "\0", "[" * 100_000, '{"tags": '])

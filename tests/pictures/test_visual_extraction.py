@@ -70,7 +70,7 @@ def make_tweets(**splits: dict[str, bytes | dict | None]) -> DatasetDict:
     )
 
 
-def make_eyes(seed: int = 0, **fields) -> HamLearningVisionModel:
+def make_vision_model(seed: int = 0, **fields) -> HamLearningVisionModel:
     torch.manual_seed(seed)
     return HamLearningVisionModel(HamLearningVisionConfig(global_backbone_config=BACKBONE, **TINY | fields))
 
@@ -92,19 +92,19 @@ def own_cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def eyes() -> HamLearningVisionModel:
-    return make_eyes()
+def vision() -> HamLearningVisionModel:
+    return make_vision_model()
 
 
 @pytest.fixture
-def blind(eyes, monkeypatch):
-    """The same eyes, which fail as soon as they look."""
+def blind(vision, monkeypatch):
+    """The same vision model, which fails as soon as it is used."""
 
     def extract(images):
-        raise AssertionError("The eyes were used.")
+        raise AssertionError("The vision model was used.")
 
-    monkeypatch.setattr(eyes, "extract", extract)
-    return eyes
+    monkeypatch.setattr(vision, "extract", extract)
+    return vision
 
 
 @pytest.fixture
@@ -112,10 +112,10 @@ def small_shards(monkeypatch):
     monkeypatch.setattr("hamlearning.pictures.extraction.SHARD_SIZE", 4)
 
 
-def extract(images: TweetImages | DatasetDict, eyes: HamLearningVisionModel, folder: Path, **more) -> Path:
+def extract(images: TweetImages | DatasetDict, vision: HamLearningVisionModel, folder: Path, **more) -> Path:
     if isinstance(images, DatasetDict):
         images = TweetImages(images)
-    return extract_visual_features(images, eyes, folder, **{"num_workers": 0, "show_progress": False} | more)
+    return extract_visual_features(images, vision, folder, **{"num_workers": 0, "show_progress": False} | more)
 
 
 # ------------------------------------------------------------------------------------------------------ the pictures
@@ -178,12 +178,12 @@ def twelve() -> DatasetDict:
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_row_is_what_the_eyes_extract_from_the_picture(num_workers, twelve, eyes, tmp_path):
-    features = VisualFeatures(extract(twelve, eyes, tmp_path, batch_size=1, num_workers=num_workers))
+def test_a_row_is_what_the_vision_model_extract_from_the_picture(num_workers, twelve, vision, tmp_path):
+    features = VisualFeatures(extract(twelve, vision, tmp_path, batch_size=1, num_workers=num_workers))
     assert list(features) == [f"tweet{n}" for n in range(12)]
     assert len({row["image_features"].tobytes() for row in features.values()}) == 12
     for n in range(12):
-        (expected,) = eyes.extract_images([encoded(n, size=(20 + n, 30 - n))])
+        (expected,) = vision.extract_images([encoded(n, size=(20 + n, 30 - n))])
         for name in ARRAYS:
             half = name in ("image_features", "features")
             np.testing.assert_array_equal(
@@ -191,17 +191,19 @@ def test_a_row_is_what_the_eyes_extract_from_the_picture(num_workers, twelve, ey
             )
 
 
-def test_pictures_that_are_looked_at_together_have_the_rows_of_each_alone(twelve, eyes, tmp_path):
-    together, alone = (VisualFeatures(extract(twelve, eyes, tmp_path / str(size), batch_size=size)) for size in (5, 1))
+def test_pictures_that_are_looked_at_together_have_the_rows_of_each_alone(twelve, vision, tmp_path):
+    together, alone = (
+        VisualFeatures(extract(twelve, vision, tmp_path / str(size), batch_size=size)) for size in (5, 1)
+    )
     for id_, row in alone.items():
         for name in ARRAYS:
             np.testing.assert_allclose(together[id_][name], row[name], rtol=2e-3, atol=1e-3)
 
 
-def test_metadata_name_the_eyes_their_weights_and_their_classes(twelve, tmp_path):
-    eyes = make_eyes(class_names=["tile"], max_regions=9)
-    features = VisualFeatures(extract(twelve, eyes, tmp_path))
-    assert features.metadata["vision_sha256"] == eyes.fingerprint()
+def test_metadata_name_the_vision_model_their_weights_and_their_classes(twelve, tmp_path):
+    vision = make_vision_model(class_names=["tile"], max_regions=9)
+    features = VisualFeatures(extract(twelve, vision, tmp_path))
+    assert features.metadata["vision_sha256"] == vision.fingerprint()
     assert features.class_names == ("tile",)
     assert (features.image_feature_size, features.region_feature_size) == (16, 16)
     config = HamLearningVisionConfig(**features.metadata["vision_config"])
@@ -209,22 +211,22 @@ def test_metadata_name_the_eyes_their_weights_and_their_classes(twelve, tmp_path
     assert (config.crop_size, config.max_regions) == (32, 9)
 
 
-def test_eyes_of_any_folder_give_the_same_bytes(twelve, eyes, tmp_path):
+def test_vision_model_of_any_folder_give_the_same_bytes(twelve, vision, tmp_path):
     files = []
     for name in ("one", "two"):
-        eyes.save_pretrained(tmp_path / name)
+        vision.save_pretrained(tmp_path / name)
         loaded = HamLearningVisionModel.from_pretrained(tmp_path / name)
         files.append(extract(twelve, loaded, tmp_path / name / "features").read_bytes())
     assert files[0] == files[1]
 
 
-def test_the_report_counts_tweets_without_a_picture(twelve, eyes, tmp_path):
-    extract(twelve, eyes, tmp_path)
+def test_the_report_counts_tweets_without_a_picture(twelve, vision, tmp_path):
+    extract(twelve, vision, tmp_path)
     assert report_of(tmp_path) == {"pictures": 12, "without_picture": 1, "unusable": 0, "unusable_pictures": []}
 
 
-def test_nothing_but_the_file_and_its_report_is_left(twelve, eyes, small_shards, tmp_path):
-    extract(twelve, eyes, tmp_path)
+def test_nothing_but_the_file_and_its_report_is_left(twelve, vision, small_shards, tmp_path):
+    extract(twelve, vision, tmp_path)
     assert content_of(tmp_path).keys() == {FEATURES_FILE, REPORT_FILE}
 
 
@@ -255,22 +257,22 @@ IN_A_COLUMN = UNUSABLE | {
 
 
 @pytest.fixture(scope="module")
-def unusable_in_a_folder(eyes, tmp_path_factory) -> dict:
+def unusable_in_a_folder(vision, tmp_path_factory) -> dict:
     folder = tmp_path_factory.mktemp("unusable")
     (folder / "pictures" / "folder.jpg").mkdir(parents=True)
     for name, (picture, _) in IN_A_FOLDER.items() | {("good", (encoded(0), None))}:
         if picture is not None:
             (folder / "pictures" / f"{name}.jpg").write_bytes(picture)
     tweets = make_tweets(train=dict.fromkeys([*IN_A_FOLDER, "good"]))
-    extract(TweetImages(tweets, folder / "pictures"), eyes, folder, num_workers=1)
+    extract(TweetImages(tweets, folder / "pictures"), vision, folder, num_workers=1)
     return report_of(folder)
 
 
 @pytest.fixture(scope="module")
-def unusable_in_a_column(eyes, tmp_path_factory) -> dict:
+def unusable_in_a_column(vision, tmp_path_factory) -> dict:
     folder = tmp_path_factory.mktemp("unusable")
     pictures = {name: picture for name, (picture, _) in IN_A_COLUMN.items()}
-    extract(make_tweets(train=pictures | {"good": encoded(0), "null": None}), eyes, folder, num_workers=1)
+    extract(make_tweets(train=pictures | {"good": encoded(0), "null": None}), vision, folder, num_workers=1)
     return report_of(folder)
 
 
@@ -295,27 +297,27 @@ def test_unusable_pictures_are_counted_apart_from_tweets_without_one(unusable_in
     assert counts[1] == {"pictures": 1, "without_picture": 1, "unusable": len(IN_A_COLUMN)}
 
 
-def test_a_pipe_in_the_folder_keeps_nobody_waiting(eyes, tmp_path):
+def test_a_pipe_in_the_folder_keeps_nobody_waiting(vision, tmp_path):
     (tmp_path / "pictures").mkdir()
     os.mkfifo(tmp_path / "pictures" / "pipe.jpg")
     (tmp_path / "pictures" / "good.jpg").write_bytes(encoded(0))
     images = TweetImages(make_tweets(train={"good": None, "pipe": None}), tmp_path / "pictures")
-    started = run_apart(extract, images, eyes, tmp_path)
+    started = run_apart(extract, images, vision, tmp_path)
     started.join(60)
     started.kill()
     assert "is a pipe" in report_of(tmp_path)["unusable_pictures"][0]["reason"]
 
 
-def test_shards_without_any_picture_are_passed_over(eyes, small_shards, tmp_path):
+def test_shards_without_any_picture_are_passed_over(vision, small_shards, tmp_path):
     pictures = dict.fromkeys([f"null{n}" for n in range(9)])
-    features = VisualFeatures(extract(make_tweets(train=pictures | {"good": encoded(0)}), eyes, tmp_path))
+    features = VisualFeatures(extract(make_tweets(train=pictures | {"good": encoded(0)}), vision, tmp_path))
     assert list(features) == ["good"]
 
 
-def test_pictures_that_are_all_unusable_are_an_error_with_the_first_reasons(eyes, tmp_path):
+def test_pictures_that_are_all_unusable_are_an_error_with_the_first_reasons(vision, tmp_path):
     pictures = {f"tweet{n}": b"" for n in range(5)} | {"null": None}
     with pytest.raises(ValueError) as error:
-        extract(make_tweets(train=pictures), eyes, tmp_path)
+        extract(make_tweets(train=pictures), vision, tmp_path)
     message = str(error.value)
     assert "None of the 6 tweets has a picture that can be used (5 cannot be read" in message
     assert "tweet2: the picture given as bytes is empty" in message and "tweet3" not in message
@@ -345,16 +347,16 @@ def hundreds() -> TweetImages:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(hundreds, eyes, tmp_path_factory) -> dict[str, bytes]:
+def undisturbed(hundreds, vision, tmp_path_factory) -> dict[str, bytes]:
     """What a run over `hundreds` in 20 shards leaves when nobody kills it."""
     folder = tmp_path_factory.mktemp("undisturbed")
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr("hamlearning.pictures.extraction.SHARD_SIZE", 16)
-        finish(hundreds, eyes, folder, num_workers=1)
+        finish(hundreds, vision, folder, num_workers=1)
     return content_of(folder)
 
 
-def extract_some(shards: int, images: TweetImages, eyes: HamLearningVisionModel, folder: Path) -> None:
+def extract_some(shards: int, images: TweetImages, vision: HamLearningVisionModel, folder: Path) -> None:
     """Extracts so many shards, and then waits to be killed before it has another."""
     done, killed = 0, threading.Event()
 
@@ -366,17 +368,17 @@ def extract_some(shards: int, images: TweetImages, eyes: HamLearningVisionModel,
             done += 1
 
     sys.addaudithook(watch)
-    extract(images, eyes, folder, num_workers=1)
+    extract(images, vision, folder, num_workers=1)
 
 
 @pytest.mark.parametrize("seed", range(10))
 def test_a_run_killed_at_a_random_moment_ends_like_an_undisturbed_one(
-    seed, hundreds, undisturbed, eyes, tmp_path, monkeypatch
+    seed, hundreds, undisturbed, vision, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("hamlearning.pictures.extraction.SHARD_SIZE", 16)
     draw = random.Random(seed)
     shards_done, delay = draw.randrange(17), draw.uniform(0, 0.05)
-    process = run_apart(extract_some, shards_done + 2, hundreds, eyes, tmp_path)
+    process = run_apart(extract_some, shards_done + 2, hundreds, vision, tmp_path)
     while len(list(tmp_path.glob("shards/*.json"))) < shards_done and process.is_alive():
         time.sleep(0.001)
     time.sleep(delay)
@@ -384,23 +386,25 @@ def test_a_run_killed_at_a_random_moment_ends_like_an_undisturbed_one(
     process.join()
     assert process.exitcode == -signal.SIGKILL
     assert not (tmp_path / FEATURES_FILE).exists()
-    finish(hundreds, eyes, tmp_path, num_workers=1)
+    finish(hundreds, vision, tmp_path, num_workers=1)
     assert content_of(tmp_path) == undisturbed
 
 
-def test_a_run_killed_again_and_again_ends_like_an_undisturbed_one(hundreds, undisturbed, eyes, tmp_path, monkeypatch):
+def test_a_run_killed_again_and_again_ends_like_an_undisturbed_one(
+    hundreds, undisturbed, vision, tmp_path, monkeypatch
+):
     monkeypatch.setattr("hamlearning.pictures.extraction.SHARD_SIZE", 16)
     draw = random.Random(10)
     for _ in range(10):
         done = len(list(tmp_path.glob("shards/*.json")))
-        process = run_apart(extract_some, 2, hundreds, eyes, tmp_path)
+        process = run_apart(extract_some, 2, hundreds, vision, tmp_path)
         while len(list(tmp_path.glob("shards/*.json"))) == done and process.is_alive():
             time.sleep(0.001)
         time.sleep(draw.uniform(0, 0.03))
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL
-    finish(hundreds, eyes, tmp_path, num_workers=1)
+    finish(hundreds, vision, tmp_path, num_workers=1)
     assert content_of(tmp_path) == undisturbed
 
 
@@ -409,7 +413,7 @@ def ten() -> TweetImages:
     return TweetImages(make_tweets(train={f"tweet{n}": encoded(n) for n in range(9)} | {"empty": b""}))
 
 
-def die_at_change(number: int, folder: Path, images: TweetImages, eyes: HamLearningVisionModel) -> None:
+def die_at_change(number: int, folder: Path, images: TweetImages, vision: HamLearningVisionModel) -> None:
     """Extracts, but is killed before the `number`-th change of the folder; to open a file empties it, which is one."""
     changes = 0
 
@@ -428,24 +432,24 @@ def die_at_change(number: int, folder: Path, images: TweetImages, eyes: HamLearn
                 change_or_die()
 
     sys.addaudithook(watch)
-    extract(images, eyes, folder)
+    extract(images, vision, folder)
 
 
-def test_a_run_killed_at_any_change_of_its_folder_ends_like_an_undisturbed_one(ten, eyes, small_shards, tmp_path):
-    extract(ten, eyes, tmp_path / "undisturbed")
+def test_a_run_killed_at_any_change_of_its_folder_ends_like_an_undisturbed_one(ten, vision, small_shards, tmp_path):
+    extract(ten, vision, tmp_path / "undisturbed")
     for number in range(1000):
         folder = tmp_path / str(number)
-        process = run_apart(die_at_change, number, folder, ten, eyes)
+        process = run_apart(die_at_change, number, folder, ten, vision)
         process.join()
         if process.exitcode == 0:
             break
         assert process.exitcode == -signal.SIGKILL
-        extract(ten, eyes, folder)
+        extract(ten, vision, folder)
         assert content_of(folder) == content_of(tmp_path / "undisturbed")
     assert number > 20
 
 
-def die_while_writing(number: int, folder: Path, images: TweetImages, eyes: HamLearningVisionModel) -> None:
+def die_while_writing(number: int, folder: Path, images: TweetImages, vision: HamLearningVisionModel) -> None:
     """Extracts, but is killed when the `number`-th Parquet file has its rows and not yet its end."""
     close, written = pq.ParquetWriter.close, 0
 
@@ -457,44 +461,44 @@ def die_while_writing(number: int, folder: Path, images: TweetImages, eyes: HamL
         close(writer)
 
     pq.ParquetWriter.close = close_or_die
-    extract(images, eyes, folder)
+    extract(images, vision, folder)
 
 
 @pytest.mark.parametrize("number", [0, 1, 2, 3], ids=["shard 0", "shard 1", "shard 2", "the whole file"])
-def test_a_file_that_was_half_written_is_never_taken(number, ten, eyes, small_shards, tmp_path):
-    extract(ten, eyes, tmp_path / "undisturbed")
-    process = run_apart(die_while_writing, number, tmp_path / "killed", ten, eyes)
+def test_a_file_that_was_half_written_is_never_taken(number, ten, vision, small_shards, tmp_path):
+    extract(ten, vision, tmp_path / "undisturbed")
+    process = run_apart(die_while_writing, number, tmp_path / "killed", ten, vision)
     process.join()
     assert process.exitcode == -signal.SIGKILL
     halves = [name for name in content_of(tmp_path / "killed") if name.endswith(".partial")]
     assert len(halves) == 1
-    extract(ten, eyes, tmp_path / "killed")
+    extract(ten, vision, tmp_path / "killed")
     assert content_of(tmp_path / "killed") == content_of(tmp_path / "undisturbed")
 
 
 def test_what_was_looked_at_before_the_interruption_is_not_looked_at_again(
-    ten, eyes, small_shards, tmp_path, monkeypatch
+    ten, vision, small_shards, tmp_path, monkeypatch
 ):
-    process = run_apart(die_while_writing, 2, tmp_path, ten, eyes)  # two shards of four are done
+    process = run_apart(die_while_writing, 2, tmp_path, ten, vision)  # two shards of four are done
     process.join()
     sizes = []
-    look = eyes.extract
-    monkeypatch.setattr(eyes, "extract", lambda pictures: sizes.append(len(pictures)) or look(pictures))
-    extract(ten, eyes, tmp_path)
+    look = vision.extract
+    monkeypatch.setattr(vision, "extract", lambda pictures: sizes.append(len(pictures)) or look(pictures))
+    extract(ten, vision, tmp_path)
     assert sizes == [2]
 
 
-@pytest.mark.parametrize("change", ["picture", "eyes"])
-def test_shards_of_other_pictures_or_eyes_are_not_taken(change, ten, eyes, small_shards, tmp_path):
-    process = run_apart(die_while_writing, 2, tmp_path / "killed", ten, eyes)
+@pytest.mark.parametrize("change", ["picture", "vision"])
+def test_shards_of_other_pictures_or_vision_model_are_not_taken(change, ten, vision, small_shards, tmp_path):
+    process = run_apart(die_while_writing, 2, tmp_path / "killed", ten, vision)
     process.join()
-    if change == "eyes":
-        eyes = make_eyes(seed=1)
+    if change == "vision":
+        vision = make_vision_model(seed=1)
     else:
         pictures = {id_: image["bytes"] for id_, image in zip(ten.ids, map(ten.__getitem__, range(10)), strict=True)}
         ten = TweetImages(make_tweets(train=pictures | {"tweet1": encoded(100)}))
-    extract(ten, eyes, tmp_path / "killed")
-    extract(ten, eyes, tmp_path / "fresh")
+    extract(ten, vision, tmp_path / "killed")
+    extract(ten, vision, tmp_path / "fresh")
     assert content_of(tmp_path / "killed") == content_of(tmp_path / "fresh")
 
 
@@ -507,58 +511,60 @@ class DeadlyImages(TweetImages):
         return super().__getitem__(index)
 
 
-def test_a_worker_that_dies_ends_the_run_and_the_next_one_goes_on(twelve, eyes, small_shards, tmp_path):
+def test_a_worker_that_dies_ends_the_run_and_the_next_one_goes_on(twelve, vision, small_shards, tmp_path):
     started = time.monotonic()
     with pytest.raises(RuntimeError, match="DataLoader worker .* (is killed by signal|exited unexpectedly)"):
-        extract(DeadlyImages(twelve), eyes, tmp_path / "killed", num_workers=1)
+        extract(DeadlyImages(twelve), vision, tmp_path / "killed", num_workers=1)
     assert time.monotonic() - started < 30
-    extract(twelve, eyes, tmp_path / "killed", num_workers=1)
-    extract(twelve, eyes, tmp_path / "undisturbed")
+    extract(twelve, vision, tmp_path / "killed", num_workers=1)
+    extract(twelve, vision, tmp_path / "undisturbed")
     assert content_of(tmp_path / "killed") == content_of(tmp_path / "undisturbed")
 
 
 # ---------------------------------------------------------------------------------------------- what is there already
 
 
-def test_a_file_of_the_same_pictures_and_eyes_is_used_without_looking_again(twelve, eyes, tmp_path, request):
-    path = extract(twelve, eyes, tmp_path)
+def test_a_file_of_the_same_pictures_and_vision_model_is_used_without_looking_again(twelve, vision, tmp_path, request):
+    path = extract(twelve, vision, tmp_path)
     before = path.stat().st_mtime_ns
     assert extract(twelve, request.getfixturevalue("blind"), tmp_path) == path
     assert path.stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("change", ["picture", "no picture", "id", "eyes"])
-def test_a_file_of_other_pictures_or_eyes_is_refused_and_kept(change, eyes, tmp_path):
+@pytest.mark.parametrize("change", ["picture", "no picture", "id", "vision"])
+def test_a_file_of_other_pictures_or_vision_model_is_refused_and_kept(change, vision, tmp_path):
     pictures = {"a": encoded(0), "b": encoded(1)}
-    path = extract(make_tweets(train=pictures), eyes, tmp_path)
+    path = extract(make_tweets(train=pictures), vision, tmp_path)
     before = path.read_bytes()
     others = {
         "picture": pictures | {"b": encoded(2)},
         "no picture": pictures | {"b": None},
         "id": {"a": encoded(0), "c": encoded(1)},
-        "eyes": pictures,
+        "vision": pictures,
     }[change]
-    eyes = make_eyes(seed=1) if change == "eyes" else eyes
-    with pytest.raises(FileExistsError, match="holds the features of other pictures, or of other eyes"):
-        extract(make_tweets(train=others), eyes, tmp_path)
+    vision = make_vision_model(seed=1) if change == "vision" else vision
+    with pytest.raises(FileExistsError, match="holds the features of other pictures, or of another vision model"):
+        extract(make_tweets(train=others), vision, tmp_path)
     assert path.read_bytes() == before
 
 
-def test_a_data_set_is_found_again_in_the_cache_without_looking(twelve, eyes, tmp_path, request):
-    path = extract(twelve, eyes, tmp_path, is_cache=True)
+def test_a_data_set_is_found_again_in_the_cache_without_looking(twelve, vision, tmp_path, request):
+    path = extract(twelve, vision, tmp_path, is_cache=True)
     before = path.stat().st_mtime_ns
     assert extract(twelve, request.getfixturevalue("blind"), tmp_path, is_cache=True) == path
     assert path.stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize("change", ["picture", "weights", "setting"])
-def test_a_change_leads_to_another_extraction_in_the_cache(change, eyes, tmp_path):
+def test_a_change_leads_to_another_extraction_in_the_cache(change, vision, tmp_path):
     pictures = {"a": encoded(0), "b": encoded(1)}
-    first = extract(make_tweets(train=pictures), eyes, tmp_path, is_cache=True)
+    first = extract(make_tweets(train=pictures), vision, tmp_path, is_cache=True)
     before = content_of(first.parent)
     if change == "picture":
         pictures["b"] += b"\0"  # behind the end of the PNG: the same pixels, other bytes
-    changed = {"picture": eyes, "weights": make_eyes(seed=1), "setting": make_eyes(max_regions=1)}[change]
+    changed = {"picture": vision, "weights": make_vision_model(seed=1), "setting": make_vision_model(max_regions=1)}[
+        change
+    ]
     second = extract(make_tweets(train=pictures), changed, tmp_path, is_cache=True)
     assert second.parent != first.parent and second.parent.parent == tmp_path
     assert VisualFeatures(second).keys() == {"a", "b"}
@@ -566,29 +572,29 @@ def test_a_change_leads_to_another_extraction_in_the_cache(change, eyes, tmp_pat
     assert content_of(first.parent) == before
 
 
-def test_one_weight_changed_by_one_bit_leads_to_another_extraction(eyes, tmp_path):
+def test_one_weight_changed_by_one_bit_leads_to_another_extraction(vision, tmp_path):
     tweets = make_tweets(train={"a": encoded(0)})
-    first = extract(tweets, eyes, tmp_path, is_cache=True)
-    changed = make_eyes()
+    first = extract(tweets, vision, tmp_path, is_cache=True)
+    changed = make_vision_model()
     weight = next(changed.parameters()).view(-1)
     weight[0] = torch.nextafter(weight[0], torch.tensor(torch.inf))
     assert extract(tweets, changed, tmp_path, is_cache=True) != first
 
 
-def test_data_sets_share_a_cache_without_disturbing_each_other(twelve, ten, eyes, tmp_path):
-    extract(twelve, eyes, tmp_path / "alone")
-    paths = [extract(images, eyes, tmp_path / "cache", is_cache=True) for images in (twelve, ten)]
-    assert paths[0] == extract(twelve, eyes, tmp_path / "cache", is_cache=True)
+def test_data_sets_share_a_cache_without_disturbing_each_other(twelve, ten, vision, tmp_path):
+    extract(twelve, vision, tmp_path / "alone")
+    paths = [extract(images, vision, tmp_path / "cache", is_cache=True) for images in (twelve, ten)]
+    assert paths[0] == extract(twelve, vision, tmp_path / "cache", is_cache=True)
     assert paths[0].read_bytes() == (tmp_path / "alone" / FEATURES_FILE).read_bytes()
     assert VisualFeatures(paths[1]).keys() == set(ten.ids) - {"empty"}
 
 
-def test_the_random_numbers_that_follow_do_not_depend_on_the_extraction(twelve, eyes, tmp_path):
+def test_the_random_numbers_that_follow_do_not_depend_on_the_extraction(twelve, vision, tmp_path):
     torch.manual_seed(5)
     expected = torch.rand(3)
     for num_workers in (0, 1):
         torch.manual_seed(5)
-        extract(twelve, eyes, tmp_path / str(num_workers), num_workers=num_workers)
+        extract(twelve, vision, tmp_path / str(num_workers), num_workers=num_workers)
         assert torch.equal(torch.rand(3), expected)
 
 
@@ -605,9 +611,9 @@ from hamlearning.pictures.extraction import extract_visual_features
 from hamlearning.pictures.tweet_images import TweetImages
 count = {count}
 tweets = DatasetDict(train=Dataset.from_dict({{"id": [str(n) for n in range(count)]}}))
-eyes = HamLearningVisionModel.from_pretrained({eyes!r})
+vision = HamLearningVisionModel.from_pretrained({vision!r})
 images = TweetImages(tweets, {pictures!r})
-extract_visual_features(images, eyes, {output!r}, batch_size=32, num_workers=1, show_progress=False)
+extract_visual_features(images, vision, {output!r}, batch_size=32, num_workers=1, show_progress=False)
 kilobytes = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 print("peak", kilobytes / 1024)
 """
@@ -619,14 +625,14 @@ def test_twenty_thousand_pictures_take_hardly_more_memory_than_a_thousand(tmp_pa
     # Rows are large beside the network: 3 times 2048 features, 490 MB in all as floats of 32 bits.
     backbone = BACKBONE | {"model_args": {"depths": [1, 1, 1, 0], "dims": [8, 8, 8, 2048]}}
     config = HamLearningVisionConfig(global_backbone_config=backbone, **TINY)
-    HamLearningVisionModel(config).save_pretrained(tmp_path / "eyes")
+    HamLearningVisionModel(config).save_pretrained(tmp_path / "vision")
     (tmp_path / "pictures").mkdir()
     for number in range(20_000):
         (tmp_path / "pictures" / f"{number}.png").write_bytes(encoded(number, size=(8, 8)))
     peaks = {}
     for count in (1_000, 20_000):
         code = MEASURE.format(
-            root=str(ROOT), tests=str(ROOT / "tests"), count=count, eyes=str(tmp_path / "eyes"),
+            root=str(ROOT), tests=str(ROOT / "tests"), count=count, vision=str(tmp_path / "vision"),
             pictures=str(tmp_path / "pictures"), output=str(tmp_path / str(count)),
         )  # fmt: skip
         started = time.monotonic()
@@ -643,8 +649,8 @@ def test_twenty_thousand_pictures_take_hardly_more_memory_than_a_thousand(tmp_pa
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory, eyes) -> Path:
-    """A folder with tweets/, pictures/, prepared/ (both in one), eyes/, backbone/ and text_encoder/."""
+def world(tmp_path_factory, vision) -> Path:
+    """A folder with tweets/, pictures/, prepared/ (both in one), vision/, backbone/ and text_encoder/."""
     folder = tmp_path_factory.mktemp("world")
     (folder / "pictures").mkdir()
     for split, count in (("train", 24), ("valid", 8), ("test", 8)):
@@ -654,7 +660,7 @@ def world(tmp_path_factory, eyes) -> Path:
                 (folder / "pictures" / f"{split}{number}.png").write_bytes(encoded(number + 100 * len(split)))
     (folder / "pictures" / "train5.png").write_bytes(b"")
     prepare(folder / "tweets", folder / "prepared", folder / "pictures")
-    eyes.save_pretrained(folder / "eyes")
+    vision.save_pretrained(folder / "vision")
     torch.manual_seed(1)
     TimmWrapperModel(TimmWrapperConfig(**BACKBONE)).save_pretrained(folder / "backbone")
     words = sorted({w for frame in FRAMES for w in frame if w[0] != "{"} | {w for ws in NAMES.values() for w in ws})
@@ -676,7 +682,7 @@ def train_flags(world: Path, output_dir: Path, **more) -> list[str]:
     """Command line of a short training run on the prepared data set; `None` leaves a flag out."""
     settings = {
         "data_dir": world / "prepared",
-        "vision_model": world / "eyes",
+        "vision_model": world / "vision",
         "extraction_dir": world / "cache",
         "text_model": world / "text_encoder",
         "output_dir": output_dir,
@@ -699,17 +705,17 @@ def losses_of(folder: Path) -> list[dict]:
     return results_of(folder)["train"]["history"]
 
 
-def test_a_run_on_a_data_set_with_pictures_extracts_them_and_says_so(trained, world, eyes):
+def test_a_run_on_a_data_set_with_pictures_extracts_them_and_says_so(trained, world, vision):
     (file,) = (world / "cache").glob(f"*/{FEATURES_FILE}")
     # 37 pictures lie in the folder, and one of them is empty.
     assert len(VisualFeatures(file)) == 36
     assert results_of(trained)["vision"] == {
-        "pictures": 36, "detector": "grid", "global_backbone": "test_convnext", "sha256": eyes.fingerprint()
+        "pictures": 36, "detector": "grid", "global_backbone": "test_convnext", "sha256": vision.fingerprint()
     }  # fmt: skip
 
 
-def test_the_eyes_are_saved_with_the_model_and_not_with_its_checkpoints(trained, eyes):
-    assert HamLearningVisionModel.from_pretrained(trained, subfolder="vision").fingerprint() == eyes.fingerprint()
+def test_the_vision_model_are_saved_with_the_model_and_not_with_its_checkpoints(trained, vision):
+    assert HamLearningVisionModel.from_pretrained(trained, subfolder="vision").fingerprint() == vision.fingerprint()
     checkpoints = list(trained.glob("checkpoint-*"))
     assert len(checkpoints) == 2
     assert not any((checkpoint / "vision").exists() for checkpoint in checkpoints)
@@ -726,7 +732,7 @@ def test_the_processor_of_a_trained_model_takes_pictures(trained, world):
     np.testing.assert_allclose(inputs["region_features"][0], expected["features"], rtol=2e-3, atol=1e-3)
 
 
-def test_new_eyes_are_made_of_a_backbone_and_a_detector(world, tmp_path):
+def test_new_vision_model_are_made_of_a_backbone_and_a_detector(world, tmp_path):
     backbone = world / "backbone"
     run_mner(
         train_flags(
@@ -739,14 +745,14 @@ def test_new_eyes_are_made_of_a_backbone_and_a_detector(world, tmp_path):
     assert saved.fingerprint() == made.fingerprint() == results_of(tmp_path / "out")["vision"]["sha256"]
 
 
-def test_predicting_with_a_trained_model_uses_its_own_eyes(trained, world, eyes, tmp_path):
+def test_predicting_with_a_trained_model_uses_its_own_vision_model(trained, world, vision, tmp_path):
     run_mner(
         flags(
             model_name_or_path=trained, data_dir=world / "prepared", do_predict=True, output_dir=tmp_path / "out",
             extraction_dir=tmp_path / "cache",
         )
     )  # fmt: skip
-    assert results_of(tmp_path / "out")["vision"]["sha256"] == eyes.fingerprint()
+    assert results_of(tmp_path / "out")["vision"]["sha256"] == vision.fingerprint()
     predictions = [folder / "predictions_test.jsonl" for folder in (tmp_path / "out", trained)]
     assert predictions[0].read_text() == predictions[1].read_text()
     relevance = {line["id"]: line["relevance"] for line in map(json.loads, predictions[0].read_text().splitlines())}
@@ -763,17 +769,17 @@ def test_the_pictures_of_a_folder_are_used_where_the_data_set_has_none(trained, 
     assert (tmp_path / "out/predictions_test.jsonl").read_text() == (trained / "predictions_test.jsonl").read_text()
 
 
-def test_a_model_trained_further_keeps_its_eyes(trained, world, eyes, tmp_path):
+def test_a_model_trained_further_keeps_its_vision_model(trained, world, vision, tmp_path):
     run_mner(
         train_flags(
             world, tmp_path / "out", model_name_or_path=trained, text_model=None, vision_model=None,
             num_semantic_layers=None, num_train_epochs=1,
         )
     )  # fmt: skip
-    assert HamLearningVisionModel.from_pretrained(tmp_path / "out/vision").fingerprint() == eyes.fingerprint()
+    assert HamLearningVisionModel.from_pretrained(tmp_path / "out/vision").fingerprint() == vision.fingerprint()
 
 
-def test_without_vision_no_eyes_are_loaded(world, tmp_path):
+def test_without_vision_no_vision_model_are_loaded(world, tmp_path):
     run_mner(
         train_flags(
             world, tmp_path / "out", use_vision=False, vision_model=tmp_path / "nowhere", num_train_epochs=1,
@@ -809,7 +815,7 @@ def test_training_depends_on_the_pictures(trained, world, tmp_path):
     assert losses_of(tmp_path / "out") != losses_of(trained)
 
 
-def test_a_feature_file_stands_in_for_the_pictures_and_its_eyes_are_saved(trained, world, eyes, tmp_path):
+def test_a_feature_file_stands_in_for_the_pictures_and_its_vision_model_are_saved(trained, world, vision, tmp_path):
     (file,) = (world / "cache").glob(f"*/{FEATURES_FILE}")
     run_mner(
         train_flags(
@@ -817,43 +823,43 @@ def test_a_feature_file_stands_in_for_the_pictures_and_its_eyes_are_saved(traine
         )
     )
     assert losses_of(tmp_path / "out") == losses_of(trained)
-    assert HamLearningVisionModel.from_pretrained(tmp_path / "out/vision").fingerprint() == eyes.fingerprint()
+    assert HamLearningVisionModel.from_pretrained(tmp_path / "out/vision").fingerprint() == vision.fingerprint()
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_feature_file_of_other_eyes_is_refused(trained, world, tmp_path):
+def test_a_feature_file_of_other_vision_model_is_refused(trained, world, tmp_path):
     (file,) = (world / "cache").glob(f"*/{FEATURES_FILE}")
-    make_eyes(seed=1).save_pretrained(tmp_path / "others")
-    with pytest.raises(ValueError, match=f"{FEATURES_FILE} was not made by the eyes of .*others"):
+    make_vision_model(seed=1).save_pretrained(tmp_path / "others")
+    with pytest.raises(ValueError, match=f"{FEATURES_FILE} was not made by the vision model of .*others"):
         run_mner(train_flags(world, tmp_path / "out", visual_features=file, vision_model=tmp_path / "others"))
 
 
 def test_a_model_that_learned_from_a_file_leaves_the_pictures_out_and_says_so(trained, world, tmp_path, caplog):
     (file,) = (world / "cache").glob(f"*/{FEATURES_FILE}")
-    run_mner(train_flags(world, tmp_path / "eyeless", visual_features=file, vision_model=None, num_train_epochs=1))
+    run_mner(train_flags(world, tmp_path / "visionless", visual_features=file, vision_model=None, num_train_epochs=1))
     run_mner(
         flags(
-            model_name_or_path=tmp_path / "eyeless", data_dir=world / "prepared", do_predict=True,
+            model_name_or_path=tmp_path / "visionless", data_dir=world / "prepared", do_predict=True,
             output_dir=tmp_path / "out", extraction_dir=tmp_path / "cache",
         )
     )  # fmt: skip
-    assert "eyeless has no eyes, because it learned from a visual feature file" in caplog.text
+    assert "visionless has no vision model, because it learned from a visual feature file" in caplog.text
     assert results_of(tmp_path / "out")["vision"] is None
 
 
-def test_the_eyes_of_another_model_can_be_named(trained, world, eyes, tmp_path):
+def test_the_vision_model_of_another_model_can_be_named(trained, world, vision, tmp_path):
     run_mner(train_flags(world, tmp_path / "out", vision_model=trained, num_train_epochs=1))
-    assert results_of(tmp_path / "out")["vision"]["sha256"] == eyes.fingerprint()
+    assert results_of(tmp_path / "out")["vision"]["sha256"] == vision.fingerprint()
 
 
 def extract_flags(world: Path, output_dir: Path, **more) -> list[str]:
-    settings = {"data_dir": world / "prepared", "vision_model": world / "eyes", "do_extract": True}
+    settings = {"data_dir": world / "prepared", "vision_model": world / "vision", "do_extract": True}
     return flags(**settings | {"output_dir": output_dir} | more)
 
 
-def test_extraction_alone_writes_the_file_and_its_report(world, eyes, tmp_path):
+def test_extraction_alone_writes_the_file_and_its_report(world, vision, tmp_path):
     run_mner(extract_flags(world, tmp_path / "out", extraction_dir=tmp_path / "cache"))
-    extract(load_tweets(world / "prepared"), eyes, tmp_path / "direct", num_workers=1)
+    extract(load_tweets(world / "prepared"), vision, tmp_path / "direct", num_workers=1)
     assert content_of(tmp_path / "out") == content_of(tmp_path / "direct")
     assert not (tmp_path / "cache").exists()
 
@@ -865,10 +871,12 @@ def test_extracting_again_into_its_folder_changes_nothing(world, tmp_path):
     assert (tmp_path / FEATURES_FILE).stat().st_mtime_ns == before
 
 
-def test_extracting_with_other_eyes_into_its_folder_is_refused(world, tmp_path):
+def test_extracting_with_other_vision_model_into_its_folder_is_refused(world, tmp_path):
     run_mner(extract_flags(world, tmp_path / "out"))
-    make_eyes(seed=1).save_pretrained(tmp_path / "others")
-    with pytest.raises(FileExistsError, match="other pictures, or of other eyes: give another folder, or remove it"):
+    make_vision_model(seed=1).save_pretrained(tmp_path / "others")
+    with pytest.raises(
+        FileExistsError, match="other pictures, or of another vision model: give another folder, or remove it"
+    ):
         run_mner(extract_flags(world, tmp_path / "out", vision_model=tmp_path / "others"))
 
 
@@ -903,7 +911,7 @@ def test_two_processes_write_the_file_of_one(world, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_extract_and_train(world, eyes, tmp_path):
+def test_two_processes_extract_and_train(world, vision, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", str(ROOT / "run_mner.py")]
         + train_flags(world, tmp_path / "out", extraction_dir=tmp_path / "cache", num_train_epochs=1),
@@ -912,10 +920,10 @@ def test_two_processes_extract_and_train(world, eyes, tmp_path):
     assert done.returncode == 0, done.stderr[-4000:]
     assert results_of(tmp_path / "out")["training"]["world_size"] == 2
     assert results_of(tmp_path / "out")["vision"]["pictures"] == 36
-    assert HamLearningVisionModel.from_pretrained(tmp_path / "out/vision").fingerprint() == eyes.fingerprint()
+    assert HamLearningVisionModel.from_pretrained(tmp_path / "out/vision").fingerprint() == vision.fingerprint()
 
 
-def test_runs_that_share_a_cache_and_start_together_get_one_file(ten, eyes, small_shards, tmp_path):
+def test_runs_that_share_a_cache_and_start_together_get_one_file(ten, vision, small_shards, tmp_path):
     with ThreadPoolExecutor() as pool:
-        paths = list(pool.map(lambda _: extract(ten, eyes, tmp_path, is_cache=True), range(3)))
+        paths = list(pool.map(lambda _: extract(ten, vision, tmp_path, is_cache=True), range(3)))
     assert len(set(paths)) == 1 and paths[0].is_file()

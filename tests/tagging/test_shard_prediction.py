@@ -36,7 +36,7 @@ from processing_hamlearning import HamLearningProcessor
 
 ROOT = Path(__file__).parents[2]
 BACKBONE = {"architecture": "test_convnext", "model_args": {"depths": [1, 1, 1, 1], "dims": [8, 8, 8, 16]}}
-EYES = {"detector": "grid", "resize_size": 40, "crop_size": 32, "detector_settings": {"rows": 1, "columns": 2}}
+VISION = {"detector": "grid", "resize_size": 40, "crop_size": 32, "detector_settings": {"rows": 1, "columns": 2}}
 SIZES = {"image_feature_size": 16, "region_feature_size": 16}
 PICTURE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 
@@ -64,9 +64,9 @@ def shards(world, tmp_path_factory):
     return folder
 
 
-def save_eyes(folder: Path, seed: int) -> Path:
+def save_vision_model(folder: Path, seed: int) -> Path:
     torch.manual_seed(seed)
-    HamLearningVisionModel(HamLearningVisionConfig(global_backbone_config=BACKBONE, **EYES)).save_pretrained(folder)
+    HamLearningVisionModel(HamLearningVisionConfig(global_backbone_config=BACKBONE, **VISION)).save_pretrained(folder)
     return folder
 
 
@@ -90,9 +90,9 @@ def illustrated(world, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def seeing(world, tmp_path_factory):
-    """Folder of a random model with tiny eyes, whose answers depend on pictures."""
+    """Folder of a random model with a tiny vision model, whose answers depend on pictures."""
     folder = tmp_path_factory.mktemp("seeing")
-    eyes = HamLearningVisionModel.from_pretrained(save_eyes(folder / "eyes", seed=0))
+    vision = HamLearningVisionModel.from_pretrained(save_vision_model(folder / "vision", seed=0))
     torch.manual_seed(3)
     model = HamLearningForTokenClassification.from_text_pretrained(
         world / "text_encoder", num_semantic_layers=1, **SIZES, num_classes=1
@@ -101,13 +101,13 @@ def seeing(world, tmp_path_factory):
     model.save_pretrained(folder / "model")
     tokenizer = AutoTokenizer.from_pretrained(world / "text_encoder")
     processor = HamLearningProcessor(tokenizer, **SIZES, num_classes=1)
-    processor.vision_model = eyes
+    processor.vision_model = vision
     processor.save_pretrained(folder / "model")
     return folder / "model"
 
 
 def write_seen(path: Path, ids: list[str]) -> Path:
-    """A visual feature file as the tiny eyes make it, of noise."""
+    """A visual feature file as the tiny vision model makes it, of noise."""
     rng = np.random.default_rng(0)
     rows = [
         {
@@ -248,17 +248,17 @@ def test_a_model_that_was_moved_is_gone_on_with(seeing, illustrated, tmp_path):
     assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
 
 
-def test_output_of_other_eyes_is_refused(seeing, illustrated, tmp_path):
+def test_output_of_other_vision_model_is_refused(seeing, illustrated, tmp_path):
     run_mner(flags(seeing, illustrated, tmp_path / "out"))
-    other = save_eyes(tmp_path / "eyes", seed=1)
-    with pytest.raises(ValueError, match="is the output of another run .the fingerprint of the eyes was"):
+    other = save_vision_model(tmp_path / "vision", seed=1)
+    with pytest.raises(ValueError, match="is the output of another run .the fingerprint of the vision model was"):
         run_mner(flags(seeing, illustrated, tmp_path / "out", vision_model=other))
 
 
-def test_eyes_that_had_nothing_to_look_at_may_be_others(seeing, shards, tmp_path):
+def test_vision_model_that_had_nothing_to_look_at_may_be_others(seeing, shards, tmp_path):
     run_mner(flags(seeing, shards, tmp_path / "out"))
     whole = rows_of(tmp_path / "out")
-    run_mner(flags(seeing, shards, tmp_path / "out", vision_model=save_eyes(tmp_path / "eyes", seed=1)))
+    run_mner(flags(seeing, shards, tmp_path / "out", vision_model=save_vision_model(tmp_path / "vision", seed=1)))
     assert rows_of(tmp_path / "out") == whole
 
 
@@ -611,7 +611,7 @@ class Echo(TweetReader):
     """A reader that finds nothing, and knows what was in memory together."""
 
     pictures = "column image"
-    eyes = "none"
+    vision = "none"
     facts = {"model": "echo", "precision": "fp32", "words": "as they are", "pictures": pictures}
 
     def __init__(self):

@@ -1038,7 +1038,9 @@ def test_an_extracting_process_that_dies_ends_the_run_with_its_error_a_signal_wi
     os.kill(process.pid, signal.SIGTERM)
     process.join(120)
     last = (tmp_path / "log").read_text().splitlines()[-1]
-    assert process.exitcode == 143 and last.startswith("Stopped. Checkpoints and pictures that were looked at stay")
+    assert process.exitcode == 143 and last.startswith(
+        "Stopped. Checkpoints and features of pictures that were extracted stay"
+    )
 
 
 @pytest.mark.slow
@@ -1050,7 +1052,7 @@ def test_a_signal_to_a_run_and_what_decodes_its_pictures_ends_it_with_a_sentence
     os.killpg(process.pid, number)
     log = process.join() or (tmp_path / "log").read_text()
     assert process.exitcode == code and "Traceback" not in log, log[-4000:]
-    assert log.splitlines()[-1].startswith("Stopped. Checkpoints and pictures that were looked at stay")
+    assert log.splitlines()[-1].startswith("Stopped. Checkpoints and features of pictures that were extracted stay")
 
 
 def torchrun(arguments: list[str], log: Path) -> "Fresh":

