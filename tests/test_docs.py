@@ -325,3 +325,13 @@ def test_the_words_are_those_of_the_field(page):
     ours = r"\beyes?\b|\blook(?:s|ed|ing)? at\b|\bwhat (?:was seen|\w+ (?:see|sees|saw))\b"
     found = [line for line in page.read_text(encoding="utf-8").splitlines() if re.search(ours, line, re.IGNORECASE)]
     assert not found, "say vision model, extract features, visual features"
+
+
+def test_every_test_that_the_docs_name_exists():
+    tests = "\n".join(re.findall(r"def test_(\w+)", "\n".join(p.read_text() for p in (ROOT / "tests").rglob("*.py"))))
+    for page in PROSE:
+        text = page.read_text(encoding="utf-8")
+        for name in re.findall(r"`(?:\.\.\.)?_?([a-z0-9]+(?:_[a-z0-9]+){3,})(?:_?\.\.\.|\[\w+\])?`", text):
+            assert name in tests, f"{page.name} names the test {name}"
+        for path in re.findall(r"\btests/[\w/]+\.py", text):
+            assert (ROOT / path).is_file(), f"{page.name} names {path}"

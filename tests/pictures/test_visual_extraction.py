@@ -543,7 +543,7 @@ def test_a_file_of_other_pictures_or_vision_model_is_refused_and_kept(change, vi
         "vision": pictures,
     }[change]
     vision = make_vision_model(seed=1) if change == "vision" else vision
-    with pytest.raises(FileExistsError, match="holds the features of other pictures, or of another vision model"):
+    with pytest.raises(FileExistsError, match="is of other pictures, or of another vision model"):
         extract(make_tweets(train=others), vision, tmp_path)
     assert path.read_bytes() == before
 
