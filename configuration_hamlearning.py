@@ -89,6 +89,8 @@ class HamLearningConfig(PreTrainedConfig):
     """
 
     model_type = "hamlearning"
+    # `Trainer` predicts the logits alone, as metrics of token classification expect.
+    keys_to_ignore_at_inference = ["predictions", "scores", "relevance", "hidden_states", "attentions"]
     sub_configs_defaults = {"text_config": SubConfigSpec(config_class=AutoConfig, model_type="bert")}
 
     text_config: dict | PreTrainedConfig | None = None

@@ -158,6 +158,9 @@ class HamLearningExportedForTokenClassification(HamLearningForTokenClassificatio
             raise ValueError("An exported model cannot be trained: train the model that it was exported from.")
         return super().train(mode)
 
+    def _loss(self, emissions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        raise ValueError("labels: an exported model gives no loss: ask the model that it was exported from.")
+
 
 class HamLearningExportedTrunk(nn.Module):
     """The network that OpenVINO computes, called as `HamLearningModel` is; its last hidden state is the emissions.
@@ -198,7 +201,6 @@ class HamLearningExportedTrunk(nn.Module):
                 attentions, token types, or tweets without `word_ids`.
         """
         asked = {
-            "labels": num_words is not None,
             "output_hidden_states": output_hidden_states,
             "output_attentions": output_attentions,
             "token_type_ids": token_type_ids is not None,

@@ -200,6 +200,36 @@ def _first_on(mask: torch.Tensor) -> torch.Tensor:
     return torch.cat([torch.ones_like(mask[:, :1]), mask[:, 1:]], dim=1)
 
 
+def _width_of_words(labels: torch.Tensor, input_ids: torch.Tensor, word_ids: torch.Tensor | None) -> int:
+    """W, as the labels (B, W) have it.
+
+    Raises:
+        ValueError: they have neither W nor S columns.
+    """
+    width, num_pieces = labels.shape[1], input_ids.shape[1]
+    if word_ids is None:
+        num_words = num_pieces
+    elif word_ids.device.type == "cpu":
+        num_words = max(int(word_ids.max()), 1)
+    else:  # the host does not wait for the device to know: that reports what is too narrow
+        torch._assert_async(word_ids.amax() <= width)
+        num_words = width
+    if width != num_words:
+        raise ValueError(
+            f"labels has {width} columns, but there are {num_words} words and {num_pieces} sub-tokens: give one label "
+            "a word, (B, W), or one a sub-token, (B, S), -100 where there is none."
+        )
+    return width
+
+
+def _labels_of_words(labels: torch.Tensor, word_ids: torch.Tensor, num_words: int) -> torch.Tensor:
+    """Labels (B, S) of sub-tokens as those of words (B, W): each word has that of its first piece."""
+    is_first = word_ids != nn.functional.pad(word_ids[:, :-1], (1, 0), value=-1)
+    own = torch.where(is_first & (word_ids > 0), labels, -100)
+    of_words = labels.new_full((len(labels), num_words), -100)
+    return of_words.scatter_reduce(1, (word_ids - 1).clamp(min=0), own, "amax")
+
+
 def eager_attention_forward(
     module: nn.Module,
     query: torch.Tensor,
@@ -1019,12 +1049,15 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
     ) -> HamLearningTokenClassifierOutput:
         """Tags the words of tweets.
 
-        `labels` (B, W) are ids of the gold tags, -100 on padding. All other arguments are those of
-        `HamLearningModel.forward`, which this calls.
+        `labels` are ids of the gold tags, one a word (B, W), or one a sub-token (B, S), of which that of a word's
+        first piece counts, as in every recipe of token classification. -100 leaves a position out, wherever it
+        stands. All other arguments are those of `HamLearningModel.forward`, which this calls.
 
         Raises:
-            ValueError: see `HamLearningModel.forward`.
+            ValueError: see `HamLearningModel.forward`; or `labels` have neither width.
         """
+        # A word has a sub-token, and [CLS] is none: as many labels as sub-tokens are one each.
+        are_of_words = labels is not None and (word_ids is None or labels.shape[1] != input_ids.shape[1])
         outputs = self.model(
             input_ids,
             attention_mask,
@@ -1037,7 +1070,7 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
             image_mask,
             image_sizes,
             token_type_ids,
-            num_words=labels.shape[1] if labels is not None else None,
+            num_words=_width_of_words(labels, input_ids, word_ids) if are_of_words else None,
             output_hidden_states=output_hidden_states,
             output_attentions=output_attentions,
         )
@@ -1045,7 +1078,9 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
 
         with torch.autocast(logits.device.type, enabled=False):
             emissions = logits.float()
-            loss = self._loss(emissions, labels) if labels is not None else None
+            if labels is not None and word_ids is not None and not are_of_words:
+                labels = _labels_of_words(labels, word_ids, emissions.shape[1])
+            loss = None if labels is None else self._loss(emissions, labels)
             predictions, scores = (None, None) if self.training else self._decode(emissions, outputs.word_mask)
         return HamLearningTokenClassifierOutput(
             loss=loss,
@@ -1058,11 +1093,16 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
         )
 
     def _loss(self, emissions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Eq 17: negative log-likelihood (a tweet without words has none), averaged over tweets."""
+        """Eq 17: negative log-likelihood (a tweet without labels has none), averaged over tweets.
+
+        What has no label is left out: the chain runs over the other words, as if they stood side by side.
+        """
         mask = labels != -100
-        has_words = mask[:, 0]
+        order = mask.int().argsort(dim=1, descending=True, stable=True)  # those with a label first
+        emissions = emissions.gather(1, order[..., None].expand_as(emissions))
+        labels, mask = labels.gather(1, order), mask.gather(1, order)
         log_likelihood = self.crf(emissions, labels.clamp(min=0), _first_on(mask), reduction="none")
-        return -torch.where(has_words, log_likelihood, 0).mean()
+        return -torch.where(mask[:, 0], log_likelihood, 0).mean()
 
     def _decode(self, emissions: torch.Tensor, word_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Eq 18: tags (B, W), -100 on padding, and the probabilities of the entities that they make (B, W)."""

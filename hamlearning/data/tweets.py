@@ -338,6 +338,26 @@ def tag_names(dataset: Dataset) -> list[list[str]]:
     return [[names[tag] for tag in tags] for tags in dataset["ner_tags"]]
 
 
+def with_tags(dataset: Dataset, tags: Sequence[str]) -> Dataset:
+    """A split whose labels are numbered as a model numbers them: the same names, other ids.
+
+    Raises:
+        ValueError: a tag that occurs is not among them.
+    """
+    if "ner_tags" not in dataset.column_names or dataset.features["ner_tags"].feature.names == list(tags):
+        return dataset
+    number_of = {tag: number for number, tag in enumerate(tags)}
+    unknown = sorted({tag for sentence in tag_names(dataset) for tag in sentence} - number_of.keys())
+    if unknown:
+        raise ValueError(f"the tags {unknown} are not among those of the model, {list(tags)}")
+    columns = dataset.column_names
+    numbers = [[number_of[tag] for tag in sentence] for sentence in tag_names(dataset)]
+    lists = pa.array(numbers, pa.list_(pa.int64()))
+    dataset = dataset.remove_columns("ner_tags")
+    dataset = dataset.add_column("ner_tags", lists, feature=List(ClassLabel(names=list(tags))))
+    return dataset.select_columns(columns)
+
+
 def split_sha256(dataset: Dataset) -> str:
     """The `tweets_sha256` of a split, as `load_tweets` returns it.
 

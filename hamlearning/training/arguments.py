@@ -30,6 +30,10 @@ class ModelArguments:
         default=None,
         metadata={"help": "HamLearning model to evaluate, predict with or train further: folder or Hub id."},
     )
+    new_head: bool = field(
+        default=False,
+        metadata={"help": "With --model_name_or_path: a new classifier and CRF for the types of the data."},
+    )
     text_model: str | None = field(
         default=None,
         metadata={"help": "Pretrained text encoder of a new model: folder or Hub id. [bert-base-uncased]"},

@@ -9,7 +9,7 @@ from datasets import Dataset, DatasetDict, IterableDataset
 
 from hamlearning.data.features import VisualFeatures
 from hamlearning.data.streams import stream_tweets
-from hamlearning.data.tweets import SPLITS, load_tweets, split_sha256
+from hamlearning.data.tweets import SPLITS, load_tweets, split_sha256, tag_names
 from hamlearning.pictures.tweet_images import TweetImages
 from hamlearning.tagging.shards import find_shards
 from hamlearning.training.arguments import Arguments, MNERTrainingArguments
@@ -32,6 +32,7 @@ class Data:
     facts: dict[str, Any]  # how many tweets each tagged split has, and its hash
     tags: list[str] | None  # None: no split is tagged
     stream: IterableDataset | None = None  # of the train split, if it is streamed
+    used_tags: set[str] = field(default_factory=set)  # those of `tags` that occur in the splits
     shards: list[str] = field(default_factory=list)  # that it is read from
     features: VisualFeatures | None = None
 
@@ -64,6 +65,7 @@ def load_data(arguments: Arguments, name: str) -> Data:
         if "ner_tags" in dataset.column_names
     }
     data = Data(name, tweets, facts, tags)
+    data.used_tags = {tag for split in facts for sentence in tag_names(tweets[split]) for tag in sentence}
     if is_streamed:
         data.shards = find_shards(*place, split="train")
         logger.info(f"{len(data.shards)} shards, from {data.shards[0]} to {data.shards[-1]}")

@@ -1,5 +1,6 @@
 """The model and the processor of a run."""
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,26 @@ from configuration_hamlearning import HamLearningConfig
 from hamlearning.data.downloads import wanted_of_hub
 from hamlearning.data.features import VisualFeatures
 from hamlearning.training.arguments import ModelArguments
-from modeling_hamlearning import HamLearningForTokenClassification
+from modeling_hamlearning import HamLearningCRF, HamLearningForTokenClassification
 from processing_hamlearning import HamLearningProcessor
 
 
 def load_model(
-    model_args: ModelArguments, tags: list[str] | None, visual_features: VisualFeatures | None
+    model_args: ModelArguments,
+    tags: list[str] | None,
+    visual_features: VisualFeatures | None,
+    used_tags: Collection[str] = (),
 ) -> tuple[HamLearningForTokenClassification, HamLearningProcessor]:
     """The model to go on with, or a new one around its text encoder; and its processor.
 
+    Args:
+        model_args: say which.
+        tags: the labels of the data; None if it has none.
+        visual_features: of the data; None if it has none.
+        used_tags: those of `tags` that occur.
+
     Raises:
-        ValueError: the tags, sizes or classes of the data are not the model's.
+        ValueError: the types, sizes or classes of the data are not the model's.
     """
     switches = model_args.config_switches()
     if model_args.model_name_or_path is not None:
@@ -29,9 +39,16 @@ def load_model(
             config = HamLearningConfig.from_pretrained(path, **switches)
             model = HamLearningForTokenClassification.from_pretrained(path, config=config, dtype=torch.float32)
             processor = HamLearningProcessor.from_pretrained(path)
-        unknown = sorted(set(tags or ()) - set(processor.tags))
-        if unknown:
-            raise ValueError(f"The data has the tags {unknown}, which {path} does not know; it has {processor.tags}.")
+        unknown = sorted({tag[2:] for tag in set(used_tags) - set(processor.tags)})
+        if model_args.new_head and tags is not None:
+            replace_head(model, processor, tags)
+        elif unknown:
+            known = ", ".join(dict.fromkeys(tag[2:] for tag in processor.tags if tag != "O"))
+            raise ValueError(
+                f"The data has entities of the types {', '.join(unknown)}, which {path} does not know; it has "
+                f"{known}. To train it further on them give --new_head True: a new classifier and CRF, the rest as "
+                "it was trained."
+            )
     else:
         switches.setdefault("use_vision", visual_features is not None)
         if switches["use_vision"]:
@@ -71,6 +88,19 @@ def load_model(
                     f"{getattr(model.config, name)}: give the features of the vision model that it was trained with."
                 )
     return model, processor
+
+
+def replace_head(
+    model: HamLearningForTokenClassification, processor: HamLearningProcessor, tags: Sequence[str]
+) -> None:
+    """Gives a trained model a classifier and a CRF that have learned nothing, for other tags."""
+    config = model.config
+    config.id2label, config.label2id = dict(enumerate(tags)), {tag: i for i, tag in enumerate(tags)}
+    model.classifier = torch.nn.Linear(config.hidden_size, len(tags))
+    model.crf = HamLearningCRF(len(tags), has_transitions=config.use_crf)
+    for module in (model.classifier, model.crf):
+        model._init_weights(module)
+    processor.tags = list(tags)
 
 
 def starting_point(model_args: ModelArguments) -> dict[str, Any]:

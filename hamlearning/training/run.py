@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import transformers
-from datasets import Dataset, IterableDataset
+from datasets import Dataset, DatasetDict, IterableDataset
 from transformers import AutoConfig, EarlyStoppingCallback, EvalPrediction, TrainerCallback, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 
@@ -22,7 +22,7 @@ from configuration_hamlearning import HamLearningConfig
 from hamlearning.data.downloads import limit_silence, local_file
 from hamlearning.data.features import VisualFeatures
 from hamlearning.data.files import move_into, write_text, writing
-from hamlearning.data.tweets import tag_names
+from hamlearning.data.tweets import tag_names, with_tags
 from hamlearning.hub.model_card import RESULTS_FILE
 from hamlearning.hub.publishing import publish_model
 from hamlearning.hub.repos import PublishError, create_repo
@@ -160,7 +160,8 @@ def check_output_dir(args: MNERTrainingArguments) -> None:
 
 def prepare_model(arguments: Arguments, data: Data) -> tuple[HamLearningForTokenClassification, HamLearningProcessor]:
     """The model, compiled if that is asked for, and its processor."""
-    model, processor = load_model(arguments.model, data.tags, data.features)
+    model, processor = load_model(arguments.model, data.tags, data.features, data.used_tags)
+    data.tweets = DatasetDict({split: with_tags(dataset, processor.tags) for split, dataset in data.tweets.items()})
     if arguments.training.torch_compile:
         compile_trunk(model, arguments.training)
     return model, processor

@@ -124,6 +124,16 @@ class MNERTrainer(FaultTolerantTrainer):
         )
         return loader, batches
 
+    def prediction_step(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[torch.Tensor | None, Any, Any]:
+        """As in `Trainer`; of the outputs nothing is left out."""
+        return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys or [])
+
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler | None:
         # Trainer would shuffle by length here too, and predictions would not be in the order of the tweets.
         return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None

@@ -1,5 +1,6 @@
 """From the pictures of a data set to its visual feature file, and what `run_mner.py` makes of it."""
 
+import base64
 import io
 import json
 import multiprocessing
@@ -126,8 +127,21 @@ def test_ids_are_those_of_all_splits_and_each_one_comes_once():
     images = TweetImages(tweets)
     assert images.ids == ["a", "b", "c"]
     assert [image and image["bytes"] for image in map(images.__getitem__, range(len(images)))] == [
-        encoded(0), None, encoded(2)
+        encoded(0), encoded(1), encoded(2)
     ]  # fmt: skip
+
+
+def test_an_id_of_two_pictures_is_refused_and_both_places_are_named():
+    tweets = make_tweets(train={"t0": encoded(0)}, test={"x": None, "t0": encoded(1)})
+    with pytest.raises(
+        ValueError, match=r"'t0' stands for two pictures, of row 0 of the train split and of row 1 of t"
+    ):
+        TweetImages(tweets)
+
+
+def test_an_id_whose_picture_is_stored_twice_is_one():
+    tweets = make_tweets(train={"t0": encoded(0)}, test={"t0": encoded(0)})
+    assert TweetImages(tweets).ids == ["t0"]
 
 
 def test_a_split_without_an_image_column_has_no_picture():
@@ -142,16 +156,33 @@ def test_a_data_set_whose_images_are_all_null_has_no_pictures():
 
 
 def test_pictures_of_a_folder_are_found_by_the_tweets_ids(tmp_path):
-    for name in ("a.JPG", "b.c.png", "d.txt", "other.gif"):
+    for name in ("a.JPG", "b.c.png", "d.txt", "other.gif", "17.jpg"):
         (tmp_path / name).write_bytes(encoded(0))
-    images = TweetImages(make_tweets(train=dict.fromkeys(("a", "b.c", "d", "../a"))), tmp_path)
-    assert [images[index] for index in range(4)] == [tmp_path / "a.JPG", tmp_path / "b.c.png", None, None]
+    images = TweetImages(make_tweets(train=dict.fromkeys(("a", "b.c", "d", "../a", "17.jpg", "17.png"))), tmp_path)
+    expected = [tmp_path / "a.JPG", tmp_path / "b.c.png", None, None, tmp_path / "17.jpg", None]
+    assert [images[index] for index in range(6)] == expected
     assert images.has_pictures
 
 
 def test_a_folder_of_other_pictures_has_none_of_the_tweets(tmp_path):
     (tmp_path / "other.gif").write_bytes(encoded(0))
-    assert not TweetImages(make_tweets(train={"a": encoded(0)}), tmp_path).has_pictures
+    message = "has no picture of any of the 1 tweets: an id is 'a ', a file 'other.gif'"
+    with pytest.raises(ValueError, match=message):
+        TweetImages(make_tweets(train={"a ": encoded(0)}), tmp_path)
+
+
+def test_a_folder_that_lacks_most_pictures_is_said_with_the_share(tmp_path, caplog):
+    (tmp_path / "a.gif").write_bytes(encoded(0))
+    TweetImages(make_tweets(train=dict.fromkeys("abcd")), tmp_path)
+    assert "has pictures of 1 of 4 tweets (25%)" in caplog.text
+
+
+def test_pictures_as_base64_are_told_apart_by_what_they_hold():
+    first, second = (base64.b64encode(encoded(seed)).decode() for seed in (0, 1))
+    hashes = [
+        TweetImages(make_tweets(train={"a": {"bytes": None, "path": text}})).sha256(0) for text in (first, second)
+    ]
+    assert hashes[0] != hashes[1]
 
 
 def test_two_pictures_of_one_name_are_refused(tmp_path):

@@ -235,14 +235,68 @@ def test_without_visual_features_the_model_is_one_of_text_alone(world, tmp_path)
     assert results_of(tmp_path / "out")["model"]["use_vision"] is False
 
 
-def test_tags_that_the_model_does_not_know_are_refused(trained, world, tmp_path):
+def test_types_that_the_model_does_not_know_are_refused(trained, world, tmp_path):
     (tmp_path / "tweets").mkdir()
     (tmp_path / "tweets" / "test.txt").write_text("IMGID:1\nrome\tB-CITY\n\n")
-    with pytest.raises(ValueError, match=r"tags \['B-CITY', 'I-CITY'\], which .* does not know"):
+    with pytest.raises(
+        ValueError, match="entities of the types CITY, which .* does not know; it has .*--new_head True"
+    ):
         run_mner(
             ["--model_name_or_path", str(trained), "--data_dir", str(tmp_path / "tweets"), "--do_predict", "True"]
             + ["--output_dir", str(tmp_path / "out")]
         )
+
+
+def write_typed(folder: Path, types: dict[str, str]) -> Path:
+    """Tweets of two words each, a name and a verb; `types` are those of the names."""
+    folder.mkdir(parents=True)
+    for split in ("train", "valid", "test"):
+        tweets = [f"IMGID:{split}{n}\n{name}\tB-{types[name]}\nmet\tO\n\n" for n, name in enumerate([*types] * 12)]
+        (folder / f"{split}.txt").write_text("".join(tweets))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def typed(world, tmp_path_factory) -> Path:
+    """A model that has learned LOC, PER and WORK of three names."""
+    folder = tmp_path_factory.mktemp("typed")
+    tweets = write_typed(folder / "tweets", {"rome": "LOC", "ann": "PER", "oslo": "WORK"})
+    settings = {"data_dir": tweets, "visual_features": None, "num_train_epochs": 25}
+    run_mner(flags(world, folder / "model", **settings))
+    assert results_of(folder / "model")["test"]["f1"] == 1
+    return folder / "model"
+
+
+def further(world, typed, folder, types, **more):
+    """What becomes of the model when it is trained on such names."""
+    settings = {"data_dir": write_typed(folder / "tweets", types), "visual_features": None, "text_model": None}
+    settings |= {"model_name_or_path": typed, "num_semantic_layers": None, "num_train_epochs": 1} | more
+    run_mner(flags(world, folder / "out", **settings))
+    return results_of(folder / "out")
+
+
+def test_labels_travel_by_name_where_the_data_lack_a_type(world, typed, tmp_path):
+    results = further(world, typed, tmp_path, {"ann": "PER", "oslo": "WORK"})
+    assert results["test"]["f1"] == 1 and results["types"] == ["LOC", "PER", "WORK"]
+    [dev_loss] = [entry["eval_loss"] for entry in results["train"]["history"] if "eval_loss" in entry]
+    assert dev_loss < 0.5  # of labels by another number it is 16
+    lines = (tmp_path / "out" / "predictions_test.jsonl").read_text().splitlines()
+    assert {tag for line in lines for tag in json.loads(line)["predictions"]} == {"B-PER", "B-WORK", "O"}
+
+
+def test_a_test_file_that_lacks_a_type_of_the_model_is_scored(world, typed, tmp_path):
+    settings = {"do_train": None, "do_eval": None, "num_train_epochs": None, "crf_learning_rate": None}
+    results = further(world, typed, tmp_path, {"ann": "PER"}, **settings)
+    assert results["test"]["types"].keys() == {"PER"} and results["test"]["f1"] == 1
+
+
+def test_new_types_are_learned_by_a_new_head(world, typed, tmp_path):
+    with pytest.raises(ValueError, match="entities of the types FOOD, which"):
+        further(world, typed, tmp_path / "one", {"ann": "FOOD", "rome": "LOC"})
+    results = further(
+        world, typed, tmp_path / "two", {"ann": "FOOD", "rome": "LOC"}, new_head=True, num_train_epochs=25
+    )
+    assert results["test"]["f1"] == 1 and results["types"] == ["FOOD", "LOC"]
 
 
 def test_words_beyond_the_length_limit_count_as_o_and_their_gold_tags_still_count(world, tmp_path):
