@@ -2,7 +2,7 @@
 """An exported model beside the model that it was exported from: the same entities, the same F1, how much faster.
 
 ```bash
-python exported_hamlearning.py outputs/one outputs/one_cpu
+hamlearning export outputs/one outputs/one_cpu
 OMP_WAIT_POLICY=PASSIVE python benchmarks/exported.py outputs/one outputs/one_cpu --data_dir my/twitter2017 \
     --visual_features my/twitter2017/caption_features.parquet --json figures.json
 ```

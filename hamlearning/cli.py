@@ -12,6 +12,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -47,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         complete()
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(overview())
+        return 0
+    if argv[0] == "--version":
+        print(metadata.version("hamlearning"))
         return 0
     name, rest = argv[0], argv[1:]
     if name not in VERBS:
@@ -110,10 +114,13 @@ def parse(name: str, argv: list[str]) -> dict[str, Any]:
     if VERBS[name].takes_training_flags:
         options, rest = parser.parse_known_args(argv)
         return {"options": vars(options), "flags": rest}
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+    for given in argv:  # before what argparse would miss, which may be missing for this
+        if given.startswith("--") and given != "--" and given.partition("=")[0] not in flags:
+            parser.error(f"{given!r} is no flag of `{parser.prog}`{proposal(given, flags)}")
     options, unknown = parser.parse_known_intermixed_args(argv)
     if unknown:
-        flags = [flag for action in parser._actions for flag in action.option_strings]
-        parser.error(f"{unknown[0]!r} is no flag of `{parser.prog}`{proposal(unknown[0], flags)}")
+        parser.error(f"{unknown[0]!r} is one argument too many for `{parser.prog}`.")
     return vars(options)
 
 
@@ -146,7 +153,7 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset_name", help="data set of the Hub, in place of --data_dir")
     parser.add_argument("--image_dir", help="folder of pictures named by the tweets' ids")
     parser.add_argument("--vision_model", help="folder or Hub id of a vision model, or of a model that has one")
-    parser.add_argument("--output_dir", help="a new folder")
+    parser.add_argument("--output_dir", help="a new folder [runs/hamlearning]")
 
 
 def add_predict_flags(parser: argparse.ArgumentParser) -> None:

@@ -4,6 +4,7 @@ import json as json_format
 import os
 import platform
 import sys
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -98,9 +99,9 @@ def describe_model(place: str) -> dict[str, Any]:
                 "seed": results.get("seed"),
                 "epochs": trained.get("epochs"),
                 "best epoch": trained.get("best_epoch"),
-                "tweets per second": trained.get("tweets_per_second"),
+                "tweets per second": trained and round(trained["tweets_per_second"], 1),
             }.items()
-            if value is not None
+            if value not in (None, {})
         },
         "scores": {
             split: f"F1 {100 * results[split]['f1']:.2f}, strict IOB2 {100 * results[split]['strict_f1']:.2f}"
@@ -144,11 +145,8 @@ def read(place: str, file_name: str, is_needed: bool = False) -> dict[str, Any]:
     if not Path(place).is_dir():
         from hamlearning.data.downloads import wanted_of_hub
 
-        try:
-            with wanted_of_hub(place):
-                path = Path(hf_hub_download(place, file_name))
-        except EntryNotFoundError:
-            path = Path(place, file_name)
+        with wanted_of_hub(place), suppress(EntryNotFoundError):
+            path = Path(hf_hub_download(place, file_name))
     if not path.is_file():
         if is_needed:
             raise FileNotFoundError(f"{place} has no {file_name}: give the folder or the Hub id of a trained model")
@@ -167,7 +165,7 @@ def size(place: str) -> int | str:
     if Path(place).is_dir():
         files = [
             path
-            for pattern in ("*.safetensors", "vision/*.safetensors", "*.bin")
+            for pattern in ("*.safetensors", "vision/*.safetensors", "openvino_model.bin")
             for path in Path(place).glob(pattern)
         ]
         return sum(path.stat().st_size for path in files)

@@ -113,7 +113,7 @@ class Reader:
             raise BadInput("The tweet is empty: please write one, or click on an example.")
         picture = row = None
         if upload is not None and self.vision_config is not None:
-            progress(0.1, desc="Looking at the picture")
+            progress(0.1, desc="Extracting features of the picture")
             try:
                 picture = self.read_image(upload, MAX_PIXELS)
             except ValueError as error:

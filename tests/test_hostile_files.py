@@ -113,7 +113,7 @@ def test_a_model_that_is_a_pickle_alone_is_refused_and_its_code_is_not_run(folde
         pipeline(model=str(folder), **kwargs) if load == "pipeline" else load(folder, **kwargs)
 
 
-def test_vision_model_that_are_a_pickle_alone_are_refused(world, marker, tmp_path):
+def test_a_vision_model_that_is_a_pickle_alone_is_refused(world, marker, tmp_path):
     vision = HamLearningVisionModel.from_backbone_detector_pretrained(str(world / "backbone"), "grid")
     vision.save_pretrained(tmp_path / "vision")
     (tmp_path / "vision" / "model.safetensors").unlink()
@@ -219,7 +219,7 @@ def test_damaged_weights_are_refused_by_their_file(folder, damage):
         HamLearningForTokenClassification.from_pretrained(folder)
 
 
-def test_damaged_vision_model_are_refused_by_their_file(world, tmp_path):
+def test_a_damaged_vision_model_is_refused_by_its_file(world, tmp_path):
     vision = HamLearningVisionModel.from_backbone_detector_pretrained(str(world / "backbone"), "grid")
     vision.save_pretrained(tmp_path / "vision")
     path = tmp_path / "vision" / "model.safetensors"

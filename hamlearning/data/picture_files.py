@@ -14,7 +14,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".avif", ".t
 def find_images(folder: Path) -> dict[str, Path]:
     """The pictures of a folder by their names without suffix. Only names that the folder lists are ever opened.
 
-    Of links see `data_hamlearning.picture_files`.
+    Of links see `picture_files`.
 
     Raises:
         FileNotFoundError: there is no such folder.

@@ -39,7 +39,7 @@ def stream_tweets(shards: Sequence[str], tags: Sequence[str], seed: int, buffer_
     if not isinstance(label, ClassLabel):
         raise ValueError(
             f"{shards[0]} has ner_tags of type {types['ner_tags']}: a stream needs lists of ClassLabel, "
-            "which say what tags will come, as `datasets/prepare.py` writes them"
+            "which say what tags will come, as `hamlearning prepare` writes them"
         )
     names = [canonical_tag(name) for name in label.names]
     unknown = sorted(set(names) - set(tags))

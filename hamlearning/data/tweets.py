@@ -56,7 +56,7 @@ def load_tweets(
 
     A folder holds `train.txt`, `valid.txt` (or `validation.txt`, `dev.txt`) and `test.txt` in the released text format
     (see `read_tweets`), or Parquet files of those names (`train.parquet`, `train-00000-of-00001.parquet`), in the
-    folder itself or in its subfolder `data/`, or it is one that `datasets/prepare.py` made: `pictures/` is read, and
+    folder itself or in its subfolder `data/`, or it is one that `hamlearning prepare` made: `pictures/` is read, and
     where there is none, `text/`. The splits that exist are returned, as `train`, `validation` and `test`.
 
     Columns: `id` (string), `tokens` (list of strings), `ner_tags` (list of `ClassLabel`; absent where a split has no

@@ -2,6 +2,8 @@
 
 from transformers.utils import logging
 
+from hamlearning.data.downloads import wanted_of_hub
+
 
 def export(source: str, folder: str, precision: str = "bf16") -> None:
     """Make an exported model of a trained one; see `exported_hamlearning.export_model`.
@@ -14,5 +16,6 @@ def export(source: str, folder: str, precision: str = "bf16") -> None:
     from exported_hamlearning import export_model
 
     logging.set_verbosity_error()  # tracing looks at every attribute, also at those that warn
-    export_model(source, folder, precision)
+    with wanted_of_hub(source):
+        export_model(source, folder, precision)
     print(f"{folder}: pipeline(model={folder!r}, trust_remote_code=True)")

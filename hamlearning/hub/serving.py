@@ -15,6 +15,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from hamlearning.data.downloads import wanted_of_hub
 from serving_hamlearning import EndpointHandler
 
 
@@ -35,7 +36,9 @@ def serve(model: str, host: str = "127.0.0.1", port: int = 8000) -> None:
         OSError: The model cannot be loaded, or the port is taken.
     """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    with make_server(EndpointHandler(model), host, port) as server:
+    with wanted_of_hub(model):
+        handler = EndpointHandler(model)
+    with make_server(handler, host, port) as server:
         print(f"http://{host}:{server.server_address[1]}/predict answers POST requests; Ctrl-C ends it", flush=True)
         server.serve_forever()
 

@@ -61,6 +61,8 @@ def make_tables(
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     try:
+        if not (tables or page):
+            raise ValueError(f"name a table ({', '.join(TABLES)}), or give --page for the page of what was run")
         check(tables, scale, on, data, rows)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

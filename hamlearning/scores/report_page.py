@@ -218,7 +218,7 @@ function seen(tweet, article) {
   const list = [...counts].map(([name, count]) => count > 1 ? `${name} × ${count}` : name).join(", ");
   const caption = make("figcaption", {});
   if (tweet.caption) caption.append(make("div", {}, `“${tweet.caption}”`));
-  if (list) caption.append(make("div", {}, make("b", {}, "seen: "), list));
+  if (list) caption.append(make("div", {}, make("b", {}, "regions: "), list));
   if (caption.childNodes.length) figure.append(caption);
   return figure;
 }

@@ -64,7 +64,9 @@ def find_shards(
         shards = list(files[split])
     for shard in shards:
         if not shard.endswith(".parquet"):
-            raise ValueError(f"{shard} is no Parquet file: streaming reads Parquet alone, see `datasets/prepare.py`")
+            raise ValueError(
+                f"{shard} is no Parquet file: streaming reads Parquet alone, which `hamlearning prepare` writes"
+            )
     return shards
 
 

@@ -182,5 +182,6 @@ def _is_ours(path: Path) -> bool:
 
 def proposal(given: str, known: Iterable[str]) -> str:
     """The end of a sentence on what is not known: the nearest of what is, if any is near."""
-    near = difflib.get_close_matches(given.partition("=")[0], known, n=1)
+    given, known = given.partition("=")[0], list(known)
+    near = [name for name in known if name.startswith(given)] or difflib.get_close_matches(given, known, n=1)
     return f": did you mean {near[0]}?" if near else "."

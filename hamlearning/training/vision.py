@@ -117,7 +117,9 @@ def find_visual_features(
     images = TweetImages(tweets, data_args.image_dir)
     if args.do_extract:
         if not images.has_pictures:
-            raise ValueError("--do_extract, but no tweet has a picture: give --image_dir, the folder of the pictures.")
+            raise ValueError(
+                "No tweet has a picture to extract features of: give --image_dir, the folder of the pictures."
+            )
     elif not (wants_pictures and images.has_pictures):
         return None, None
     vision_model = load_vision_model(model_args, vision_args)

@@ -613,7 +613,7 @@ def test_what_a_client_did_wrong_fills_no_log(handler, caplog):
     assert caplog.text == ""
 
 
-def test_the_vision_model_are_loaded_before_the_first_request(folder):
+def test_the_vision_model_is_loaded_before_the_first_request(folder):
     assert EndpointHandler(folder).ner.processor._vision_model is not None
 
 

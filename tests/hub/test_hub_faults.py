@@ -507,7 +507,7 @@ def test_a_part_of_new_vision_model_that_the_hub_does_not_give_is_named(hub, cli
     assert done.sentence.startswith(f"error: {repo} cannot be had from the Hub (")
 
 
-def test_vision_model_that_break_off_with_the_client_s_own_error_are_named(world, repo, monkeypatch):
+def test_a_vision_model_that_breaks_off_with_the_client_s_own_error_is_named(world, repo, monkeypatch):
     def fail(*args, **kwargs):
         raise httpx.ConnectError("refused")
 

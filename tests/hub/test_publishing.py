@@ -193,26 +193,26 @@ def test_the_card_says_where_the_vision_model_come_from(card):
     assert "| global backbone | noise | mit |" in card.text
 
 
-def test_the_card_of_a_model_without_vision_model_promises_no_pictures(results):
+def test_the_card_of_a_model_without_a_vision_model_promises_no_pictures(results):
     blind = results | {"model": results["model"] | {"use_vision": False}}
-    text = model_card(blind, REPO, "mit", vision=None)
+    text = model_card(blind, REPO, "mit", vision_config=None)
     assert "takes no picture" in text and "torchvision" not in text and '"image"' not in text
 
 
 def test_the_card_of_a_model_that_learned_from_a_file_says_so(results):
-    text = model_card(results, REPO, "mit", vision=None)
+    text = model_card(results, REPO, "mit", vision_config=None)
     assert "learned from a file of visual features" in text and '"image"' not in text
 
 
 def test_the_card_of_a_control_run_says_so(results):
-    text = model_card(results | {"shuffle_pictures": True}, REPO, "mit", vision=None)
+    text = model_card(results | {"shuffle_pictures": True}, REPO, "mit", vision_config=None)
     assert "another tweet's picture" in text
 
 
 def test_language_and_age_are_told_of_the_tweets_that_are_known_by_their_hash(results):
     known = results | {"data": {"train": {"tweets": 3373, "sha256": ENGLISH_2014_TO_2017[1]}}}
     for facts, is_known in ((results, False), (known, True)):
-        text = model_card(facts, REPO, "mit", vision=None)
+        text = model_card(facts, REPO, "mit", vision_config=None)
         assert ("2014 and 2017" in text) == ("language: en" in text) == is_known
 
 
@@ -391,7 +391,7 @@ print(pipeline(model="org/twice", revision={old!r}, trust_remote_code=True)({{"t
     first, second, refused, _ = run_client(hub, stranger(code), published.home).splitlines()[-4:]
     assert json.loads(first)[0] is True and json.loads(second)[0] is False
     assert json.loads(first)[1] != []
-    assert "sees no pictures" in refused
+    assert "reads no pictures" in refused
 
 
 def test_an_upload_that_fails_leaves_the_old_revision_served(published):

@@ -391,7 +391,7 @@ def test_every_file_that_means_harm_is_answered_by_why_and_the_next_request_is_s
 
 
 @pytest.mark.slow
-def test_odd_pictures_are_looked_at(by_hand):
+def test_odd_pictures_are_read(by_hand):
     for name, make in hostile.ANSWERED_PICTURES.items():
         [works, [verdict, *_], _] = by_hand([AUSTIN, make()])
         assert works and "The picture changed" in verdict, name

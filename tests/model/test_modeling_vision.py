@@ -362,7 +362,7 @@ def test_sizes_are_width_and_height_in_pixels(output):
 
 
 @pytest.mark.parametrize("size", THIN)
-def test_a_very_thin_picture_is_looked_at(vision, size):
+def test_a_very_thin_picture_has_features(vision, size):
     output = vision(picture(*size))
     assert output.image_sizes.tolist() == [list(size)]
     assert output.image_mask.tolist() == [1]
@@ -560,7 +560,7 @@ def test_half_precision_weights_are_taken_as_float32(pretrained, tmp_path):
     assert same(load(tmp_path / "vision")(PICTURES), expected)
 
 
-def test_the_papers_vision_model_are_the_default():
+def test_the_papers_vision_model_is_the_default():
     config = HamLearningVisionConfig()
     assert config.global_backbone_config.architecture == "resnet152"
     assert (config.detector, config.max_regions, len(config.class_names)) == ("faster_rcnn_vg", 15, 1600)
@@ -678,7 +678,7 @@ def test_a_config_that_makes_no_sense_is_refused(fields, message):
 # ---------------------------------------------------------------------------------------------------------- save, load
 
 
-def test_saved_and_loaded_vision_model_see_the_same(vision, output, tmp_path):
+def test_a_saved_and_loaded_vision_model_gives_the_same(vision, output, tmp_path):
     vision.save_pretrained(tmp_path)
     loaded = load(tmp_path)
     assert same(loaded(PICTURES), output)
@@ -686,7 +686,7 @@ def test_saved_and_loaded_vision_model_see_the_same(vision, output, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
 
 
-def test_loaded_vision_model_are_frozen_too(vision, tmp_path):
+def test_a_loaded_vision_model_is_frozen_too(vision, tmp_path):
     vision.save_pretrained(tmp_path)
     loaded = HamLearningVisionModel.from_pretrained(tmp_path)
     assert not any(parameter.requires_grad for parameter in loaded.parameters())

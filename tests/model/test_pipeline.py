@@ -264,7 +264,7 @@ def test_a_picture_of_too_many_pixels_is_refused(ner):
 def test_a_model_of_text_alone_refuses_a_picture(make_model):
     blind = HamLearningPipeline(model=make_model(use_vision=False), processor=make_processor())
     assert blind({"text": TEXT, "image": None}) == blind(TEXT)
-    with pytest.raises(ValueError, match="trained on text alone and sees no pictures"):
+    with pytest.raises(ValueError, match="trained on text alone and reads no pictures"):
         blind({"text": TEXT, "image": PICTURES[0]})
 
 

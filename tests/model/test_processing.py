@@ -819,7 +819,7 @@ def test_images_give_what_their_visual_features_give(seeing):
     assert same(inputs, seeing(text=text, visual_features=rows))
 
 
-def test_images_give_what_the_vision_model_see(seeing, vision):
+def test_images_give_what_the_vision_model_computes(seeing, vision):
     inputs, seen = seeing(text=["up"] * 4, images=[*PICTURES, None]), vision([*PICTURES, None])
     assert inputs["image_features"].abs().max() > 0
     for name in VISUAL_TENSORS:
@@ -868,7 +868,7 @@ def test_a_picture_that_cannot_be_read_is_named_by_its_place(seeing):
         seeing(text=["up"] * 10, images=[PICTURES[0]] * 2 + [None] * 7 + ["gone.jpg"])
 
 
-def test_pictures_can_be_looked_at_on_a_named_device(seeing):
+def test_features_can_be_extracted_on_a_named_device(seeing):
     expected = seeing(text=["up"], images=PICTURES[:1])
     assert same(seeing(text=["up"], images=PICTURES[:1], device="cpu"), expected)
 
@@ -904,7 +904,7 @@ def test_vision_model_of_other_sizes_are_refused_when_they_are_loaded(vision, tm
         processor(text="up", images=PICTURES[0])
 
 
-def test_the_vision_model_are_not_even_imported_before_the_first_picture(repo):
+def test_the_vision_model_is_not_even_imported_before_the_first_picture(repo):
     script = """
 import sys
 from processing_hamlearning import HamLearningProcessor
@@ -930,7 +930,7 @@ print(processor(text="up", images=sys.argv[2])["image_mask"].tolist(), vision_mo
     ]
 
 
-def test_the_vision_model_load_once_when_the_first_picture_comes(repo, monkeypatch):
+def test_the_vision_model_is_loaded_once_when_the_first_picture_comes(repo, monkeypatch):
     loads = []
     load = HamLearningVisionModel.from_pretrained.__func__
 
@@ -947,7 +947,7 @@ def test_the_vision_model_load_once_when_the_first_picture_comes(repo, monkeypat
     assert loads == [{"pretrained_model_name_or_path": str(repo), "subfolder": "vision"}]
 
 
-def test_loaded_vision_model_are_saved_and_found_wherever_the_folder_goes(seeing, repo, tmp_path):
+def test_a_loaded_vision_model_is_saved_and_found_wherever_the_folder_goes(seeing, repo, tmp_path):
     assert sorted(path.name for path in (repo / "vision").iterdir()) == ["config.json", "model.safetensors"]
     assert json.loads((repo / "processor_config.json").read_text())["vision_source"] == {"subfolder": "vision"}
     repo.rename(tmp_path / "elsewhere")
@@ -960,7 +960,7 @@ def test_saving_leaves_the_vision_model_loaded(seeing, vision, tmp_path):
     assert seeing.vision_model is vision
 
 
-def test_vision_model_that_are_not_loaded_are_found_where_they_were(seeing, repo, tmp_path, monkeypatch):
+def test_a_vision_model_that_is_not_loaded_is_found_where_it_was(seeing, repo, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     HamLearningProcessor.from_pretrained("repo").save_pretrained("copy")
     assert not (tmp_path / "copy" / "vision").exists()

@@ -209,7 +209,7 @@ def twelve() -> DatasetDict:
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_row_is_what_the_vision_model_extract_from_the_picture(num_workers, twelve, vision, tmp_path):
+def test_a_row_is_what_the_vision_model_extracts_from_the_picture(num_workers, twelve, vision, tmp_path):
     features = VisualFeatures(extract(twelve, vision, tmp_path, batch_size=1, num_workers=num_workers))
     assert list(features) == [f"tweet{n}" for n in range(12)]
     assert len({row["image_features"].tobytes() for row in features.values()}) == 12
@@ -222,7 +222,7 @@ def test_a_row_is_what_the_vision_model_extract_from_the_picture(num_workers, tw
             )
 
 
-def test_pictures_that_are_looked_at_together_have_the_rows_of_each_alone(twelve, vision, tmp_path):
+def test_pictures_of_one_batch_have_the_rows_of_each_alone(twelve, vision, tmp_path):
     together, alone = (
         VisualFeatures(extract(twelve, vision, tmp_path / str(size), batch_size=size)) for size in (5, 1)
     )
@@ -231,7 +231,7 @@ def test_pictures_that_are_looked_at_together_have_the_rows_of_each_alone(twelve
             np.testing.assert_allclose(together[id_][name], row[name], rtol=2e-3, atol=1e-3)
 
 
-def test_metadata_name_the_vision_model_their_weights_and_their_classes(twelve, tmp_path):
+def test_metadata_name_the_vision_model_its_weights_and_its_classes(twelve, tmp_path):
     vision = make_vision_model(class_names=["tile"], max_regions=9)
     features = VisualFeatures(extract(twelve, vision, tmp_path))
     assert features.metadata["vision_sha256"] == vision.fingerprint()
@@ -242,7 +242,7 @@ def test_metadata_name_the_vision_model_their_weights_and_their_classes(twelve, 
     assert (config.crop_size, config.max_regions) == (32, 9)
 
 
-def test_vision_model_of_any_folder_give_the_same_bytes(twelve, vision, tmp_path):
+def test_a_vision_model_of_any_folder_gives_the_same_bytes(twelve, vision, tmp_path):
     files = []
     for name in ("one", "two"):
         vision.save_pretrained(tmp_path / name)
@@ -507,7 +507,7 @@ def test_a_file_that_was_half_written_is_never_taken(number, ten, vision, small_
     assert content_of(tmp_path / "killed") == content_of(tmp_path / "undisturbed")
 
 
-def test_what_was_looked_at_before_the_interruption_is_not_looked_at_again(
+def test_what_was_extracted_before_the_interruption_is_not_extracted_again(
     ten, vision, small_shards, tmp_path, monkeypatch
 ):
     process = run_apart(die_while_writing, 2, tmp_path, ten, vision)  # two shards of four are done
@@ -520,7 +520,7 @@ def test_what_was_looked_at_before_the_interruption_is_not_looked_at_again(
 
 
 @pytest.mark.parametrize("change", ["picture", "vision"])
-def test_shards_of_other_pictures_or_vision_model_are_not_taken(change, ten, vision, small_shards, tmp_path):
+def test_shards_of_other_pictures_or_another_vision_model_are_not_taken(change, ten, vision, small_shards, tmp_path):
     process = run_apart(die_while_writing, 2, tmp_path / "killed", ten, vision)
     process.join()
     if change == "vision":
@@ -555,7 +555,7 @@ def test_a_worker_that_dies_ends_the_run_and_the_next_one_goes_on(twelve, vision
 # ---------------------------------------------------------------------------------------------- what is there already
 
 
-def test_a_file_of_the_same_pictures_and_vision_model_is_used_without_looking_again(twelve, vision, tmp_path, request):
+def test_a_file_of_the_same_pictures_and_vision_model_is_used_again(twelve, vision, tmp_path, request):
     path = extract(twelve, vision, tmp_path)
     before = path.stat().st_mtime_ns
     assert extract(twelve, request.getfixturevalue("blind"), tmp_path) == path
@@ -563,7 +563,7 @@ def test_a_file_of_the_same_pictures_and_vision_model_is_used_without_looking_ag
 
 
 @pytest.mark.parametrize("change", ["picture", "no picture", "id", "vision"])
-def test_a_file_of_other_pictures_or_vision_model_is_refused_and_kept(change, vision, tmp_path):
+def test_a_file_of_other_pictures_or_another_vision_model_is_refused_and_kept(change, vision, tmp_path):
     pictures = {"a": encoded(0), "b": encoded(1)}
     path = extract(make_tweets(train=pictures), vision, tmp_path)
     before = path.read_bytes()
@@ -579,7 +579,7 @@ def test_a_file_of_other_pictures_or_vision_model_is_refused_and_kept(change, vi
     assert path.read_bytes() == before
 
 
-def test_a_data_set_is_found_again_in_the_cache_without_looking(twelve, vision, tmp_path, request):
+def test_a_data_set_is_found_again_in_the_cache(twelve, vision, tmp_path, request):
     path = extract(twelve, vision, tmp_path, is_cache=True)
     before = path.stat().st_mtime_ns
     assert extract(twelve, request.getfixturevalue("blind"), tmp_path, is_cache=True) == path
@@ -745,7 +745,7 @@ def test_a_run_on_a_data_set_with_pictures_extracts_them_and_says_so(trained, wo
     }  # fmt: skip
 
 
-def test_the_vision_model_are_saved_with_the_model_and_not_with_its_checkpoints(trained, vision):
+def test_the_vision_model_is_saved_with_the_model_and_not_with_its_checkpoints(trained, vision):
     assert HamLearningVisionModel.from_pretrained(trained, subfolder="vision").fingerprint() == vision.fingerprint()
     checkpoints = list(trained.glob("checkpoint-*"))
     assert len(checkpoints) == 2
@@ -763,7 +763,7 @@ def test_the_processor_of_a_trained_model_takes_pictures(trained, world):
     np.testing.assert_allclose(inputs["region_features"][0], expected["features"], rtol=2e-3, atol=1e-3)
 
 
-def test_new_vision_model_are_made_of_a_backbone_and_a_detector(world, tmp_path):
+def test_a_new_vision_model_is_made_of_a_backbone_and_a_detector(world, tmp_path):
     backbone = world / "backbone"
     run_mner(
         train_flags(
@@ -810,7 +810,7 @@ def test_a_model_trained_further_keeps_its_vision_model(trained, world, vision, 
     assert HamLearningVisionModel.from_pretrained(tmp_path / "out/vision").fingerprint() == vision.fingerprint()
 
 
-def test_without_vision_no_vision_model_are_loaded(world, tmp_path):
+def test_without_vision_no_vision_model_is_loaded(world, tmp_path):
     run_mner(
         train_flags(
             world, tmp_path / "out", use_vision=False, vision_model=tmp_path / "nowhere", num_train_epochs=1,
@@ -821,7 +821,7 @@ def test_without_vision_no_vision_model_are_loaded(world, tmp_path):
     assert not (tmp_path / "out" / "vision").exists() and not (tmp_path / "cache").exists()
 
 
-def test_a_model_of_text_alone_never_looks_at_pictures(world, tmp_path):
+def test_a_model_of_text_alone_never_reads_pictures(world, tmp_path):
     cache = {"extraction_dir": tmp_path / "cache"}
     run_mner(train_flags(world, tmp_path / "text", use_vision=False, num_train_epochs=1, **cache))
     run_mner(
@@ -833,7 +833,7 @@ def test_a_model_of_text_alone_never_looks_at_pictures(world, tmp_path):
     assert results_of(tmp_path / "out")["vision"] is None and not (tmp_path / "cache").exists()
 
 
-def test_training_is_the_same_whether_the_pictures_were_looked_at_now_or_before(world, tmp_path):
+def test_training_is_the_same_whether_features_were_extracted_now_or_before(world, tmp_path):
     for name in ("now", "before"):
         run_mner(train_flags(world, tmp_path / name, extraction_dir=tmp_path / "cache"))
     assert losses_of(tmp_path / "now") == losses_of(tmp_path / "before")
@@ -846,7 +846,7 @@ def test_training_depends_on_the_pictures(trained, world, tmp_path):
     assert losses_of(tmp_path / "out") != losses_of(trained)
 
 
-def test_a_feature_file_stands_in_for_the_pictures_and_its_vision_model_are_saved(trained, world, vision, tmp_path):
+def test_a_feature_file_stands_in_for_the_pictures_and_its_vision_model_is_saved(trained, world, vision, tmp_path):
     (file,) = (world / "cache").glob(f"*/{FEATURES_FILE}")
     run_mner(
         train_flags(
@@ -912,7 +912,7 @@ def test_extracting_with_other_vision_model_into_its_folder_is_refused(world, tm
 
 
 def test_extracting_a_data_set_without_pictures_is_refused(world, tmp_path):
-    with pytest.raises(ValueError, match="--do_extract, but no tweet has a picture: give --image_dir"):
+    with pytest.raises(ValueError, match="No tweet has a picture to extract features of: give --image_dir"):
         run_mner(extract_flags(world, tmp_path / "out", data_dir=world / "tweets"))
 
 

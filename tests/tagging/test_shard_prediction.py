@@ -611,7 +611,7 @@ class Echo(TweetReader):
     """A reader that finds nothing, and knows what was in memory together."""
 
     pictures = "column image"
-    vision = "none"
+    vision_fingerprint = "none"
     facts = {"model": "echo", "precision": "fp32", "words": "as they are", "pictures": pictures}
 
     def __init__(self):
