@@ -116,7 +116,7 @@ class HamLearningExportedForTokenClassification(HamLearningForTokenClassificatio
 
     def __init__(self, config: HamLearningExportedConfig, network_files: tuple[Path, Path] | None = None):
         HamLearningPreTrainedModel.__init__(self, config)  # without the layers of PyTorch
-        self.model = HamLearningExportedTrunk(config, network_files)  # pyright: ignore[reportAttributeAccessIssue]  # no `HamLearningModel`, but called as one
+        self.model = HamLearningExportedTrunk(config, network_files)  # called as a `HamLearningModel` is
         self.dropout = self.classifier = nn.Identity()  # both are in the network
         self.crf = HamLearningCRF(len(config.tags))  # one without transitions has them at zero
         self.post_init()

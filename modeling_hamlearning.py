@@ -207,18 +207,19 @@ def _width_of_words(labels: torch.Tensor, input_ids: torch.Tensor, word_ids: tor
         ValueError: they have neither W nor S columns.
     """
     width, num_pieces = labels.shape[1], input_ids.shape[1]
+    expected = "give one label a word, (B, W), or one a sub-token, (B, S), -100 where there is none."
+    said = f"labels has {width} columns, and there are {num_pieces} sub-tokens: {expected}"
     if word_ids is None:
-        num_words = num_pieces
-    elif word_ids.device.type == "cpu":
-        num_words = max(int(word_ids.max()), 1)
-    else:  # the host does not wait for the device to know: that reports what is too narrow
-        torch._assert_async(word_ids.amax() <= width)
-        num_words = width
-    if width != num_words:
+        if width != num_pieces:
+            raise ValueError(said)
+        return width
+    try:  # the device checks it in its time: the host does not wait for the number of words
+        torch._assert_async(word_ids.amax().clamp(min=1) == width, said)
+    except RuntimeError:  # on a CPU, at once
+        num_words = int(word_ids.max())
         raise ValueError(
-            f"labels has {width} columns, but there are {num_words} words and {num_pieces} sub-tokens: give one label "
-            "a word, (B, W), or one a sub-token, (B, S), -100 where there is none."
-        )
+            f"labels has {width} columns, but there are {num_words} words and {num_pieces} sub-tokens: {expected}"
+        ) from None
     return width
 
 
@@ -1056,8 +1057,10 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
         Raises:
             ValueError: see `HamLearningModel.forward`; or `labels` have neither width.
         """
-        # A word has a sub-token, and [CLS] is none: as many labels as sub-tokens are one each.
-        are_of_words = labels is not None and (word_ids is None or labels.shape[1] != input_ids.shape[1])
+        num_words = None
+        # Words are fewer than sub-tokens, one of which is [CLS]: as many labels as sub-tokens are theirs.
+        if labels is not None and (word_ids is None or labels.shape[1] != input_ids.shape[1]):
+            num_words = _width_of_words(labels, input_ids, word_ids)
         outputs = self.model(
             input_ids,
             attention_mask,
@@ -1070,7 +1073,7 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
             image_mask,
             image_sizes,
             token_type_ids,
-            num_words=_width_of_words(labels, input_ids, word_ids) if are_of_words else None,
+            num_words=num_words,
             output_hidden_states=output_hidden_states,
             output_attentions=output_attentions,
         )
@@ -1078,7 +1081,7 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
 
         with torch.autocast(logits.device.type, enabled=False):
             emissions = logits.float()
-            if labels is not None and word_ids is not None and not are_of_words:
+            if labels is not None and word_ids is not None and num_words is None:
                 labels = _labels_of_words(labels, word_ids, emissions.shape[1])
             loss = None if labels is None else self._loss(emissions, labels)
             predictions, scores = (None, None) if self.training else self._decode(emissions, outputs.word_mask)

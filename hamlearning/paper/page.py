@@ -86,8 +86,7 @@ def code_of(folder: Path) -> list[str]:
         return []
     hashes = ", ".join(sorted({code[:10] for code in before}))
     return [
-        f"**{len(before)} of the {len(codes)} runs here are of earlier code** (hash {hashes}; today's is {now[:10]}), "
-        "and were not made again since."
+        f"**{len(before)} of the {len(codes)} runs here are of earlier code** (hash {hashes}), not made again since."
     ]
 
 

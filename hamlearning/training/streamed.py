@@ -116,6 +116,7 @@ NOT_STREAMED = {
     "detector": "the vision model is the model's own, or what --vision_model names",
     "detector_name_or_path": "the vision model is the model's own, or what --vision_model names",
     "class_names_file": "the vision model is the model's own, or what --vision_model names",
+    "new_head": "it would have learned nothing",
     "text_model": "the model has its own",
     "word_splitting": "the model has its own",
     "max_length": "the model has its own",

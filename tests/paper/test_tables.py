@@ -376,6 +376,16 @@ def test_the_page_says_not_run_of_what_was_not_run(runner, project):
     assert "What the paper leaves open, with pictures" not in page
 
 
+def test_the_page_says_which_runs_are_of_earlier_code(runner):
+    run = run_of(TEXT)
+    runner.make(run)
+    assert "earlier code" not in write_page("small", [1]).read_text()
+    result = json.loads(run.result_path.read_text())
+    result["identity"]["code"] = "0123456789abcdef"
+    run.result_path.write_text(json.dumps(result))
+    assert "**1 of the 1 runs here are of earlier code** (hash 0123456789)" in write_page("small", [1]).read_text()
+
+
 def test_several_seeds_have_a_mean_and_a_deviation():
     assert mean_and_deviation([0.5, 0.7]) == "60.00 ± 14.14"
     assert mean_and_deviation([0.5]) == "50.00"

@@ -560,7 +560,7 @@ GIVEN = {
     "class_names_file": "x", "text_model": "x", "word_splitting": "tweet", "max_length": 20, "max_regions": 3,
     "resume_from_checkpoint": True, "torch_compile": True, "bf16_full_eval": True, "fp16_full_eval": True,
     "prediction_loss_only": True, "full_determinism": True, "dataloader_num_workers": 2, "report_to": "tensorboard",
-    "deepspeed": "x", "fsdp": "full_shard",
+    "deepspeed": "x", "fsdp": "full_shard", "new_head": True,
 }  # fmt: skip
 
 
