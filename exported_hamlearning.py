@@ -201,6 +201,7 @@ class HamLearningExportedTrunk(nn.Module):
                 attentions, token types, or tweets without `word_ids`.
         """
         asked = {
+            "labels": num_words is not None,
             "output_hidden_states": output_hidden_states,
             "output_attentions": output_attentions,
             "token_type_ids": token_type_ids is not None,
@@ -403,7 +404,7 @@ def export_model(source: str | os.PathLike, folder: str | os.PathLike, precision
     found, _ = HamLearningConfig.get_config_dict(source)
     if found.get("model_type") != HamLearningConfig.model_type:
         raise ValueError(
-            f"{source} holds a model of the type {found.get('model_type')!r}: give one that run_mner.py trained."
+            f"{source} holds a model of the type {found.get('model_type')!r}: give one that `hamlearning train` made."
         )
     model = HamLearningForTokenClassification.from_pretrained(source, dtype=torch.float32)
     processor = HamLearningProcessor.from_pretrained(source, trust_remote_code=True)

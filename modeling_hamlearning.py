@@ -201,30 +201,44 @@ def _first_on(mask: torch.Tensor) -> torch.Tensor:
 
 
 def _width_of_words(labels: torch.Tensor, input_ids: torch.Tensor, word_ids: torch.Tensor | None) -> int:
-    """W, as the labels (B, W) have it.
+    """W, as the labels (B, W) have it; more columns are padding.
 
     Raises:
         ValueError: they have neither W nor S columns.
     """
     width, num_pieces = labels.shape[1], input_ids.shape[1]
-    expected = "give one label a word, (B, W), or one a sub-token, (B, S), -100 where there is none."
-    said = f"labels has {width} columns, and there are {num_pieces} sub-tokens: {expected}"
-    if word_ids is None:
-        if width != num_pieces:
-            raise ValueError(said)
-        return width
-    try:  # the device checks it in its time: the host does not wait for the number of words
-        torch._assert_async(word_ids.amax().clamp(min=1) == width, said)
-    except RuntimeError:  # on a CPU, at once
-        num_words = int(word_ids.max())
-        raise ValueError(
-            f"labels has {width} columns, but there are {num_words} words and {num_pieces} sub-tokens: {expected}"
-        ) from None
+    num_words = num_pieces if word_ids is None else word_ids.amax().clamp(min=1)
+    beyond = torch.arange(width, device=labels.device) >= num_words
+    fits = (torch.as_tensor(num_words, device=labels.device) <= width) & ~(beyond & (labels != -100)).any()
+    _check_labels(
+        fits,
+        lambda: (
+            f"labels has {width} columns, but there are {int(num_words)} words and {num_pieces} sub-tokens: give one "
+            "label a word, (B, W), or one a sub-token, (B, S), -100 where there is none."
+        ),
+    )
     return width
 
 
+def _check_labels(fits: torch.Tensor, problem: Callable[[], str]) -> None:
+    """ValueError if they do not fit; a device says so in its time, as the host does not wait for it."""
+    try:
+        torch._assert_async(fits, "labels do not fit the words: compute the batch on a CPU to read why.")
+    except RuntimeError:  # on a CPU, or where there is no such check
+        if not bool(fits):
+            raise ValueError(problem()) from None
+
+
 def _labels_of_words(labels: torch.Tensor, word_ids: torch.Tensor, num_words: int) -> torch.Tensor:
-    """Labels (B, S) of sub-tokens as those of words (B, W): each word has that of its first piece."""
+    """Labels (B, S) of sub-tokens as those of words (B, W): each word has that of its first piece.
+
+    Raises:
+        ValueError: what is no word has a label, as where labels of words were padded to as many.
+    """
+    _check_labels(
+        ~((word_ids <= 0) & (labels != -100)).any(),
+        lambda: "labels has one a sub-token, (B, S), but [CLS], [SEP] or padding has one too: give -100 there.",
+    )
     is_first = word_ids != nn.functional.pad(word_ids[:, :-1], (1, 0), value=-1)
     own = torch.where(is_first & (word_ids > 0), labels, -100)
     of_words = labels.new_full((len(labels), num_words), -100)

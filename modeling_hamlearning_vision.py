@@ -343,7 +343,7 @@ class HamLearningVisionModel(PreTrainedModel):
         Of their weights only safetensors are read, whatever `use_safetensors` and `weights_only` say.
 
         Raises:
-            OSError: there are no such vision model, or it has no `model.safetensors`.
+            OSError: there is no such vision model, or it has no `model.safetensors`.
             ValueError: a file of weights is damaged, or weights are missing from it; new random ones would be of no
                 use in a frozen vision model.
         """

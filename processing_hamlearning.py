@@ -108,7 +108,7 @@ class HamLearningProcessor(ProcessorMixin):
         num_classes: number of the detector's classes; None: not checked.
         vision_source: where the frozen vision model lies that turns pictures into features: `subfolder`, `revision`
             and `pretrained_model_name_or_path` of `HamLearningVisionModel.from_pretrained`, without the last for a
-            folder beside this processor's own files. They are loaded when the first picture comes. None: there are
+            folder beside this processor's own files. It is loaded when the first picture comes. None: there is
             none, only `visual_features` are taken.
 
     Raises:
@@ -189,7 +189,7 @@ class HamLearningProcessor(ProcessorMixin):
     def save_pretrained(
         self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any
     ) -> list[str]:
-        """Saves the processor, the code that serves the model, and the vision model into `vision/` if they are loaded.
+        """Saves the processor, the code that serves the model, and the vision model, into `vision/`, if it is loaded.
 
         A vision model that is not loaded is not copied: the saved processor finds it where this one does. With
         `push_to_hub` it all goes to the Hub too; `kwargs` are `repo_id` and what `push_to_hub` takes.
@@ -236,12 +236,12 @@ class HamLearningProcessor(ProcessorMixin):
 
     @property
     def vision_model(self) -> Any:
-        """The frozen vision model, a `HamLearningVisionModel`; loaded now if they were not.
+        """The frozen vision model, a `HamLearningVisionModel`; loaded now if it was not.
 
         Raises:
             ValueError: this processor has none.
             ImportError: timm or torchvision is not installed.
-            OSError: they are missing or cannot be downloaded.
+            OSError: it is missing or cannot be downloaded.
         """
         if self._vision_model is None:
             if self.vision_source is None:

@@ -86,8 +86,8 @@ class EndpointHandler:
         self.batch_size = _limit("batch_size", batch_size)
         self.ner = pipeline(model=path, trust_remote_code=True)  # pyright: ignore[reportCallIssue]  # transformers names the tasks it knows
         self.reads_pictures = self.ner.model.config.use_vision and self.ner.processor.vision_source is not None
-        # A first picture now: the vision model loads with it, so no client waits for them, no two requests load it at
-        # once, and a repo that lacks them fails here.
+        # A first picture now: the vision model loads with it, so no client waits for it, no two requests load it at
+        # once, and a repo that lacks it fails here.
         self.ner({"text": "Warm up", "image": PIXEL if self.reads_pictures else None})
         # Requests may come from several threads, but batches run one at a time: else as many of them as there are
         # requests would share the memory, and transformers does not promise that two threads may use one pipeline.
@@ -186,7 +186,7 @@ def check_text(text: Any, place: str, max_length: int) -> None:
     if not isinstance(text, str):
         raise RequestError(f"{place} is {_shown(text)}: give a string.")
     if len(text) > max_length:
-        raise RequestError(f"{place} has {len(text)} characters, the limit is {max_length}: send it in parts.")
+        raise RequestError(f"{place} has {len(text)} characters, the limit is {max_length}.")
 
 
 def check_size(size: int, place: str, max_bytes: int) -> None:
@@ -204,7 +204,6 @@ def return_large_blocks() -> None:
 
     By itself it learns from each large block to keep such, each thread its own: a few pictures of 10 MiB to every
     thread of a server leave up to 64 MiB in each. Small blocks come from two arenas in place of eight a core.
-
     """
     if sys.platform != "linux" or not hasattr(libc := ctypes.CDLL(None), "mallopt"):
         return  # another C library
@@ -268,4 +267,4 @@ def _shown(value: Any) -> str:
     return json.dumps(value)[:40] if isinstance(value, int | float) else type(value).__name__
 
 
-__all__ = ["RequestError", "EndpointHandler", "check_size", "check_text", "return_large_blocks"]
+__all__ = ["RequestError", "EndpointHandler", "check_text", "return_large_blocks"]

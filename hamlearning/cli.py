@@ -42,7 +42,11 @@ class Verb(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a verb, and returns the exit code: 0, 1 for an error, 2 for a wrong command line, 128 + a signal."""
+    """Runs a verb.
+
+    Returns:
+        The exit code: 0; 1 for an error, also in the flags of a run; 2 for a wrong verb or flag; 128 + a signal.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     if "_ARGCOMPLETE" in os.environ:
         complete()
@@ -54,10 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     name, rest = argv[0], argv[1:]
     if name not in VERBS:
-        print(
-            f"error: {name!r} is no verb of hamlearning{proposal(name, VERBS)} `hamlearning --help` lists them.",
-            file=sys.stderr,
-        )
+        near = proposal(name, [*VERBS, "--version", "--help"])
+        print(f"error: {name!r} is no verb of hamlearning{near} `hamlearning --help` lists them.", file=sys.stderr)
         return 2
     if not {"-h", "--help"}.isdisjoint(rest):
         print(*(f"$ {line}" for line in VERBS[name].examples), "", sep="\n")
@@ -90,7 +92,7 @@ def overview() -> str:
             "",
             *lines,
             "",
-            "`hamlearning VERB --help` begins with two lines to type.",
+            "`hamlearning VERB --help` begins with two lines to type; `hamlearning --version` says which one this is.",
             'Completion in bash and zsh: eval "$(register-python-argcomplete hamlearning)"',
         ]
     )
@@ -112,16 +114,28 @@ def parse(name: str, argv: list[str]) -> dict[str, Any]:
     """The flags that were given, and what their room takes for the others; see `Verb`."""
     parser = make_parser(name)
     if VERBS[name].takes_training_flags:
+        needs_model = any(not action.option_strings for action in parser._actions)
+        if needs_model and argv and argv[0].startswith("-") and not {"-h", "--help"} & set(argv):
+            parser.error(f"{argv[0]!r} comes before MODEL: give the model first, then the flags")
         options, rest = parser.parse_known_args(argv)
         return {"options": vars(options), "flags": rest}
     flags = [flag for action in parser._actions for flag in action.option_strings]
     for given in argv:  # before what argparse would miss, which may be missing for this
-        if given.startswith("--") and given != "--" and given.partition("=")[0] not in flags:
-            parser.error(f"{given!r} is no flag of `{parser.prog}`{proposal(given, flags)}")
+        if given.startswith("-") and given != "--" and given.partition("=")[0] not in flags and not is_number(given):
+            parser.error(f"{given!r} is no flag of `{parser.prog}`{proposal(given, flags).removesuffix('.')}")
     options, unknown = parser.parse_known_intermixed_args(argv)
     if unknown:
-        parser.error(f"{unknown[0]!r} is one argument too many for `{parser.prog}`.")
+        parser.error(f"{unknown[0]!r} is one argument too many for `{parser.prog}`")
     return vars(options)
+
+
+def is_number(text: str) -> bool:
+    """Whether it is a value that may begin with a minus."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def complete() -> None:
@@ -131,12 +145,11 @@ def complete() -> None:
     parser = argparse.ArgumentParser("hamlearning")
     verbs = parser.add_subparsers()
     for name, verb in VERBS.items():
-        if name != "train":
+        is_run = name == "train" or verb.takes_training_flags
+        if is_run and name in os.environ.get("COMP_LINE", "").split()[1:2]:  # these flags take seconds to import
+            verbs.add_parser(name, add_help=False, parents=[call("hamlearning.training.arguments:make_parser")])
+        else:
             verb.add_flags(verbs.add_parser(name, help=verb.summary))
-    if os.environ.get("COMP_LINE", "").split()[1:2] == ["train"]:  # its flags take seconds to import
-        verbs.add_parser("train", add_help=False, parents=[call("hamlearning.training.arguments:make_parser")])
-    else:
-        verbs.add_parser("train", help=VERBS["train"].summary)
     argcomplete.autocomplete(parser)
 
 
@@ -287,7 +300,7 @@ def add_export_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_serve_flags(parser: argparse.ArgumentParser) -> None:
     """Of `hamlearning serve`."""
-    parser.add_argument("model", metavar="MODEL", help="trained or exported model: folder or Hub id")
+    parser.add_argument("model", metavar="MODEL", help="trained or exported model: folder or Hub id; its code is run")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on [%(default)s]")
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one [%(default)s]")
 

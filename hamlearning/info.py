@@ -4,7 +4,6 @@ import json as json_format
 import os
 import platform
 import sys
-from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -80,7 +79,7 @@ def describe_model(place: str) -> dict[str, Any]:
     results, processor = read(place, "results.json"), read(place, "processor_config.json")
     vision = read(place, "vision/config.json")
     trained = results.get("train", {})
-    text = config.get("text_config", {})
+    text = results.get("text_encoder") or config.get("text_config", {})
     return {
         "model": place,
         "kind": f"{config['model_type']} of transformers {config.get('transformers_version', '?')}",
@@ -139,14 +138,20 @@ def read(place: str, file_name: str, is_needed: bool = False) -> dict[str, Any]:
         ValueError: It is no JSON object.
     """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     path = Path(place, file_name)
     if not Path(place).is_dir():
         from hamlearning.data.downloads import wanted_of_hub
 
-        with wanted_of_hub(place), suppress(EntryNotFoundError):
-            path = Path(hf_hub_download(place, file_name))
+        with wanted_of_hub(place):
+            try:
+                path = Path(hf_hub_download(place, file_name))
+            except LocalEntryNotFoundError:  # nobody asked the Hub
+                if is_needed:
+                    raise
+            except EntryNotFoundError:
+                pass
     if not path.is_file():
         if is_needed:
             raise FileNotFoundError(f"{place} has no {file_name}: give the folder or the Hub id of a trained model")
@@ -161,7 +166,7 @@ def read(place: str, file_name: str, is_needed: bool = False) -> dict[str, Any]:
 
 
 def size(place: str) -> int | str:
-    """Bytes of a folder's weights, or of a Hub repo's files."""
+    """Bytes of the weights of a folder or Hub repo."""
     if Path(place).is_dir():
         files = [
             path
@@ -170,9 +175,14 @@ def size(place: str) -> int | str:
         ]
         return sum(path.stat().st_size for path in files)
     from huggingface_hub import HfApi
+    from huggingface_hub.utils import httpx
 
-    siblings = HfApi().model_info(place, files_metadata=True).siblings or []
-    return sum(file.size or 0 for file in siblings)
+    try:
+        siblings = HfApi().model_info(place, files_metadata=True).siblings or []
+    except (OSError, httpx.HTTPError):  # what is in the cache was read
+        return "unknown: the Hub is away"
+    weights = [file for file in siblings if file.rfilename.endswith((".safetensors", "openvino_model.bin"))]
+    return sum(file.size or 0 for file in weights)
 
 
 def lines(facts: dict[str, Any], indent: str = "") -> list[str]:

@@ -108,7 +108,7 @@ class Reader:
         try:
             self.check_text(text, "The tweet", MAX_CHARACTERS)
         except ValueError as error:
-            raise BadInput(str(error)) from error
+            raise BadInput(f"{error} Please shorten it.") from error
         if not self.processor(text=text).words[0]:
             raise BadInput("The tweet is empty: please write one, or click on an example.")
         picture = row = None
@@ -400,18 +400,20 @@ def build_page(reader: Reader) -> gr.Blocks:
             return [f'<div class="verdict bad">{html.escape(str(error))}</div>', *[hidden] * 5]
         sentence, cut = say_changes(reading), say_cut(reading, reader.processor.max_length)
         kind = "verdict changed" if find_changes(reading) else "verdict"
-        saw = reading.row is not None
+        has_picture = reading.row is not None
         views = reader.model.config.visual_views
         return [
             f'<div class="{kind}">{html.escape(sentence)}{cut and f"<small>{html.escape(cut)}</small>"}</div>',
             gr.update(
                 value=highlight(reading, reading.entities),
-                label="With the picture" if saw else "The tweet",
+                label="With the picture" if has_picture else "The tweet",
                 visible=True,
             ),
-            gr.update(value=highlight(reading, reading.entities_without or []), visible=True) if saw else hidden,
+            gr.update(value=highlight(reading, reading.entities_without or []), visible=True)
+            if has_picture
+            else hidden,
             gr.update(value=table_html(reading), visible=True) if pair_entities(reading) else hidden,
-            gr.update(value=show_regions(reading, reader.vision_config), visible=True) if saw else hidden,
+            gr.update(value=show_regions(reading, reader.vision_config), visible=True) if has_picture else hidden,
             gr.update(value=relevance_html(reading.relevance, views), visible=True) if reading.relevance else hidden,
         ]
 

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 
@@ -68,6 +69,28 @@ def test_a_wrong_flag_of_a_run_proposes_the_nearest(verb, capsys):
         "error: '--lerning_rate' is no flag of a run: did you mean --learning_rate? `hamlearning train --help` lists "
         "them."
     )
+
+
+def test_a_flag_before_the_model_is_refused_as_its_value_would_be_taken_for_it(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["predict", "--seed", "2", "outputs/demo"])
+    assert end.value.code == 2
+    assert "'--seed' comes before MODEL: give the model first, then the flags" in capsys.readouterr().err
+
+
+def test_a_surplus_argument_is_no_flag(capsys):
+    with pytest.raises(SystemExit):
+        main(["score", "a", "b", "c", "d"])
+    assert "'c' is one argument too many for `hamlearning score` (" in capsys.readouterr().err
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    assert said(capsys, "--version")[1].out == f"{metadata.version('hamlearning')}\n"
+
+
+def test_tables_without_a_name_change_nothing(capsys):
+    status, answer = said(capsys, "tables")
+    assert status == 2 and answer.err.startswith("error: name a table (table1")
 
 
 def test_a_missing_file_is_one_sentence(capsys, tmp_path):

@@ -77,14 +77,16 @@ def test_the_script_beside_the_model_is_thin():
 
 
 def test_long_functions_say_why_they_are():
-    """Over 60 lines with its docstring taken out: none without the word "long" in that docstring."""
+    """Over 60 lines beside its docstring: none whose docstring does not give the reason, "It is long"."""
     for path in [*FILES, ROOT / "run_mner.py"]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 doc = ast.get_docstring(node) or ""
                 body = node.body[1:] if doc else node.body
                 length = node.end_lineno - body[0].lineno + 1 if body else 0
-                assert length <= 60 or "long" in doc.lower(), f"{path.name}: {node.name} has {length} lines"
+                assert length <= 60 or "It is long" in " ".join(doc.split()), (
+                    f"{path.name}: {node.name} has {length} lines"
+                )
 
 
 def test_no_room_is_named_for_nothing():

@@ -182,8 +182,8 @@ def features_table(features: VisualFeatures) -> str:
     return f"""## Visual features
 
 Features of the pictures by frozen vision models: one row an image id, regions with the best score first, boxes
-(x_c, y_c, h, w) as shares of the picture. The file is one for `run_mner.py --visual_features`; its schema's metadata
-names the classes.
+(x_c, y_c, h, w) as shares of the picture. The file is one for `hamlearning train --visual_features`; its schema's
+metadata names the classes.
 
 {markdown_table(["", f"`{FEATURES_FILE}`"], [(title, [fact]) for title, fact in facts.items() if fact is not None])}"""
 

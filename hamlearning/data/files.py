@@ -11,10 +11,15 @@ from safetensors import SafetensorError
 
 
 def write_text(path: Path, text: str):
+    """Writes text as `write_bytes` does, in UTF-8."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes):
     """Writes a file that is there, whole and on the disk, or not at all; until then its predecessor stays."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_bytes(content)
         sync(partial)
         os.replace(partial, path)
     finally:

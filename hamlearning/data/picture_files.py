@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
@@ -28,6 +28,18 @@ def find_images(folder: Path) -> dict[str, Path]:
             raise ValueError(f"{folder} has both {found[path.stem].name} and {path.name}: keep one an image id.")
         found[path.stem] = path
     return found
+
+
+def picture_of(id_: str, files: Mapping[str, Path]) -> Path | None:
+    """The picture called by an id, of those that `find_images` found.
+
+    `17.jpg` is that of the id `17`, and of the id `17.jpg`.
+    """
+    file = files.get(id_)
+    stem = id_.rpartition(".")[0]
+    if file is None and stem in files and files[stem].name == id_:
+        file = files[stem]
+    return file
 
 
 def picture_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:

@@ -161,7 +161,7 @@ def read_source(source: Path) -> tuple[DatasetDict, dict[str, Path]]:
 
 
 def data_files(output: Path, config: str) -> list[Path]:
-    """The Parquet files of a configuration, as this script calls them."""
+    """The Parquet files of a configuration, as this module names them."""
     if config == "visual_features":
         return [output / FEATURES_FILE] if (output / FEATURES_FILE).is_file() else []
     return [file for split in SPLITS for file in (output / config).glob(f"{split}-*.parquet")]

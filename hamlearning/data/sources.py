@@ -8,7 +8,7 @@ The tweets belong to those who wrote them. Their pictures are not fetched: `data
 """
 
 import hashlib
-import os
+import http.client
 import time
 import urllib.error
 import urllib.request
@@ -16,12 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from hamlearning.data.files import sync
+from hamlearning.data.files import write_bytes
 
 
 WAITS = (1, 2, 4)  # seconds before a source is asked again
 SECONDS = 30  # that a source may be silent for
-BLOCK = 2**16  # bytes
 MAX_BYTES = 2**25  # of a file; the largest has 850 kB
 
 
@@ -106,13 +105,7 @@ def fetch_file(file: SourceFile, addresses: Sequence[str], path: Path) -> None:
         if hashlib.sha256(content).hexdigest() != file.sha256:
             refused.append(f"{url} (other bytes than the released file's, SHA-256 {file.sha256})")
             continue
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            partial.write_bytes(content)
-            sync(partial)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_bytes(path, content)
         return
     raise SourceError(f"{path.name} could not be had from {'; '.join(refused)}: try again later, or put it there")
 
@@ -136,8 +129,8 @@ def download(url: str) -> bytes:
         except urllib.error.HTTPError as error:
             if wait is None or error.code not in (408, 429, 500, 502, 503, 504):
                 raise
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
+        except (urllib.error.URLError, ConnectionError, TimeoutError, http.client.HTTPException) as error:
             if wait is None:
-                raise
+                raise ConnectionError(str(error) or type(error).__name__) from error
         time.sleep(wait)
     raise AssertionError("the last attempt returns or raises")

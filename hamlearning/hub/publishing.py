@@ -40,7 +40,7 @@ def publish_model(
     private: bool | None = None,
     token: str | None = None,
 ) -> str:
-    """Makes a folder that `run_mner.py` trained into a Hub repo, or into the next revision of one.
+    """Makes a folder that a run trained into a Hub repo, or into the next revision of one.
 
     ```python
     >>> publish_model("outputs/demo", "ORG/NAME")
@@ -120,7 +120,7 @@ def _commit_model(
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """What `run_mner.py` wrote of a training.
+    """What a run wrote of a training.
 
     Raises:
         ValueError: it is something else, or of a version that wrote less.

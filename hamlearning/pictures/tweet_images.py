@@ -8,7 +8,7 @@ from typing import Any
 
 from datasets import DatasetDict, Image
 
-from hamlearning.data.picture_files import find_images
+from hamlearning.data.picture_files import find_images, picture_of
 
 
 logger = logging.getLogger(__name__)
@@ -83,13 +83,7 @@ class TweetImages:
             logger.warning(f"{self.image_dir} has pictures of {share}: the others are read as text alone.")
 
     def _file_of(self, id_: str) -> Path | None:
-        """The picture called by an id: `17.jpg` is that of the id `17`, and of the id `17.jpg`."""
-        files = self._files or {}
-        stem, dot, _ = id_.rpartition(".")
-        file = files.get(id_)
-        if file is None and dot and stem in files and files[stem].name == id_:
-            file = files[stem]
-        return file
+        return picture_of(id_, self._files or {})
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -79,7 +79,7 @@ class MNERScores(evaluate.Metric):  # noqa: D101 the decorator writes it
             if len(predicted) != len(gold):
                 raise ValueError(
                     f"tweet {tweet} has {len(predicted)} predictions but {len(gold)} references: give one prediction "
-                    "a token, O for a token that the model did not see"
+                    "a token, O for a token that the model did not read"
                 )
             for name, tags in (("predictions", predicted), ("references", gold)):
                 for position, tag in enumerate(tags):

@@ -41,7 +41,7 @@ def read_gold(path: str | os.PathLike, split: str = "test") -> dict[str, Any]:
     Half a surrogate pair, which JSON can hold and UTF-8 cannot, is read as U+FFFD, as the processor reads it.
 
     Args:
-        path: A file of the released text format, a prediction file of `run_mner.py` (*.jsonl), or a folder that
+        path: A file of the released text format, a prediction file of a run (*.jsonl), or a folder that
             `load_tweets` reads.
         split: Which split of a folder.
 
@@ -93,7 +93,7 @@ def read_predictions(
     ```
 
     Three forms are read:
-    *.jsonl of `run_mner.py`;
+    *.jsonl of a run;
     columns, divided by tabs or spaces, a blank line (or a line `IMGID:<id>`) between tweets: the last is the predicted
     tag, the one before it the gold tag if it holds nothing but tags, the first the word if one is left;
     the lines that BERT-based systems of the UMT family write of a tweet: the name of its picture (or nothing), its
@@ -225,7 +225,7 @@ def _read_jsonl(path: Path) -> list[_Tweet]:
             continue
 
         def fail(problem: str, number: int = number) -> NoReturn:
-            raise ValueError(f"{path}, line {number}: {problem}: give a predictions_*.jsonl of run_mner.py")
+            raise ValueError(f"{path}, line {number}: {problem}: give a predictions_*.jsonl of a run")
 
         try:
             entry = json.loads(line)
@@ -257,7 +257,7 @@ def _read_jsonl(path: Path) -> list[_Tweet]:
             )
         )
     if not tweets:
-        raise ValueError(f"{path} holds no tweet: give a predictions_*.jsonl of run_mner.py")
+        raise ValueError(f"{path} holds no tweet: give a predictions_*.jsonl of a run")
     return tweets
 
 

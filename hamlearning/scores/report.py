@@ -183,7 +183,7 @@ def _read_run(path: str, name: str, gold: Mapping[str, Any], fill_with_o: bool) 
             except (KeyError, TypeError, ValueError, OverflowError) as error:
                 raise ValueError(
                     f"{path}, line {number}: 'entities' is {entities!r} and 'relevance' {views!r} "
-                    f"({type(error).__name__}: {error}): give what run_mner.py writes, or neither"
+                    f"({type(error).__name__}: {error}): give what a run writes, or neither"
                 ) from None
     return {"name": name, "tags": tags, "scores": scores, "relevance": relevance}
 

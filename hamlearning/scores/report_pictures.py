@@ -12,7 +12,7 @@ from datasets import DatasetDict
 from PIL import Image
 
 from hamlearning.data.features import read_visual_metadata
-from hamlearning.data.picture_files import find_images
+from hamlearning.data.picture_files import find_images, picture_of
 from hamlearning.data.tweets import load_tweets
 from hamlearning.pictures.tweet_images import TweetImages
 from image_processing_hamlearning import ImageError, read_image
@@ -74,7 +74,8 @@ def picture_sources(
 ) -> dict[str, Any]:
     """What `read_image` takes, by image id."""
     if image_dir is not None:
-        found = {id_: file for id_, file in find_images(image_dir).items() if id_ in ids}
+        files = find_images(image_dir)
+        found = {id_: file for id_ in ids if (file := picture_of(id_, files)) is not None}
     elif data_dir is not None:
         splits = load_tweets(data_dir)
         if split not in splits:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from hamlearning.data.features import VisualFeatures
-from hamlearning.data.picture_files import find_images
+from hamlearning.data.picture_files import find_images, picture_of
 from hamlearning.tagging.shards import content_sha256
 from image_processing_hamlearning import ImageError, read_image
 from modeling_hamlearning import HamLearningForTokenClassification
@@ -120,7 +120,7 @@ class TweetReader:
         by_length.sort(key=lambda place: len(rows[place]["words"]))
         for first in range(0, len(by_length), self.batch_size):
             places = by_length[first : first + self.batch_size]
-            features, errors = self._look([rows[place] for place in places])
+            features, errors = self._extract([rows[place] for place in places])
             inputs = self.processor(
                 text=[self._words(rows[place]["words"]) for place in places], visual_features=features
             )
@@ -144,7 +144,7 @@ class TweetReader:
         tokenizer = self.processor.tokenizer
         return [tokenizer.mask_token or tokenizer.unk_token] * count
 
-    def _look(self, tweets: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[str | None]]:
+    def _extract(self, tweets: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[str | None]]:
         """The visual features of each tweet's picture, None where there is none, and why one cannot be read."""
         features: list[Any] = [None] * len(tweets)
         errors: list[str | None] = [None] * len(tweets)
@@ -154,7 +154,7 @@ class TweetReader:
             return features, errors
         images = [tweet["image"] for tweet in tweets]
         if self.image_dir is not None:
-            images = [self._images.get(tweet["id"]) for tweet in tweets]
+            images = [picture_of(tweet["id"], self._images) for tweet in tweets]
             errors = [f"there is no picture of this name in {self.image_dir}" if i is None else None for i in images]
         if all(image is None for image in images):
             return features, errors

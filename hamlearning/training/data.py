@@ -31,8 +31,8 @@ class Data:
     tweets: DatasetDict
     facts: dict[str, Any]  # how many tweets each tagged split has, and its hash
     tags: list[str] | None  # None: no split is tagged
+    used_tags: set[str]  # those of `tags` that occur
     stream: IterableDataset | None = None  # of the train split, if it is streamed
-    used_tags: set[str] = field(default_factory=set)  # those of `tags` that occur in the splits
     shards: list[str] = field(default_factory=list)  # that it is read from
     features: VisualFeatures | None = None
 
@@ -59,13 +59,13 @@ def load_data(arguments: Arguments, name: str) -> Data:
     tags: Any = next(
         (d.features["ner_tags"].feature.names for d in tweets.values() if "ner_tags" in d.column_names), None
     )
-    facts = {
-        str(split): {"tweets": len(dataset), "sha256": split_sha256(dataset)}
-        for split, dataset in tweets.items()
-        if "ner_tags" in dataset.column_names
-    }
-    data = Data(name, tweets, facts, tags)
-    data.used_tags = {tag for split in facts for sentence in tag_names(tweets[split]) for tag in sentence}
+    tagged = {str(split): dataset for split, dataset in tweets.items() if "ner_tags" in dataset.column_names}
+    facts, used_tags = {}, set(tags or ()) if is_streamed else set()  # nobody knows yet which a stream has
+    if arguments.wants_model:
+        for split, dataset in tagged.items():
+            facts[split] = {"tweets": len(dataset), "sha256": split_sha256(dataset)}
+            used_tags |= {tag for sentence in tag_names(dataset) for tag in sentence}
+    data = Data(name, tweets, facts, tags, used_tags)
     if is_streamed:
         data.shards = find_shards(*place, split="train")
         logger.info(f"{len(data.shards)} shards, from {data.shards[0]} to {data.shards[-1]}")

@@ -45,7 +45,7 @@ TRAINING_FACTS = (
 
 
 def describe_run(data: Data, model: HamLearningForTokenClassification, arguments: Arguments) -> dict[str, Any]:
-    """What a reader needs to trust the scores: data, vision_model, switches, seed and versions."""
+    """What a reader needs to trust the scores: data, vision model, switches, seed and versions."""
     names = ("torch", "transformers", "datasets", "accelerate", "evaluate", "seqeval", "pytorch-crf")
     switches = {f.name for f in fields(ModelArguments)} & set(model.config.to_dict())
     vision = None

@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     if trainer.is_world_process_zero():
         write_results(results, trainer, model)
         if publishes:
-            publish(arguments.training)
+            publish_run(arguments.training)
     return results
 
 
@@ -102,6 +102,11 @@ def check_arguments(arguments: Arguments) -> None:
         transformers.utils.logging.set_verbosity_error()
     if not (arguments.wants_model or args.do_extract):
         raise ValueError("Nothing to do: give --do_train, --do_eval, --do_predict or --do_extract.")
+    if arguments.model.new_head and (not args.do_train or arguments.model.model_name_or_path is None):
+        raise ValueError(
+            "--new_head True: a new classifier learns, so give --do_train, and --model_name_or_path, the model to go "
+            "on with; a new model has one anyway."
+        )
     if args.push_to_hub and not args.do_train:
         raise ValueError(
             "--push_to_hub without --do_train: a run publishes what it trained. Publish what was trained before with "
@@ -324,7 +329,7 @@ def write_results(results: dict[str, Any], trainer: MNERTrainer, model: HamLearn
     logger.info(f"Everything is in {output_dir}")
 
 
-def publish(args: MNERTrainingArguments) -> None:
+def publish_run(args: MNERTrainingArguments) -> None:
     """Publishes what was trained."""
     url = publish_model(
         args.output_dir, str(args.hub_model_id), args.hub_license, args.hub_private_repo, args.hub_token

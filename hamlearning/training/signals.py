@@ -79,8 +79,8 @@ def run_from_terminal(main: Callable[[], Any], any_error: bool = False) -> int:
 
     Args:
         main: the program.
-        any_error: whether OSError and ValueError of other libraries are printed in this way too: where little of ours
-            stands between what the user gave and them.
+        any_error: whether OSError and ValueError of other libraries are printed in this way too, where little of ours
+            stands between what the user gave and them. Such a program has no checkpoints to go on from.
     """
     process, has_timer = os.getpid(), hasattr(signal, "setitimer")  # Windows has none
 
@@ -111,7 +111,7 @@ def run_from_terminal(main: Callable[[], Any], any_error: bool = False) -> int:
         _let_go(error)
         signum = getattr(error, "signum", signal.SIGINT)
         where = str(error) if isinstance(error, Stopped) else "Stopped."
-        if where == "Stopped.":
+        if where == "Stopped." and not any_error:
             where += (
                 " Checkpoints and extracted features stay: go on with the same command, a training with "
                 "--resume_from_checkpoint True."

@@ -114,13 +114,15 @@ def find_visual_features(
     if wants_pictures and model_args.model_name_or_path is not None:
         with wanted_of_hub(model_args.model_name_or_path):
             wants_pictures = HamLearningConfig.from_pretrained(model_args.model_name_or_path).use_vision
+    if not (wants_pictures or args.do_extract):
+        return None, None
     images = TweetImages(tweets, data_args.image_dir)
     if args.do_extract:
         if not images.has_pictures:
             raise ValueError(
                 "No tweet has a picture to extract features of: give --image_dir, the folder of the pictures."
             )
-    elif not (wants_pictures and images.has_pictures):
+    elif not images.has_pictures:
         return None, None
     vision_model = load_vision_model(model_args, vision_args)
     if vision_model is None:

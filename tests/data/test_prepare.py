@@ -1,4 +1,4 @@
-"""`datasets/prepare.py`: from text files and pictures to a data set that `load_dataset` reads."""
+"""`hamlearning prepare`: from text files and pictures to a data set that `load_dataset` reads."""
 
 import hashlib
 import json

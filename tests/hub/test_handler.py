@@ -344,7 +344,7 @@ def too_much(limits: dict[str, int]) -> dict[str, tuple]:
         "max_text_length": (
             "a" * length,
             "a" * (length + 1),
-            f"inputs.text has {length + 1} characters, the limit is {length}: send it in parts.",
+            f"inputs.text has {length + 1} characters, the limit is {length}.",
         ),
         "max_image_bytes": (
             {"text": "a", "image": base64.encodebytes(full).decode()},

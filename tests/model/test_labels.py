@@ -76,6 +76,22 @@ def test_labels_of_another_width_are_refused(make_model, make_batch, width):
         make_model()(**batch | {"labels": torch.zeros(1, width, dtype=torch.long)})
 
 
+def test_more_columns_than_words_are_padding(make_model, make_batch):
+    model, batch = make_model(), make_batch(words=(5,), regions=(None,))
+    expected = model(**batch).loss
+    wider = torch.nn.functional.pad(batch["labels"], (0, 1), value=-100)
+    assert wider.shape[1] != batch["input_ids"].shape[1]
+    torch.testing.assert_close(model(**batch | {"labels": wider}).loss, expected)
+
+
+def test_labels_of_words_that_were_padded_to_the_sub_tokens_are_refused(make_model, make_batch):
+    batch = make_batch(words=(5,), regions=(None,))
+    wide = torch.full_like(batch["input_ids"], -100)
+    wide[:, :5] = batch["labels"]
+    with pytest.raises(ValueError, match=r"but \[CLS\], \[SEP\] or padding has one too: give -100 there"):
+        make_model()(**batch | {"labels": wide})
+
+
 def test_a_recipe_of_token_classification_learns(make_model, tmp_path):
     """What transformers' own `run_ner.py` does: labels of first pieces, its collator, `Trainer`, logits out."""
     torch.manual_seed(0)

@@ -212,7 +212,7 @@ def test_a_score_that_no_float_can_hold_is_an_error_that_names_the_line(tmp_path
         report(tmp_path, write_run(tmp_path / "a.jsonl", TWEETS, 4, bob={"entities": entities}))
     assert exit_.value.code == 1
     assert re.fullmatch(
-        r"error: \S*a.jsonl, line 2: 'entities' is .*: give what run_mner.py writes, or neither\n",
+        r"error: \S*a.jsonl, line 2: 'entities' is .*: give what a run writes, or neither\n",
         capsys.readouterr().err,
     )
 

@@ -290,6 +290,13 @@ def test_a_test_file_that_lacks_a_type_of_the_model_is_scored(world, typed, tmp_
     assert results["test"]["types"].keys() == {"PER"} and results["test"]["f1"] == 1
 
 
+def test_a_new_head_that_does_not_learn_is_refused(typed, tmp_path):
+    with pytest.raises(ValueError, match="--new_head True: a new classifier learns, so give --do_train"):
+        run_mner(
+            ["--model_name_or_path", str(typed), "--do_predict", "--new_head", "True", "--output_dir", str(tmp_path)]
+        )
+
+
 def test_new_types_are_learned_by_a_new_head(world, typed, tmp_path):
     with pytest.raises(ValueError, match="entities of the types FOOD, which"):
         further(world, typed, tmp_path / "one", {"ann": "FOOD", "rome": "LOC"})
