@@ -60,7 +60,8 @@ def load_data(arguments: Arguments, name: str) -> Data:
         (d.features["ner_tags"].feature.names for d in tweets.values() if "ner_tags" in d.column_names), None
     )
     tagged = {str(split): dataset for split, dataset in tweets.items() if "ner_tags" in dataset.column_names}
-    facts, used_tags = {}, set(tags or ()) if is_streamed else set()  # nobody knows yet which a stream has
+    facts: dict[str, Any] = {}
+    used_tags: set[str] = set(tags or ()) if is_streamed else set()  # nobody knows yet which ones a stream has
     if arguments.wants_model:
         for split, dataset in tagged.items():
             facts[split] = {"tweets": len(dataset), "sha256": split_sha256(dataset)}
