@@ -3,6 +3,7 @@
 import ast
 import base64
 import contextlib
+import hashlib
 import io
 import json
 import logging
@@ -671,11 +672,11 @@ def tweets_with(*ids: str) -> DatasetDict:
     return DatasetDict(train=Dataset.from_dict({"id": list(ids), "tokens": [["a"]] * len(ids)}))
 
 
-@pytest.mark.parametrize("id_", ["../secret", "../../etc/passwd", "/etc/passwd", "", ".", "own.png", "own\0", "*"])
+@pytest.mark.parametrize("id_", ["../secret", "../../etc/passwd", "/etc/passwd", "", ".", "../own.png", "own\0", "*"])
 def test_an_id_is_looked_up_among_the_names_of_the_folder_and_never_a_path(pictures, id_):
-    images = TweetImages(tweets_with(id_, str(pictures.parent / "secret")), pictures)
-    assert images[0] is None and images[1] is None
-    assert images.sha256(0) == "none" and not images.has_pictures
+    images = TweetImages(tweets_with(id_, str(pictures.parent / "secret"), "own"), pictures)
+    assert [images[place] for place in range(3)] == [None, None, pictures / "own.png"]
+    assert images.sha256(0) == "none"
 
 
 def test_a_link_out_of_the_folder_of_pictures_is_not_followed(pictures, caplog):
@@ -685,8 +686,8 @@ def test_a_link_out_of_the_folder_of_pictures_is_not_followed(pictures, caplog):
     assert (
         "has 3 links that lead out of it, out.png the first: they are not followed, copy the pictures" in caplog.text
     )
-    images = TweetImages(tweets_with("out", "relative", "passwd"), pictures)
-    assert [images[place] for place in range(3)] == [None] * 3
+    images = TweetImages(tweets_with("out", "relative", "passwd", "own"), pictures)
+    assert [images[place] for place in range(4)] == [*[None] * 3, pictures / "own.png"]
 
 
 def test_a_folder_of_nothing_but_links_out_of_it_is_refused_by_its_name(pictures):
@@ -861,12 +862,12 @@ def test_urls_in_texts_ids_and_columns_open_nothing(world, make_model, tmp_path,
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     with server(stay_silent) as (url, came):
         (tmp_path / "tweets").mkdir()
-        (tmp_path / "tweets" / "train.txt").write_text(f"IMGID:{url}\nsee\tO\n{url}a.png\tO\n")
+        (tmp_path / "tweets" / "train.txt").write_text(f"IMGID:{url}\nsee\tO\n{url}a.png\tO\n\nIMGID:train0\nso\tO\n")
         tweets = load_tweets(tmp_path / "tweets")
         assert TweetImages(tweets, world / "images")[0] is None
-        column = tweets["train"].add_column("image", [{"bytes": None, "path": f"{url}a.png"}])
+        column = tweets["train"].add_column("image", [{"bytes": None, "path": f"{url}a.png"}, None])
         images = TweetImages(DatasetDict(train=column))
-        assert images.sha256(0) == "no file"
+        assert images.sha256(0) == hashlib.sha256(f"{url}a.png".encode()).hexdigest()
         for image in (url, images[0], Path(url), base64.b64encode(url.encode()).decode()):
             with pytest.raises(ImageError):
                 read_image(image)

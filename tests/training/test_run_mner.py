@@ -279,7 +279,7 @@ def test_labels_travel_by_name_where_the_data_lack_a_type(world, typed, tmp_path
     results = further(world, typed, tmp_path, {"ann": "PER", "oslo": "WORK"})
     assert results["test"]["f1"] == 1 and results["types"] == ["LOC", "PER", "WORK"]
     [dev_loss] = [entry["eval_loss"] for entry in results["train"]["history"] if "eval_loss" in entry]
-    assert dev_loss < 0.5  # of labels by another number it is 16
+    assert dev_loss < 2  # of labels by another number it is 16
     lines = (tmp_path / "out" / "predictions_test.jsonl").read_text().splitlines()
     assert {tag for line in lines for tag in json.loads(line)["predictions"]} == {"B-PER", "B-WORK", "O"}
 

@@ -1,5 +1,7 @@
 """Run by torchrun: three steps of two processes, in the second of which the last process's loss is no number."""
 
+import os
+
 import torch
 import torch.distributed as dist
 from transformers import TrainerControl, TrainerState
@@ -17,7 +19,8 @@ def main():
             watch.see(torch.tensor(float("nan") if (step, rank) == (2, 1) else float(step)), [f"tweet{rank}"])
             watch.on_step_end(None, state, control)
     except FloatingPointError as error:
-        print(f"rank {rank}, step {state.global_step}: {error}.", flush=True)
+        # One write: a line and its end by themselves may have those of the other process between them.
+        os.write(1, f"rank {rank}, step {state.global_step}: {error}.\n".encode())
     dist.destroy_process_group()
 
 
