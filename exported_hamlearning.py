@@ -158,7 +158,7 @@ class HamLearningExportedForTokenClassification(HamLearningForTokenClassificatio
             raise ValueError("An exported model cannot be trained: train the model that it was exported from.")
         return super().train(mode)
 
-    def _loss(self, emissions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _label_width(self, labels: torch.Tensor, input_ids: torch.Tensor, word_ids: torch.Tensor | None) -> int | None:
         raise ValueError("labels: an exported model gives no loss: ask the model that it was exported from.")
 
 
@@ -201,7 +201,6 @@ class HamLearningExportedTrunk(nn.Module):
                 attentions, token types, or tweets without `word_ids`.
         """
         asked = {
-            "labels": num_words is not None,
             "output_hidden_states": output_hidden_states,
             "output_attentions": output_attentions,
             "token_type_ids": token_type_ids is not None,

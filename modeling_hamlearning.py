@@ -1071,10 +1071,7 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
         Raises:
             ValueError: see `HamLearningModel.forward`; or `labels` have neither width.
         """
-        num_words = None
-        # Words are fewer than sub-tokens, one of which is [CLS]: as many labels as sub-tokens are theirs.
-        if labels is not None and (word_ids is None or labels.shape[1] != input_ids.shape[1]):
-            num_words = _width_of_words(labels, input_ids, word_ids)
+        num_words = None if labels is None else self._label_width(labels, input_ids, word_ids)
         outputs = self.model(
             input_ids,
             attention_mask,
@@ -1108,6 +1105,13 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
+
+    def _label_width(self, labels: torch.Tensor, input_ids: torch.Tensor, word_ids: torch.Tensor | None) -> int | None:
+        """W, if there is a label a word; None, if there is one a sub-token."""
+        # Words are fewer than sub-tokens, one of which is [CLS]: as many labels as sub-tokens are theirs.
+        if word_ids is not None and labels.shape[1] == input_ids.shape[1]:
+            return None
+        return _width_of_words(labels, input_ids, word_ids)
 
     def _loss(self, emissions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Eq 17: negative log-likelihood (a tweet without labels has none), averaged over tweets.

@@ -102,7 +102,8 @@ def check_arguments(arguments: Arguments) -> None:
         transformers.utils.logging.set_verbosity_error()
     if not (arguments.wants_model or args.do_extract):
         raise ValueError("Nothing to do: give --do_train, --do_eval, --do_predict or --do_extract.")
-    if arguments.model.new_head and (not args.do_train or arguments.model.model_name_or_path is None):
+    learns = args.do_train and arguments.model.model_name_or_path is not None
+    if arguments.model.new_head and not learns and not arguments.data.streaming:
         raise ValueError(
             "--new_head True: a new classifier learns, so give --do_train, and --model_name_or_path, the model to go "
             "on with; a new model has one anyway."

@@ -227,7 +227,7 @@ def test_a_relevance_that_is_no_list_of_finite_numbers_is_an_error_that_names_th
         report(tmp_path, write_run(tmp_path / "a.jsonl", TWEETS, 3, bob={"relevance": relevance}))
     assert exit_.value.code == 1
     assert re.fullmatch(
-        rf"error: \S*a.jsonl, line 2: .*'relevance' {re.escape(repr(relevance))} .*: give what run_mner.py .*\n",
+        rf"error: \S*a.jsonl, line 2: .*'relevance' {re.escape(repr(relevance))} .*: give what a run .*\n",
         capsys.readouterr().err,
     )
 
