@@ -122,15 +122,13 @@ def test_a_run_that_was_killed_goes_on_from_its_checkpoint(runner):
 
 KILLED_AFTER_ONE_EPOCH = """
 import json, os, sys
-from hamlearning.training.arguments import parse_arguments
-from hamlearning.training.run import main as run_mner
-from hamlearning.training.trainer import TrainingWatch
-class Killed(TrainingWatch):
+from hamlearning.training import run
+class Killed(run.TrainingWatch):
     def on_save(self, *args, **kwargs):
         os._exit(9)
-TrainingWatch = Killed
+run.TrainingWatch = Killed
 folder, settings = sys.argv[1], json.loads(sys.argv[2])
-run_mner([str(part) for name, value in settings.items() if value is not None for part in (f"--{name}", value)])
+run.main([str(part) for name, value in settings.items() if value is not None for part in (f"--{name}", value)])
 """
 
 
