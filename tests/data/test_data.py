@@ -15,7 +15,7 @@ from huggingface_hub import get_session
 from hamlearning.data.downloads import SILENCE, limit_silence
 from hamlearning.data.features import _VISUAL_SCHEMA, VisualFeatures, write_visual_features
 from hamlearning.data.released import read_tweets
-from hamlearning.data.tweets import load_tweets, split_sha256
+from hamlearning.data.tweets import load_tweets, split_sha256, tag_names, with_tags
 from words_hamlearning import TAGS
 
 
@@ -121,7 +121,7 @@ def test_bytes_that_are_not_utf8_are_named_with_their_line(tmp_path):
 # --------------------------------------------------------------------------------------------------------- data sets
 
 
-def tag_names(dataset):
+def label_names(dataset):
     return dataset.features["ner_tags"].feature.names
 
 
@@ -154,7 +154,7 @@ def test_other_types_are_sorted_and_shared_by_all_splits(tmp_path):
     write(tmp_path / "train.txt", "IMGID:1\na\tB-PER\nb\tO\n\n")
     write(tmp_path / "test.txt", "IMGID:2\na\tI-ART\n\n")
     splits = load_tweets(tmp_path)
-    assert tag_names(splits["train"]) == tag_names(splits["test"]) == ["O", "B-ART", "I-ART", "B-PER", "I-PER"]
+    assert label_names(splits["train"]) == label_names(splits["test"]) == ["O", "B-ART", "I-ART", "B-PER", "I-PER"]
     assert (splits["train"]["ner_tags"][0], splits["test"]["ner_tags"][0]) == ([3, 0], [2])
 
 
@@ -162,7 +162,7 @@ def test_other_types_are_sorted_and_shared_by_all_splits(tmp_path):
 def test_parquet_with_tags_as_strings(tmp_path, file):
     parquet(tmp_path / file, {"id": ["1"], "tokens": [["Ada", "!"]], "ner_tags": [["B-OTHER", "O"]]})
     train = load_tweets(tmp_path)["train"]
-    assert tag_names(train) == list(TAGS)
+    assert label_names(train) == list(TAGS)
     assert train["ner_tags"][0] == [TAGS.index("B-MISC"), 0]
 
 
@@ -173,7 +173,7 @@ def test_parquet_splits_that_number_their_tags_differently_are_unified(tmp_path)
         parquet(tmp_path / f"{split}.parquet", columns, features)
     splits = load_tweets(tmp_path)
     assert splits["train"]["ner_tags"][0] == splits["test"]["ner_tags"][0] == [1, 0]
-    assert tag_names(splits["train"]) == tag_names(splits["test"]) == list(TAGS)
+    assert label_names(splits["train"]) == label_names(splits["test"]) == list(TAGS)
 
 
 def test_parquet_shards_are_read_in_order(tmp_path):
@@ -445,7 +445,7 @@ def test_twitter_2017_hashes_as_its_released_files_do():
 def test_twitter_2015_is_read_whole_with_misc_for_other():
     splits = load_tweets(SHARED / "twitter2015")
     for name, file in (("train", "train.txt"), ("validation", "valid.txt")):
-        assert tag_names(splits[name]) == list(TAGS)
+        assert label_names(splits[name]) == list(TAGS)
         released = (SHARED / "twitter2015" / file).read_bytes() + b"\n"
         as_misc = released.replace(b"-OTHER\n", b"-MISC\n")
         assert split_sha256(splits[name]) == hashlib.sha256(as_misc).hexdigest()
@@ -756,3 +756,28 @@ def test_the_caption_features_of_twitter_2017_open():
     assert (features.image_feature_size, features.region_feature_size, features.num_classes) == (384, 384, 1600)
     assert all(image_id in features for split in tweets.values() for image_id in split["id"])
     assert 0.15 < np.mean([len(entry["boxes"]) == 0 for entry in features.values()]) < 0.17
+
+
+# ------------------------------------------------------------------------------------------- labels of a model
+
+
+def tagged_split(names, tags):
+    features = Features(
+        id=Value("string"),
+        tokens=List(Value("string")),
+        ner_tags=List(ClassLabel(names=names)),
+    )
+    rows = {"id": ["1"], "tokens": [["a"] * len(tags)], "ner_tags": [tags]}
+    return Dataset.from_dict(rows, features=features)
+
+
+def test_labels_are_numbered_as_a_model_numbers_them():
+    split = with_tags(tagged_split(["O", "B-PER", "I-PER"], [1, 2, 0]), ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"])
+    assert split["ner_tags"][0] == [3, 4, 0] and tag_names(split) == [["B-PER", "I-PER", "O"]]
+    assert split.column_names == ["id", "tokens", "ner_tags"]
+
+
+def test_a_tag_that_a_model_does_not_know_is_named_where_it_occurs():
+    assert tag_names(with_tags(tagged_split(["O", "B-PER", "B-LOC"], [1, 0]), ["O", "B-PER"])) == [["B-PER", "O"]]
+    with pytest.raises(ValueError, match=r"the tags \['B-LOC'\] are not among those of the model"):
+        with_tags(tagged_split(["O", "B-PER", "B-LOC"], [2]), ["O", "B-PER"])
