@@ -18,6 +18,7 @@ from hamlearning.data.tweets import load_tweets, split_sha256
 from hamlearning.scores.counts import entity_counts, mentions
 from hamlearning.scores.evaluation import evaluate_tags
 from hamlearning.scores.predictions import read_gold, read_predictions
+from hamlearning.scores.score import comparison_sentence
 from hamlearning.scores.significance import compare, compare_counts
 
 
@@ -591,6 +592,18 @@ def test_mistakes_are_one_line_and_status_one(tmp_path, capsys):
     assert "nowhere.txt" in error_of(capsys, tmp_path / "nowhere.txt", PEER)
     assert "--samples is 0" in error_of(capsys, GOLD, PEER, "--samples", 0)
     assert "no_folder" in error_of(capsys, GOLD, PEER, "--json", tmp_path / "no_folder" / "scores.json")
+
+
+def test_the_page_prints_the_intervals_that_were_computed(tmp_path, capsys):
+    page = printed(capsys, GOLD, PEER, "--against", PEER, "--json", tmp_path / "scores.json")
+    found = json.loads((tmp_path / "scores.json").read_text())
+    for name in ("f1", "strict_f1"):
+        low, high = found["scores"]["intervals"][name]
+        assert f"{100 * low:.2f} to {100 * high:.2f}" in page
+    difference = {"f1": 0.5, "other_f1": 0.25, "difference": 0.25, "interval": [0.125, 0.375], "p_value": 0.01}
+    assert comparison_sentence(difference) == (
+        "F1 50.00 against 25.00: difference +25.00 (95 % interval +12.50 to +37.50), p = 0.01"
+    )
 
 
 def test_runs_as_a_command():
