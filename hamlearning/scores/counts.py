@@ -26,16 +26,25 @@ def entity_counts(gold: Tags, predicted: Tags, strict: bool = False) -> np.ndarr
     Raises:
         ValueError: There is no tweet, or numbers of tweets or of tags differ.
     """
+    check_lengths(gold, predicted)
+    pairs = zip(entities_of(gold, strict), entities_of(predicted, strict), strict=True)
+    return np.array([[len(there & found), len(found), len(there)] for there, found in pairs]).reshape(-1, 3)
+
+
+def check_lengths(gold: Tags, predicted: Tags) -> None:
+    """Refuse predictions that are not one a word of the gold tags.
+
+    Raises:
+        ValueError: There is no tweet, or numbers of tweets or of tags differ.
+    """
     if not gold or len(gold) != len(predicted):
         raise ValueError(f"{len(gold)} tweets with gold tags, {len(predicted)} with predictions: give both of each")
     for tweet, (tags, predictions) in enumerate(zip(gold, predicted, strict=True)):
         if len(tags) != len(predictions):
             raise ValueError(
                 f"tweet {tweet} has {len(predictions)} predictions but {len(tags)} gold tags: give one prediction a "
-                "word"
+                "word, O for a word that was not read"
             )
-    pairs = zip(entities_of(gold, strict), entities_of(predicted, strict), strict=True)
-    return np.array([[len(there & found), len(found), len(there)] for there, found in pairs]).reshape(-1, 3)
 
 
 def mentions(tokens: Sequence[Sequence[str]], tags: Tags) -> set[tuple[str, str]]:

@@ -7,6 +7,7 @@ leaves the counting to seqeval's own functions. These import scikit-learn, half 
 from typing import Any
 
 from hamlearning.data.schemes import TAG, Tags, entities_of, orphan_i_tags
+from hamlearning.scores.counts import check_lengths
 
 
 def entity_scores(gold: Tags, predicted: Tags) -> dict[str, Any]:
@@ -74,14 +75,8 @@ def score_table(scores: dict[str, Any]) -> str:
 
 
 def _check(gold: Tags, predicted: Tags) -> None:
-    if not gold or len(gold) != len(predicted):
-        raise ValueError(f"{len(gold)} tweets with gold tags, {len(predicted)} with predictions: give both of each")
+    check_lengths(gold, predicted)
     for tweet, (tags, predictions) in enumerate(zip(gold, predicted, strict=True)):
-        if len(predictions) != len(tags):
-            raise ValueError(
-                f"tweet {tweet} has {len(predictions)} predictions but {len(tags)} gold tags: give one prediction a "
-                "word, O for a word that the model did not read"
-            )
         for name, sequence in (("predictions", predictions), ("gold tags", tags)):
             for position, tag in enumerate(sequence):
                 if not isinstance(tag, str) or not TAG.fullmatch(tag):
