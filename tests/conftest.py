@@ -36,6 +36,7 @@ from configuration_hamlearning import HamLearningConfig  # noqa: E402
 from hamlearning.training.run import main as run_mner  # noqa: E402
 from hub_server import HubServer, run_client  # noqa: E402
 from modeling_hamlearning import HamLearningForTokenClassification  # noqa: E402
+from own_environment import OwnEnvironment  # noqa: E402
 from tiny_world import flags, make_world  # noqa: E402
 
 
@@ -124,6 +125,19 @@ def published_sample(tmp_path_factory):
     with HubServer() as hub:
         run_client(hub, f"from hamlearning.training.run import main\nmain({argv!r})", home, timeout=1800)
         yield SimpleNamespace(hub=hub, home=home, folder=folder, data=data)
+
+
+@pytest.fixture(scope="session")
+def own_environment(tmp_path_factory):
+    """`own_environment("peft==0.21.2")`: an `OwnEnvironment` with these programs, made once; only slow tests use it."""
+    made: dict[tuple[str, ...], OwnEnvironment] = {}
+
+    def make(*requirements: str) -> OwnEnvironment:
+        if requirements not in made:
+            made[requirements] = OwnEnvironment(tmp_path_factory.mktemp("environment"), requirements)
+        return made[requirements]
+
+    return make
 
 
 @pytest.fixture
