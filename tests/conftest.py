@@ -129,7 +129,7 @@ def published_sample(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def own_environment(tmp_path_factory):
-    """`own_environment("peft==0.21.2")`: an `OwnEnvironment` with these programs, made once; only slow tests use it."""
+    """`own_environment("peft==0.21.2")`: an `OwnEnvironment` with these programs, made once; for slow tests."""
     made: dict[tuple[str, ...], OwnEnvironment] = {}
 
     def make(*requirements: str) -> OwnEnvironment:
