@@ -1,13 +1,13 @@
 """Tagged tweets of a folder or of the Hub, checked, as one `DatasetDict`."""
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from datasets import (
     ClassLabel,
     Dataset,
@@ -24,8 +24,9 @@ from datasets import (
 from pyarrow import compute
 
 from hamlearning.data.downloads import wanted_of_hub
-from hamlearning.data.parquet import damage_named, shortened
-from hamlearning.data.released import read_tweets, tweets_sha256
+from hamlearning.data.parquet import shortened
+from hamlearning.data.reading import READERS, Reading, ReadingOptions, read_files
+from hamlearning.data.released import tweets_sha256
 from hamlearning.data.schemes import canonical_tag, is_tag
 from words_hamlearning import TAGS
 
@@ -41,6 +42,7 @@ def load_tweets(
     revision: str | None = None,
     cache_dir: str | None = None,
     splits: Sequence[str] = tuple(SPLITS),
+    options: ReadingOptions | None = None,
 ) -> DatasetDict:
     """Load the splits of a data set, from a folder or from the Hub.
 
@@ -72,6 +74,7 @@ def load_tweets(
         revision: Its branch, tag or commit.
         cache_dir: Where `datasets` keeps what it converts; its default if None.
         splits: Those to load, where they exist. Some alone are loaded from the Hub only if they are Parquet.
+        options: What files do not say of themselves.
 
     Raises:
         FileNotFoundError: The folder or every split file is missing, or the Hub has no such data set.
@@ -91,7 +94,8 @@ def load_tweets(
                 f"dataset_config_name is {dataset_config_name!r} and revision is {revision!r}, but a folder "
                 f"(data_dir={str(data_dir)!r}) has neither: leave both out, or give dataset_name"
             )
-        loaded = _load_folder(Path(data_dir), cache_dir, splits)
+        readings = _load_folder(Path(data_dir), (options or ReadingOptions())._replace(cache_dir=cache_dir), splits)
+        loaded = {split: _as_dataset(reading) for split, reading in readings.items()}
     else:
         loaded = _load_hub(dataset_name, dataset_config_name, revision, cache_dir, splits)
 
@@ -160,7 +164,7 @@ def _with_labels(
 
 
 def find_split_files(folder: Path, split: str) -> list[Path]:
-    """The files of a split in a folder, as `load_tweets` takes them: one text file, Parquet files in order, or none.
+    """The files of a split in a folder, as `load_tweets` takes them: one file, shards in their order, or none.
 
     Raises:
         ValueError: The folder holds the split more than once.
@@ -168,61 +172,43 @@ def find_split_files(folder: Path, split: str) -> list[Path]:
     # A prepared folder holds every tweet twice, with its picture and without.
     prepared = folder / ("pictures" if any((folder / "pictures").glob("*.parquet")) else "text")
     sources = []  # each a list of files; a second source would leave open which one is meant
-    for alias in SPLITS[split]:
-        text = folder / f"{alias}.txt"
-        sources += [[text]] if text.is_file() else []
-        for place in (folder, folder / "data", prepared):
-            parquet = [*place.glob(f"{alias}.parquet"), *sorted(place.glob(f"{alias}[-_][0-9]*.parquet"))]
-            sources += [parquet] if parquet else []
+    for place in (folder, folder / "data", prepared):
+        listed = [path for path in sorted(place.iterdir()) if path.is_file()] if place.is_dir() else []
+        for alias in SPLITS[split]:
+            for suffix in [".parquet"] if place == prepared else READERS:
+                # Beside train.jsonl, train_10.jsonl may well be a tenth of it.
+                shard = "[-_][0-9].*" if suffix == ".parquet" else "-[0-9]{5,}-of-[0-9]{5,}"
+                own = [path for path in listed if re.fullmatch(f"{alias}({shard})?{re.escape(suffix)}", path.name)]
+                sources += [sorted(own, key=lambda path: path.stem != alias)] if own else []
     if len(sources) > 1:
         names = ", ".join(str(files[0].relative_to(folder)) for files in sources)
         raise ValueError(f"{folder} holds the {split} split more than once ({names}): keep one of them")
     return sources[0] if sources else []
 
 
-def _load_folder(folder: Path, cache_dir: str | None, wanted: Sequence[str]) -> dict[str, Dataset]:
+def _load_folder(folder: Path, options: ReadingOptions, wanted: Sequence[str]) -> dict[str, Reading]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder: give the folder that holds train.txt or the Parquet files")
-    splits = {}
-    for split in wanted:
-        files = find_split_files(folder, split)
-        if files and files[0].suffix == ".txt":
-            columns = read_tweets(files[0])
-            features = {name: Value("string") if name == "id" else List(Value("string")) for name in columns}
-            splits[split] = Dataset.from_dict(columns, features=Features(features))
-        elif files:
-            num_rows = 0
-            for file in files:
-                with damage_named(file, "give the tweets as Parquet"):
-                    found = pq.read_metadata(file)
-                    num_rows += found.num_rows
-                    schema = found.schema.to_arrow_schema()
-                _check_features(file, schema)
-            if num_rows == 0:
-                raise ValueError(f"the {split} split, {files[0]}, is empty: fill the file or remove it")
-            # One call a split: files read together share the first one's label names, whatever the others say.
-            names = [str(file) for file in files]
-            with damage_named(", ".join(names), "give the tweets as Parquet"):
-                where: dict[str, Any] = {"split": split, "cache_dir": cache_dir}
-                splits[split] = Dataset.from_parquet([*names], **where)
-    if not splits:
+    files = {split: find_split_files(folder, split) for split in wanted}
+    readings = {split: read_files(found, options) for split, found in files.items() if found}
+    if not readings:
+        there = sorted(path.name for path in folder.iterdir())
+        named = f", only {', '.join(there[:5])}{', ...' if len(there) > 5 else ''}" if there else ", it is empty"
         raise FileNotFoundError(
-            f"{folder} holds no split: expected train.txt, valid.txt and test.txt, or train.parquet or "
-            "text/train-00000-of-00001.parquet and so on"
+            f"{folder} holds no split{named}: expected train, valid and test, each a file of one of the formats "
+            f"{' '.join(READERS)}, or text/train-00000-of-00001.parquet and so on"
         )
-    return splits
+    return readings
 
 
-def _check_features(path: Path, schema: pa.Schema):
-    """Refuse types, or the metadata that name others, of which `datasets` says what is wrong but not where."""
-    try:
-        Features.from_arrow_schema(schema)
-    # What it raises for JSON that is not what it wrote; RecursionError: brackets in brackets.
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise ValueError(
-            f"{path} has a type, or metadata 'huggingface' in its schema, that `datasets` cannot read "
-            f"({shortened(error)}): store the tweets as strings and lists of strings, and leave the metadata out"
-        ) from None
+def _as_dataset(reading: Reading) -> Dataset:
+    """What a reader found as a `Dataset`, its types as the reader gave them."""
+    columns = reading.columns
+    if isinstance(columns, Dataset):
+        return columns
+    types = {"id": Value("string"), "image": Image()}
+    features = {name: types.get(name, List(Value("string"))) for name in columns}
+    return Dataset.from_dict(columns, features=Features(features))
 
 
 def _check_split(split: str, dataset: Dataset) -> pa.Table:

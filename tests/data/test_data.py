@@ -366,7 +366,7 @@ def test_an_empty_split_is_refused(tmp_path):
     features = {"id": Value("string"), "tokens": List(Value("string")), "ner_tags": List(Value("string"))}
     write(tmp_path / "train.txt", TWO_TWEETS)
     parquet(tmp_path / "test.parquet", {name: [] for name in features}, features)
-    with pytest.raises(ValueError, match="the test split, .*test.parquet, is empty: fill the file or remove it"):
+    with pytest.raises(ValueError, match="test.parquet is empty: fill the file or remove it"):
         load_tweets(tmp_path)
 
 
@@ -398,7 +398,14 @@ def test_a_request_to_the_hub_that_has_no_limit_of_its_own_gets_one(own):
 def test_a_missing_or_empty_folder_says_what_belongs_there(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere is not a folder: give the folder that holds train.txt"):
         load_tweets(tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match="holds no split: expected train.txt"):
+    with pytest.raises(FileNotFoundError, match="holds no split, it is empty: expected train, valid"):
+        load_tweets(tmp_path)
+
+
+def test_a_folder_that_holds_no_split_names_the_files_it_found(tmp_path):
+    for name in ("train.docx", "notes.md"):
+        write(tmp_path / name, "")
+    with pytest.raises(FileNotFoundError, match="holds no split, only notes.md, train.docx: expected train, valid"):
         load_tweets(tmp_path)
 
 

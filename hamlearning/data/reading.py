@@ -1,0 +1,86 @@
+"""What every reader of tagged texts takes and gives, and which reader the suffix of a file stands for.
+
+A new format is a module with one function, `read(files, options) -> Reading`, and a line in `READERS`.
+"""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+class ReadingOptions(NamedTuple):
+    """What a user may say of files that do not say it themselves.
+
+    ```python
+    >>> load_tweets("my/tweets", options=ReadingOptions(tag_column="4", type_map={"per": "PER"}))
+    ```
+
+    Every field is a flag of `hamlearning train` and `hamlearning prepare`, but `cache_dir`.
+
+    Attributes:
+        token_column: The column of the tokens, or of the raw text: a name where the format has names, else a number
+            from 1, or from -1, the last. Found if None.
+        tag_column: That of the tags, or of the spans. Found if None.
+        annotator: Whose annotations of a task are read, where it has several.
+        word_splitting: How raw text with spans is split into words, as `split_words` takes it.
+        tag_scheme: A name in `schemes.SCHEMES`; found from all tags of the data set if None.
+        type_map: The types that are read as another one. OTHER is read as MISC unless it is named here.
+        cache_dir: Where `datasets` keeps what it converts; its default if None.
+    """
+
+    token_column: str | None = None
+    tag_column: str | None = None
+    annotator: str | None = None
+    word_splitting: str = "punctuation"
+    tag_scheme: str | None = None
+    type_map: Mapping[str, str] = {}
+    cache_dir: str | None = None
+
+
+@dataclass
+class Reading:
+    """What a reader found in the files of one split.
+
+    Attributes:
+        columns: `id` (strings), `tokens` (lists of strings) and, where the split is tagged, `ner_tags` (lists of names
+            as written, in any scheme, one a token); perhaps `image`, each {"bytes", "path"} or None. Or a `Dataset`
+            with these columns, whose pictures stay where they are; its tags may be a `ClassLabel`, too.
+        format: What the files turned out to be, as it is said to the user: "columns separated by a space".
+        places: Where each row begins in its file, as an error names it ("train.txt, line 7"); empty if a row's number
+            says it.
+        widened: Spans that did not fall on words and were widened, each with its place and text.
+        left_out: Tasks and rows that were not read, each with its place and the reason.
+    """
+
+    columns: "dict[str, list] | Dataset"
+    format: str
+    places: list[str] = field(default_factory=list)
+    widened: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+
+READERS = {
+    ".txt": "hamlearning.data.columns:read_columns",
+    ".parquet": "hamlearning.data.tables:read_parquet",
+}
+
+
+def read_files(files: Sequence[Path], options: ReadingOptions) -> Reading:
+    """Read the files of one split, all of one format, by the reader of their suffix.
+
+    Args:
+        files: At least one.
+        options: What the user says of them.
+
+    Raises:
+        OSError: A file cannot be read.
+        ValueError: One is malformed; the message names file, line or row, the text and the remedy.
+    """
+    module, _, function = READERS[files[0].suffix.lower()].partition(":")
+    return getattr(importlib.import_module(module), function)(files, options)
