@@ -20,11 +20,11 @@ from transformers.utils import PROCESSOR_NAME, cached_file
 
 
 try:
-    from .words_hamlearning import SURROGATES, TAGS, entity_spans, split_words
+    from .words_hamlearning import SURROGATES, TAGS, WORD_SPLITTINGS, entity_spans, join_words, split_words
 except ImportError:
     if __package__:
         raise
-    from words_hamlearning import SURROGATES, TAGS, entity_spans, split_words
+    from words_hamlearning import SURROGATES, TAGS, WORD_SPLITTINGS, entity_spans, join_words, split_words
 
 
 VISION_FOLDER = "vision"
@@ -100,7 +100,8 @@ class HamLearningProcessor(ProcessorMixin):
     Args:
         tokenizer: of the text encoder, fast or slow; it must have a [CLS] and a [SEP] token (by whatever name).
         tags: names of the tags in the order of their ids.
-        word_splitting: how raw text is split into words, `punctuation` or `tweet`; see `split_words`.
+        word_splitting: how raw text is split into words, `punctuation`, `tweet` or `characters`; see
+            `split_words`.
         max_length: most sub-tokens of a tweet, [CLS] and [SEP] included. Words beyond are left out, whole.
         max_regions: most regions of a picture, best score first.
         image_feature_size: size D_i of the pictures' features that the model takes; None: not checked.
@@ -130,8 +131,8 @@ class HamLearningProcessor(ProcessorMixin):
         **kwargs,
     ):
         super().__init__(tokenizer, **kwargs)
-        if word_splitting not in ("punctuation", "tweet"):
-            raise ValueError(f"word_splitting={word_splitting!r}: must be 'punctuation' or 'tweet'.")
+        if word_splitting not in WORD_SPLITTINGS:
+            raise ValueError(f"word_splitting={word_splitting!r}: must be 'punctuation', 'tweet' or 'characters'.")
         missing = [n for n in ("cls_token", "sep_token", "unk_token", "pad_token") if getattr(tokenizer, n) is None]
         if missing:
             raise ValueError(
@@ -313,8 +314,8 @@ class HamLearningProcessor(ProcessorMixin):
             `input_ids`, `attention_mask`, `word_ids` (B, S); with a picture in the batch `image_features` (B, D_i),
             `region_features` (B, N, D_f), `region_boxes` (B, N, 4), `region_class_ids`, `region_mask` (B, N),
             `image_mask` (B,), `image_sizes` (B, 2); with `word_labels` `labels` (B, W), -100 on padding. Attributes,
-            a list a tweet: `words`, their `offsets` (start, end) in `texts` (words joined by spaces, if words came),
-            and `num_words`, how many of them fit into `max_length`.
+            a list a tweet: `words`, their `offsets` (start, end) in `texts` (of words: what `join_words` gives), and
+            `num_words`, how many of them fit into `max_length`.
 
         Raises:
             ValueError: counts of tweets, words and tags differ, a tag is unknown, visual features are not such, or a
@@ -470,11 +471,8 @@ class HamLearningProcessor(ProcessorMixin):
         for place, word in enumerate(tweet):
             if not isinstance(word, str):
                 raise ValueError(f"text: word {place} of tweet {number} is {word!r:.100}: give a string a word.")
-        spans, start = [], 0
-        for word in tweet:
-            spans.append((start, start + len(word)))
-            start += len(word) + 1
-        return " ".join(tweet), tweet, spans
+        joined, spans = join_words(tweet, self.word_splitting)
+        return joined, tweet, spans
 
     def _word_pieces(self, vocabulary: Sequence[str]) -> list[list[int]]:
         """Sub-tokens of each word. Words are tokenized one by one, so they never slide.

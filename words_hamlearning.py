@@ -3,11 +3,14 @@
 import re
 from collections.abc import Sequence
 
+import regex
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
 
 # The tags of the public tweets, in the order of the ids.
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG", "B-MISC", "I-MISC")
+
+WORD_SPLITTINGS = ("punctuation", "tweet", "characters")
 
 SURROGATES = re.compile("[\ud800-\udfff]")
 
@@ -28,6 +31,19 @@ TWEET_WORD = re.compile(
     re.VERBOSE,
 )
 
+# Unicode's properties, which `re` has not: scripts that put no space between words. scx: signs that several of them
+# share, as \u30fc; lb=SA: Thai, Lao, Khmer, Myanmar and others that Unicode's line breaking leaves to a dictionary.
+SPACELESS = r"[\p{scx=Han}\p{scx=Hiragana}\p{scx=Katakana}\p{scx=Bopomofo}\p{Yi}\p{Tangut}\p{Nushu}\p{lb=SA}]"
+# What Unicode's grapheme clusters (UAX 29) put to a character: accents, vowel signs, what an emoji is joined to. Not
+# the library's own \X, whose time is quadratic in flags.
+MARKS = r"[\p{GCB=Extend}\p{GCB=SpacingMark}]*+"
+MARKED = rf"{MARKS}(?:\u200d(?:\p{{ExtPict}}{MARKS})?)*+"
+SPACELESS_CHARACTER = regex.compile(rf"(?V1)(?=[\p{{L}}\p{{N}}\p{{M}}]){SPACELESS}{MARKED}")
+LETTERS = regex.compile(rf"(?V1)(?:[\p{{L}}--{SPACELESS}]{MARKED})++")
+# Not UAX 29's word boundaries: they keep runs of katakana, runs of digits, "can't" and "3.14" whole, which the data
+# sets of characters cut.
+CHARACTER_WORD = regex.compile(rf"{LETTERS.pattern}|(?:\p{{RI}}{{2}}|\S){MARKED}")
+
 
 def split_words(text: str, word_splitting: str) -> list[tuple[int, int]]:
     """Where the words of a raw text stand.
@@ -37,19 +53,49 @@ def split_words(text: str, word_splitting: str) -> list[tuple[int, int]]:
     ['@', 'NASA', 'is', 'live', ':', '#', 'Artemis']
     >>> [text[start:end] for start, end in split_words("@NASA is live: #Artemis", "tweet")]
     ['@NASA', 'is', 'live', ':', '#Artemis']
+    >>> [text[start:end] for start, end in split_words("2020年NASA", "characters")]
+    ['2', '0', '2', '0', '年', 'NASA']
     ```
 
     Args:
         text: any string.
-        word_splitting: `punctuation` (every punctuation mark stands alone) or `tweet` (handles, hashtags, URLs and
-            emoticons stay whole).
+        word_splitting: `punctuation` (every punctuation mark stands alone), `tweet` (handles, hashtags, URLs and
+            emoticons stay whole) or `characters` (for scripts without spaces, such as Chinese, Japanese and Thai:
+            every character stands alone with its marks, only runs of the letters of other scripts stay whole).
 
     Returns:
         (start, end) of each word, so that `text[start:end]` is the word.
     """
     if word_splitting == "punctuation":
         return [span for _, span in BertPreTokenizer().pre_tokenize_str(SURROGATES.sub("\ufffd", text))]
-    return [match.span() for match in TWEET_WORD.finditer(text)]
+    pattern = CHARACTER_WORD if word_splitting == "characters" else TWEET_WORD
+    return [match.span() for match in pattern.finditer(text)]
+
+
+def join_words(words: Sequence[str], word_splitting: str) -> tuple[str, list[tuple[int, int]]]:
+    """The raw text that words would stand in, and where; spaces are between them where their language has some.
+
+    ```python
+    >>> join_words(["Ada", "codes", "."], "punctuation")
+    ('Ada codes .', [(0, 3), (4, 9), (10, 11)])
+    >>> join_words(["北", "京", "Ada", "Lo"], "characters")
+    ('北京Ada Lo', [(0, 1), (1, 2), (2, 5), (6, 8)])
+    ```
+    """
+    pieces, spans, start, before = [], [], 0, ""
+    for word in words:
+        if spans and (word_splitting != "characters" or _has_space_between(before, word)):
+            pieces.append(" ")
+            start += 1
+        pieces.append(word)
+        spans.append((start, start + len(word)))
+        start, before = start + len(word), word
+    return "".join(pieces), spans
+
+
+def _has_space_between(before: str, word: str) -> bool:
+    """Whether both are runs of letters. Two letters that stand alone were cut out of one word, "c" and "m"."""
+    return len(before + word) > 2 and LETTERS.fullmatch(before) is not None and LETTERS.fullmatch(word) is not None
 
 
 def entity_spans(tags: Sequence[str]) -> list[tuple[str, int, int]]:

@@ -40,11 +40,11 @@ from modeling_hamlearning import (
 from pipeline_hamlearning import HamLearningPipeline
 from processing_hamlearning import HamLearningProcessor
 from serving_hamlearning import EndpointHandler
-from words_hamlearning import entity_spans, split_words
+from words_hamlearning import WORD_SPLITTINGS, entity_spans, split_words
 
 
 EXAMPLES = settings.default.max_examples  # of the profile; what takes longer takes a share of them
-SPLITTINGS = ("punctuation", "tweet")
+SPLITTINGS = WORD_SPLITTINGS
 SIZES = {"image_feature_size": 6, "region_feature_size": 5, "num_classes": 3}
 
 # Right to left and overrides, zero width, combining, emoji of several characters, halves of pairs, NUL, odd spaces,

@@ -62,7 +62,7 @@ class ModelArguments:
         default=None, metadata={"help": "Share of pictures hidden in training, so that the model can do without."}
     )
     word_splitting: str = field(
-        default="punctuation", metadata={"help": "How raw text will be split later: punctuation or tweet."}
+        default="punctuation", metadata={"help": "How raw text will be split later: punctuation, tweet or characters."}
     )
     max_length: int = field(default=128, metadata={"help": "Most sub-tokens of a tweet."})
     max_regions: int = field(default=15, metadata={"help": "Most regions of a picture, best score first."})

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ from image_processing_hamlearning import ImageError
 from modeling_hamlearning import HamLearningForTokenClassification
 from modeling_hamlearning_vision import HamLearningVisionModel
 from processing_hamlearning import HamLearningDataCollator, HamLearningProcessor
-from words_hamlearning import TAGS, entity_spans, split_words
+from words_hamlearning import TAGS, WORD_SPLITTINGS, entity_spans, join_words, split_words
 
 
 LINES = [
@@ -204,7 +205,7 @@ def test_word_splitting_says_how_raw_text_is_split():
 
 
 def test_an_unknown_word_splitting_is_refused():
-    with pytest.raises(ValueError, match="word_splitting='spaces'.*'punctuation' or 'tweet'"):
+    with pytest.raises(ValueError, match="word_splitting='spaces'.*'punctuation', 'tweet' or 'characters'"):
         HamLearningProcessor(bert(), word_splitting="spaces")
 
 
@@ -422,7 +423,7 @@ TWEET_LIKE = st.sampled_from(["#", "@", "http://", "//", "www.", ":", ")", " ", 
 ANY_TEXT = st.lists(ANY_CHARACTER | TWEET_LIKE, max_size=20).map("".join)
 
 
-@pytest.mark.parametrize("word_splitting", ["punctuation", "tweet"])
+@pytest.mark.parametrize("word_splitting", WORD_SPLITTINGS)
 @given(text=ANY_TEXT)
 def test_offsets_of_raw_text_cut_its_words_out_and_lose_nothing_but_spaces(word_splitting, text):
     inputs = HamLearningProcessor(bert(), word_splitting=word_splitting)(text=text)
@@ -462,11 +463,56 @@ def test_words_of_a_tweet(text, words):
     assert [text[start:end] for start, end in split_words(text, "tweet")] == words
 
 
-@pytest.mark.parametrize("unit", ["a-", "@_", ":(", "-=", "&", "#a/", "http:", "www.", "#_", "$", "\u0301", "h", "."])
-def test_splitting_takes_time_in_proportion_to_the_text(unit):
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("郑重降龙，画于2020年。", [*"郑重降龙，画于2020年。"]),
+        ("《太阳报》60cm×18cm", [*"《太阳报》60", "cm", "×", "1", "8", "cm"]),
+        ("ラーメンとAda Lovelace", [*"ラーメンと", "Ada", "Lovelace"]),
+        ("ภาษาไทยน้ำ", [*"ภาษาไทย", "น้ำ"]),  # a consonant with its tone and vowel sign is one character
+        ("한국어 कि Beyoncé", ["한국어", "कि", "Beyoncé"]),  # scripts with spaces
+        ("葛󠄀城ｶﾞ", ["葛󠄀", "城", "ｶﾞ"]),
+        ("〇々ー・", [*"〇々ー・"]),
+        ("don't 3.14", ["don", "'", "t", "3", ".", "1", "4"]),
+        ("👩‍👩‍👧🇩🇪🇫🇷🇬👍🏽", ["👩‍👩‍👧", "🇩🇪", "🇫🇷", "🇬", "👍🏽"]),
+    ],
+)
+def test_words_of_a_text_that_is_split_into_characters(text, words):
+    assert [text[start:end] for start, end in split_words(text, "characters")] == words
+
+
+@pytest.mark.parametrize(
+    "words, text",
+    [
+        ([*"画于2020年", "NASA", "Ames", "。"], "画于2020年NASA Ames。"),
+        (["6", "0", "c", "m"], "60cm"),
+        (["", "I", "am", ""], "I am"),
+        ([], ""),
+    ],
+)
+def test_words_of_a_script_without_spaces_are_joined_without(words, text):
+    joined, spans = join_words(words, "characters")
+    assert joined == text
+    assert [joined[start:end] for start, end in spans] == words
+
+
+def test_an_entity_of_words_that_are_split_already_is_written_as_its_script_is():
+    inputs = HamLearningProcessor(bert(), word_splitting="characters")(text=[[*"在北京。"]])
+    outputs = SimpleNamespace(
+        predictions=torch.tensor([[0, 3, 4, 0]]), scores=torch.tensor([[0.0, 0.9, 0, 0]]), relevance=None
+    )
+    [[entity]] = HamLearningProcessor(bert(), word_splitting="characters").post_process_entities(outputs, inputs)
+    assert (entity["word"], entity["start"], entity["end"]) == ("北京", 1, 3)
+
+
+@pytest.mark.parametrize(
+    "unit", ["a-", "@_", ":(", "-=", "&", "#a/", "http:", "www.", "#_", "$", "\u0301", "h", ".", "🇩"]
+)
+@pytest.mark.parametrize("word_splitting", ["tweet", "characters"])
+def test_splitting_takes_time_in_proportion_to_the_text(unit, word_splitting):
     text = unit * 50_000
     start = time.process_time()
-    assert "".join(text[i:j] for i, j in split_words(text, "tweet")) == text
+    assert "".join(text[i:j] for i, j in split_words(text, word_splitting)) == text
     assert time.process_time() - start < 5  # a fraction of a second; 20 s where the time is quadratic
 
 
