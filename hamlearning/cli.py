@@ -283,6 +283,22 @@ def add_fetch_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", type=Path, default=None, metavar="DIR", help="folder to make [released/NAME]")
 
 
+def add_encoder_flags(parser: argparse.ArgumentParser) -> None:
+    """Of `hamlearning encoder`."""
+    parser.add_argument("data_dir", metavar="DATA_DIR", type=Path, help="folder with a train split")
+    parser.add_argument("target", metavar="TARGET", type=Path, help="folder to make, for --text_model")
+    parser.add_argument("--layers", type=int, metavar="N", default=4, help="Transformer layers [%(default)s]")
+    parser.add_argument("--width", type=int, metavar="N", default=256, help="of hidden states [%(default)s]")
+    parser.add_argument("--heads", type=int, metavar="N", default=4, help="of attention [%(default)s]")
+    parser.add_argument(
+        "--positions", type=int, metavar="N", default=512, help="most sub-tokens of a text [%(default)s]"
+    )
+    parser.add_argument(
+        "--min_count", type=int, metavar="N", default=2, help="times that a piece must occur [%(default)s]"
+    )
+    parser.add_argument("--seed", type=int, metavar="N", default=1, help="of the weights [%(default)s]")
+
+
 def add_publish_flags(parser: argparse.ArgumentParser) -> None:
     """Of `hamlearning publish`."""
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="--output_dir of a training run")
@@ -389,6 +405,15 @@ VERBS = {
         ("hamlearning fetch twitter2017", "hamlearning fetch twitter2015 --to my/twitter2015"),
         "hamlearning.data.sources:fetch",
         add_fetch_flags,
+    ),
+    "encoder": Verb(
+        "make a text encoder with random weights, for a language that no pretrained one knows",
+        (
+            "hamlearning encoder my/paintings encoders/paintings --positions 640",
+            "hamlearning encoder my/paintings encoders/small --layers 2 --width 128",
+        ),
+        "hamlearning.training.encoder:make_encoder",
+        add_encoder_flags,
     ),
     "publish": Verb(
         "publish a trained model, with its card, on the Hub",
