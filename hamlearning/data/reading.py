@@ -31,6 +31,7 @@ class ReadingOptions(NamedTuple):
         word_splitting: How raw text with spans is split into words, as `split_words` takes it.
         tag_scheme: A name in `schemes.SCHEMES`; found from all tags of the data set if None.
         type_map: The types that are read as another one. OTHER is read as MISC unless it is named here.
+        tag_names: The names of tags that are numbers, from 0, where the file does not say them.
         cache_dir: Where `datasets` keeps what it converts; its default if None.
     """
 
@@ -40,6 +41,7 @@ class ReadingOptions(NamedTuple):
     word_splitting: str = "punctuation"
     tag_scheme: str | None = None
     type_map: Mapping[str, str] = {}
+    tag_names: Sequence[str] = ()
     cache_dir: str | None = None
 
 
@@ -68,6 +70,9 @@ class Reading:
 READERS = {
     ".txt": "hamlearning.data.columns:read_columns",
     ".parquet": "hamlearning.data.tables:read_parquet",
+    ".jsonl": "hamlearning.data.json_files:read_json",
+    ".ndjson": "hamlearning.data.json_files:read_json",
+    ".json": "hamlearning.data.json_files:read_json",
 }
 
 
