@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from hamlearning.data.reading import Reading, ReadingOptions
 from hamlearning.data.spans import checked_text, cut, is_span, tag_tokens, tag_words
@@ -341,5 +341,5 @@ def _tags_of(row: Row, column: str) -> Sequence[Any]:
     return value
 
 
-def _is_list(value: Any) -> bool:
+def _is_list(value: Any) -> TypeGuard[Sequence[Any]]:
     return isinstance(value, list | tuple)

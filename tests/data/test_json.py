@@ -381,7 +381,7 @@ def test_bytes_that_are_not_utf8_are_named_with_their_line(tmp_path):
 # ---------------------------------------------------------------------------------------------------- Label Studio
 
 
-def task(id_, text, *annotations, image="game.jpg", **data):
+def task(id_, text, *annotations, image: str | None = "game.jpg", **data):
     """A task of Label Studio's export: each annotation is (who, spans)."""
     return {
         "id": id_,
