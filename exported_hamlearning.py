@@ -34,6 +34,7 @@ try:
         HamLearningPreTrainedModel,
     )
     from .processing_hamlearning import HamLearningProcessor
+    from .windows_hamlearning import read_in_windows
 except ImportError:
     if __package__:
         raise
@@ -46,6 +47,7 @@ except ImportError:
         HamLearningPreTrainedModel,
     )
     from processing_hamlearning import HamLearningProcessor
+    from windows_hamlearning import read_in_windows
 
 
 # One that stays: each gives signal handlers another stack, and the first of two that goes takes away the second's.
@@ -190,6 +192,7 @@ class HamLearningExportedTrunk(nn.Module):
         image_mask: torch.Tensor | None = None,
         image_sizes: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
+        windows: torch.Tensor | None = None,
         num_words: int | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
@@ -215,6 +218,14 @@ class HamLearningExportedTrunk(nn.Module):
             raise ValueError("word_ids are missing: an exported model takes what HamLearningProcessor returns.")
         if region_features is not None and image_features is None:
             raise ValueError("region_features without image_features: a region needs its picture's features.")
+        if windows is not None:
+            given = (
+                image_features, region_features, region_boxes, region_class_ids, region_mask, image_mask, image_sizes
+            )  # fmt: skip
+            visual_inputs = dict(zip(VISUAL_INPUTS, given, strict=True))
+            return read_in_windows(
+                self.forward, windows, input_ids, attention_mask, word_ids, visual_inputs, num_words
+            )
         inputs = {
             "input_ids": input_ids,
             "attention_mask": torch.ones_like(input_ids) if attention_mask is None else attention_mask,

@@ -28,10 +28,12 @@ except ImportError as error:
     ) from error
 try:
     from .configuration_hamlearning import HamLearningConfig
+    from .windows_hamlearning import read_in_windows
 except ImportError:
     if __package__:
         raise
     from configuration_hamlearning import HamLearningConfig
+    from windows_hamlearning import read_in_windows
 
 
 # Ids of the relations between two regions; id 0 is the absence of an edge.
@@ -878,6 +880,7 @@ class HamLearningModel(HamLearningPreTrainedModel):
         image_mask: torch.Tensor | None = None,
         image_sizes: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
+        windows: torch.Tensor | None = None,
         num_words: int | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
@@ -896,6 +899,8 @@ class HamLearningModel(HamLearningPreTrainedModel):
             image_mask: (B,), 1 for a tweet with a picture.
             image_sizes: (B, 2), (width, height) in pixels; a square without it.
             token_type_ids: (B, S), for the text encoders that know them.
+            windows: (B, K, 2), first word and word after the last of each window in which a tweet is read; without
+                it each is read at once. See `read_in_windows`.
             num_words: W, if it is known: reading it off `word_ids` makes the host wait for the device.
             output_hidden_states: also return the words' states on their way.
             output_attentions: also return the words' attention to the regions; needs eager attention.
@@ -915,6 +920,21 @@ class HamLearningModel(HamLearningPreTrainedModel):
             )
         if region_features is not None and image_features is None:
             raise ValueError("region_features without image_features: a region needs its picture's features.")
+        if windows is not None:
+            visual_inputs = {
+                "image_features": image_features,
+                "region_features": region_features,
+                "region_boxes": region_boxes,
+                "region_class_ids": region_class_ids,
+                "region_mask": region_mask,
+                "image_mask": image_mask,
+                "image_sizes": image_sizes,
+            }
+            asked = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
+            return read_in_windows(
+                self.forward, windows, input_ids, attention_mask, word_ids, visual_inputs, num_words, token_type_ids,
+                **asked,
+            )  # fmt: skip
         states, word_mask = self.encode_text(input_ids, attention_mask, word_ids, num_words, token_type_ids)
         hidden_states = [states[:, 1:]]
         for layer in self.text_layers:
@@ -1059,6 +1079,7 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
         image_sizes: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
+        windows: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
     ) -> HamLearningTokenClassifierOutput:
@@ -1084,6 +1105,7 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
             image_mask,
             image_sizes,
             token_type_ids,
+            windows=windows,
             num_words=num_words,
             output_hidden_states=output_hidden_states,
             output_attentions=output_attentions,

@@ -20,10 +20,12 @@ from transformers.utils import PROCESSOR_NAME, cached_file
 
 
 try:
+    from .windows_hamlearning import plan_windows
     from .words_hamlearning import SURROGATES, TAGS, WORD_SPLITTINGS, entity_spans, join_words, split_words
 except ImportError:
     if __package__:
         raise
+    from windows_hamlearning import plan_windows
     from words_hamlearning import SURROGATES, TAGS, WORD_SPLITTINGS, entity_spans, join_words, split_words
 
 
@@ -102,7 +104,9 @@ class HamLearningProcessor(ProcessorMixin):
         tags: names of the tags in the order of their ids.
         word_splitting: how raw text is split into words, `punctuation`, `tweet` or `characters`; see
             `split_words`.
-        max_length: most sub-tokens of a tweet, [CLS] and [SEP] included. Words beyond are left out, whole.
+        max_length: most sub-tokens that are read at once, [CLS] and [SEP] included. A longer tweet is read in windows
+            of whole words.
+        stride: words that a window shares with the one before it, half of that one at most.
         max_regions: most regions of a picture, best score first.
         image_feature_size: size D_i of the pictures' features that the model takes; None: not checked.
         region_feature_size: size D_f of the regions' features that the model takes; None: not checked.
@@ -123,6 +127,7 @@ class HamLearningProcessor(ProcessorMixin):
         tags: Sequence[str] = TAGS,
         word_splitting: str = "punctuation",
         max_length: int = 128,
+        stride: int = 32,
         max_regions: int = 15,
         image_feature_size: int | None = None,
         region_feature_size: int | None = None,
@@ -148,6 +153,7 @@ class HamLearningProcessor(ProcessorMixin):
         self.tags = _checked_tags(tags)
         self.word_splitting = word_splitting
         self.max_length = _checked_size("max_length", max_length, 3, " for [CLS], a sub-token and [SEP]")
+        self.stride = _checked_size("stride", stride, 0)
         self.max_regions = _checked_size("max_regions", max_regions)
         self.image_feature_size = _checked_size("image_feature_size", image_feature_size, is_optional=True)
         self.region_feature_size = _checked_size("region_feature_size", region_feature_size, is_optional=True)
@@ -283,7 +289,7 @@ class HamLearningProcessor(ProcessorMixin):
         """What `__call__` returns at most."""
         return [
             "input_ids", "attention_mask", "word_ids", "image_features", "region_features", "region_boxes",
-            "region_class_ids", "region_mask", "image_mask", "image_sizes", "labels",
+            "region_class_ids", "region_mask", "image_mask", "image_sizes", "windows", "labels",
         ]  # fmt: skip
 
     def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]  # pictures may lack, videos do not come
@@ -313,9 +319,10 @@ class HamLearningProcessor(ProcessorMixin):
         Returns:
             `input_ids`, `attention_mask`, `word_ids` (B, S); with a picture in the batch `image_features` (B, D_i),
             `region_features` (B, N, D_f), `region_boxes` (B, N, 4), `region_class_ids`, `region_mask` (B, N),
-            `image_mask` (B,), `image_sizes` (B, 2); with `word_labels` `labels` (B, W), -100 on padding. Attributes,
-            a list a tweet: `words`, their `offsets` (start, end) in `texts` (of words: what `join_words` gives), and
-            `num_words`, how many of them fit into `max_length`.
+            `image_mask` (B,), `image_sizes` (B, 2); with a tweet that is longer than `max_length` `windows` (B, K, 2),
+            first word and word after the last of each window, (0, 0) where a tweet has fewer; with `word_labels`
+            `labels` (B, W), -100 on padding. Attributes, a list a tweet: `words`, their `offsets` (start, end) in
+            `texts` (of words: what `join_words` gives), and `num_windows`, in how many each tweet is read.
 
         Raises:
             ValueError: counts of tweets, words and tags differ, a tag is unknown, visual features are not such, or a
@@ -345,10 +352,12 @@ class HamLearningProcessor(ProcessorMixin):
         if visual_features is not None:
             visual_features = [visual_features] if isinstance(visual_features, Mapping) else visual_features
         labels: Any = None if word_labels is None else [word_labels] if is_single else word_labels
-        data, num_words = self.model_inputs(words, visual_features, labels)
+        data = self.model_inputs(words, visual_features, labels)
         inputs: Any = BatchFeature(data)  # with attributes that are no tensors
         inputs.texts, inputs.words, inputs.offsets = list(texts), list(words), list(offsets)
-        inputs.num_words = num_words
+        inputs.num_windows = [1] * len(words)
+        if "windows" in data:
+            inputs.num_windows = (data["windows"][..., 1] > 0).sum(dim=1).clamp(min=1).tolist()
         return inputs
 
     def model_inputs(
@@ -356,10 +365,11 @@ class HamLearningProcessor(ProcessorMixin):
         words: Sequence[Sequence[str]],
         visual_features: Sequence[Mapping[str, Any] | None] | None = None,
         word_labels: Sequence[Sequence[int | str]] | None = None,
-    ) -> tuple[dict[str, torch.Tensor], list[int]]:
-        """The tensors that `__call__` returns, of words alone, and how many words of each tweet they hold.
+    ) -> dict[str, torch.Tensor]:
+        """The tensors that `__call__` returns, of words alone.
 
-        What a data collator needs. No step of it is a loop over tweets in Python.
+        What a data collator needs. No step of it is a loop over tweets in Python, but over those that are longer than
+        `max_length`.
 
         Args:
             words: a list a tweet.
@@ -369,14 +379,29 @@ class HamLearningProcessor(ProcessorMixin):
         Raises:
             ValueError: see `__call__`.
         """
-        data, num_words = self._pad_text(words)
+        data = self._pad_text(words)
         if visual_features is not None:
             self._check_count("visual_features", len(visual_features), len(words))
             data |= self._pad_visual_features(visual_features)
         if word_labels is not None:
             self._check_count("word_labels", len(word_labels), len(words))
-            data["labels"] = self._pad_tags(word_labels, words, num_words)
-        return {name: torch.from_numpy(array) for name, array in data.items()}, num_words.tolist()
+            data["labels"] = self._pad_tags(word_labels, words)
+        return {name: torch.from_numpy(array) for name, array in data.items()}
+
+    def count_sub_tokens(self, words: Sequence[Sequence[str]]) -> np.ndarray:
+        """How many sub-tokens of each tweet the network reads, [CLS] and [SEP] included: (B,).
+
+        A tweet that is read in windows counts for as many whole ones: more than `max_length`.
+
+        Args:
+            words: a list a tweet.
+        """
+        pieces, word, lengths = self._distinct_words(words)
+        of_words = np.split(np.fromiter(map(len, pieces), np.int64, len(pieces))[word], np.cumsum(lengths)[:-1])
+        sizes = np.fromiter((2 + counts.sum() for counts in of_words), np.int64, len(lengths))
+        for row in np.flatnonzero(sizes > self.max_length):
+            sizes[row] = self.max_length * len(plan_windows(of_words[row], self.max_length - 2, self.stride))
+        return sizes
 
     def extract_visual_features(
         self, images: Sequence[Any], batch_size: int = 8, device: str | torch.device | None = None
@@ -484,27 +509,26 @@ class HamLearningProcessor(ProcessorMixin):
         readable = [SURROGATES.sub("\ufffd", word).lstrip(" ") for word in vocabulary]
         readable = [word and space + word for word in readable]
         pieces = tokenizer(readable, add_special_tokens=False, verbose=False)["input_ids"] if readable else []
-        # A word without any sub-token is the unknown one; one that alone exceeds the limit is cut.
+        # A word without any sub-token is the unknown one; of one that alone exceeds the limit the first are read.
         return [(word_pieces or [tokenizer.unk_token_id])[: self.max_length - 2] for word_pieces in pieces]
 
-    def _pad_text(self, tweets: Sequence[Sequence[str]]) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """`input_ids`, `attention_mask` and `word_ids` (B, S), and how many words of each tweet they hold (B,)."""
-        # Each word that occurs once, with its sub-tokens in one flat array.
+    def _distinct_words(self, tweets: Sequence[Sequence[str]]) -> tuple[list[list[int]], np.ndarray, np.ndarray]:
+        """Sub-tokens of each distinct word; which of them each word is, all tweets in one row; words of each tweet."""
         id_of = dict(zip(dict.fromkeys(chain.from_iterable(tweets)), count()))
-        pieces = self._word_pieces(list(id_of))
+        lengths = np.fromiter(map(len, tweets), np.int64, len(tweets))
+        word = np.fromiter(map(id_of.__getitem__, chain.from_iterable(tweets)), np.int64, lengths.sum())
+        return self._word_pieces(list(id_of)), word, lengths
+
+    def _pad_text(self, tweets: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
+        """`input_ids`, `attention_mask` and `word_ids` (B, S); `windows` (B, K, 2), if a tweet needs several."""
+        pieces, word, lengths = self._distinct_words(tweets)
         num_pieces = np.fromiter(map(len, pieces), np.int64, len(pieces))
         flat_pieces = np.fromiter(chain.from_iterable(pieces), np.int64, num_pieces.sum())
         first_piece = _starts(num_pieces)
-
-        # Every word of every tweet, in one flat array; words that end within the limit stay.
-        lengths = np.fromiter(map(len, tweets), np.int64, len(tweets))
-        word = np.fromiter(map(id_of.__getitem__, chain.from_iterable(tweets)), np.int64, lengths.sum())
         tweet = np.repeat(np.arange(len(tweets)), lengths)
         word_id = np.arange(1, len(word) + 1) - _starts(lengths)[tweet]
         end = np.cumsum(num_pieces[word])
         end -= np.concatenate([[0], end])[_starts(lengths)][tweet]  # sub-tokens of its tweet up to the word's last
-        kept = end <= self.max_length - 2
-        word, tweet, word_id, end = word[kept], tweet[kept], word_id[kept], end[kept]
 
         # Every sub-token, at its place in the padded arrays.
         counts = num_pieces[word]
@@ -520,12 +544,23 @@ class HamLearningProcessor(ProcessorMixin):
         input_ids[np.arange(len(tweets)), sizes - 1] = self.tokenizer.sep_token_id
         attention_mask = (np.arange(input_ids.shape[1]) < sizes[:, None]).astype(np.int64)
         arrays = {"input_ids": input_ids, "attention_mask": attention_mask, "word_ids": word_ids}
-        return arrays, np.bincount(tweet, minlength=len(tweets))
+        if sizes.max(initial=0) > self.max_length:
+            arrays["windows"] = self._pad_windows(np.split(num_pieces[word], np.cumsum(lengths)[:-1]), sizes)
+        return arrays
 
-    def _pad_tags(
-        self, word_labels: Sequence[Sequence[int | str]], words: Sequence[Sequence[str]], num_words: np.ndarray
-    ) -> np.ndarray:
-        """Tag ids of the words that fit, (B, W), -100 on padding."""
+    def _pad_windows(self, num_pieces: Sequence[np.ndarray], sizes: np.ndarray) -> np.ndarray:
+        """The windows of tweets (B, K, 2), of which each word's sub-tokens and all together are counted."""
+        plans = [
+            plan_windows(counts, self.max_length - 2, self.stride) if size > self.max_length else [(0, len(counts))]
+            for counts, size in zip(num_pieces, sizes, strict=True)
+        ]
+        windows = np.zeros((len(plans), max(map(len, plans)), 2), np.int64)
+        for row, plan in enumerate(plans):
+            windows[row, : len(plan)] = plan
+        return windows
+
+    def _pad_tags(self, word_labels: Sequence[Sequence[int | str]], words: Sequence[Sequence[str]]) -> np.ndarray:
+        """Tag ids of the words, (B, W), -100 on padding."""
         try:
             counts = np.fromiter(map(len, word_labels), np.int64, len(word_labels))
             given = [*chain.from_iterable(word_labels)]
@@ -549,9 +584,8 @@ class HamLearningProcessor(ProcessorMixin):
                 f"{word_labels[tweet][place]!r}, which is not among the processor's tags {self.tags}: correct it or "
                 "set `tags`."
             )
-        padded = np.full((len(counts), max(num_words.max(initial=0), 1)), -100)
-        kept = column < num_words[row]
-        padded[row[kept], column[kept]] = flat[kept]
+        padded = np.full((len(counts), max(counts.max(initial=0), 1)), -100)
+        padded[row, column] = flat
         return padded
 
     def _pad_visual_features(self, rows: Sequence[Mapping[str, Any] | None]) -> dict[str, np.ndarray]:
@@ -732,7 +766,7 @@ class HamLearningDataCollator:
         if 0 < num_tagged < len(rows):
             raise ValueError(f"{num_tagged} of {len(rows)} rows have ner_tags: give all of them, or none.")
         word_labels = column("ner_tags") if num_tagged else None
-        return self.processor.model_inputs(column("tokens"), visual_features, word_labels)[0]
+        return self.processor.model_inputs(column("tokens"), visual_features, word_labels)
 
 
 HamLearningProcessor.register_for_auto_class("AutoProcessor")

@@ -67,6 +67,7 @@ MODULES = (
     "modeling_hamlearning.py",
     "pipeline_hamlearning.py",
     "processing_hamlearning.py",
+    "windows_hamlearning.py",
     "words_hamlearning.py",
 )
 LEFT_OUT = "tests/model/test_exported.py"  # OpenVINO's threads may spin without end in a fork

@@ -35,14 +35,12 @@ MAX_REGIONS = 6  # shown, of those that a detector found
 SHOWN_SIDE = 720  # pixels, long side of the picture with its regions
 
 TYPE_NAMES = {"PER": "person", "LOC": "location", "ORG": "organisation", "MISC": "other"}
-UNREAD = "not read"
 LATTICE = "fields"  # of a vision model without a detector
 COLOURS = {
     "person": "#6366f1",
     "location": "#10b981",
     "organisation": "#f59e0b",
     "other": "#ec4899",
-    UNREAD: "#9ca3af",
 }
 VIEW_NAMES = {"semantic": "what is there", "spatial": "where it is"}
 
@@ -66,7 +64,7 @@ class Reading(NamedTuple):
     text: str
     words: list[str]
     offsets: list[tuple[int, int]]  # of each word in the text
-    num_read: int  # words, from the first
+    num_windows: int  # in which the tweet was read
     entities: list[dict[str, Any]]  # with the picture if there is one
     entities_without: list[dict[str, Any]] | None  # None: there is no picture
     relevance: list[float] | None  # |C^r| a view; None: there is no picture, or the model tells none
@@ -129,7 +127,7 @@ class Reader:
             text=text,
             words=inputs.words[0],
             offsets=inputs.offsets[0],
-            num_read=inputs.num_words[0],
+            num_windows=inputs.num_windows[0],
             entities=entities,
             entities_without=None if row is None else entities_without,
             relevance=None if relevance is None else relevance[0].abs().tolist(),
@@ -182,26 +180,20 @@ def say_changes(reading: Reading) -> str:
     return f"The picture changed this: {'; '.join(changes)}."
 
 
-def say_cut(reading: Reading, max_length: int) -> str:
-    """Which words were left out; an empty string if none was."""
-    count, num_read = len(reading.words), reading.num_read
-    if num_read == count:
+def say_windows(reading: Reading, max_length: int) -> str:
+    """That the tweet was read in windows; an empty string if it was read at once."""
+    if reading.num_windows == 1:
         return ""
     return (
-        f"The model reads {max_length} sub-tokens at most. It read the first {num_read} of {count:,} words, up to "
-        f"“{reading.words[num_read - 1][:40]}”; the {count - num_read:,} words from “{reading.words[num_read][:40]}” "
-        "on were cut."
+        f"The model reads {max_length} sub-tokens at once: the {len(reading.words):,} words were read in "
+        f"{reading.num_windows:,} windows that overlap."
     )
 
 
 def highlight(reading: Reading, entities: list[dict[str, Any]]) -> dict[str, Any]:
-    """The tweet with its entities, for `gr.HighlightedText`; of the words that were cut only the first few."""
+    """The tweet with its entities, for `gr.HighlightedText`."""
     marks = [{"entity": type_name(e), "start": e["start"], "end": e["end"]} for e in entities]
-    end = reading.offsets[reading.num_read - 1][1]
-    if reading.num_read == len(reading.words):
-        return {"text": reading.text, "entities": marks}
-    text = f"{reading.text[: end + 60].rstrip()} …"
-    return {"text": text, "entities": [*marks, {"entity": UNREAD, "start": end + 1, "end": len(text)}]}
+    return {"text": reading.text, "entities": marks}
 
 
 def outline(box: np.ndarray, size: tuple[int, int], line: int) -> np.ndarray:
@@ -398,12 +390,12 @@ def build_page(reader: Reader) -> gr.Blocks:
             reading = reader.read(read_text(text), read_upload(upload), progress)
         except BadInput as error:
             return [f'<div class="verdict bad">{html.escape(str(error))}</div>', *[hidden] * 5]
-        sentence, cut = say_changes(reading), say_cut(reading, reader.processor.max_length)
+        sentence, note = say_changes(reading), say_windows(reading, reader.processor.max_length)
         kind = "verdict changed" if find_changes(reading) else "verdict"
         has_picture = reading.row is not None
         views = reader.model.config.visual_views
         return [
-            f'<div class="{kind}">{html.escape(sentence)}{cut and f"<small>{html.escape(cut)}</small>"}</div>',
+            f'<div class="{kind}">{html.escape(sentence)}{note and f"<small>{html.escape(note)}</small>"}</div>',
             gr.update(
                 value=highlight(reading, reading.entities),
                 label="With the picture" if has_picture else "The tweet",

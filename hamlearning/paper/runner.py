@@ -40,6 +40,7 @@ CODE = (
     "hamlearning/training/*.py",
     "modeling_hamlearning.py",
     "processing_hamlearning.py",
+    "windows_hamlearning.py",
     "words_hamlearning.py",
 )
 # Settings that say where things lie, not what they are: the data's and the encoder's hashes say that.

@@ -64,7 +64,12 @@ class ModelArguments:
     word_splitting: str = field(
         default="punctuation", metadata={"help": "How raw text will be split later: punctuation, tweet or characters."}
     )
-    max_length: int = field(default=128, metadata={"help": "Most sub-tokens of a tweet."})
+    max_length: int = field(
+        default=128, metadata={"help": "Most sub-tokens that are read at once; a longer tweet is read in windows."}
+    )
+    stride: int = field(
+        default=32, metadata={"help": "Words that a window shares with the one before it, half of that one at most."}
+    )
     max_regions: int = field(default=15, metadata={"help": "Most regions of a picture, best score first."})
 
     def config_switches(self) -> dict[str, Any]:

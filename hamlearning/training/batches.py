@@ -50,7 +50,7 @@ class TokenBudgetBatches(Sampler):
         if longest > budget:
             raise ValueError(
                 f"--tokens_per_batch {budget}, but tweet {self.lengths.argmax()} of the train split has {longest} "
-                f"sub-tokens: give at least {longest}, or cut the tweets with --max_length {budget}."
+                f"sub-tokens: give at least {longest}."
             )
         # The longest tweet opens a batch: its length says how many go with it, whatever the order among equals.
         descending = np.sort(self.lengths)[::-1]
@@ -108,9 +108,11 @@ class PictureInEveryBatch(HamLearningDataCollator):
 
 
 def with_lengths(dataset: Dataset, processor: HamLearningProcessor) -> Dataset:
-    """Adds `length`, each tweet's number of sub-tokens, by which batches are made."""
-    lengths = processor(text=dataset["tokens"][:])["attention_mask"].sum(dim=1).tolist()
-    return dataset.add_column("length", lengths)
+    """Adds `length`, how many sub-tokens of each tweet are read, by which batches are made.
+
+    A tweet that is read in windows counts for as many whole ones.
+    """
+    return dataset.add_column("length", processor.count_sub_tokens(dataset["tokens"][:]).tolist())
 
 
 class SeededByEpoch(Sampler):

@@ -77,6 +77,7 @@ def load_model(
             tags=tags,
             word_splitting=model_args.word_splitting,
             max_length=model_args.max_length,
+            stride=model_args.stride,
             max_regions=model_args.max_regions,
             **sizes,
         )

@@ -18,9 +18,9 @@ def predict(trainer: MNERTrainer, dataset: Dataset) -> dict[str, Any]:
     """Tags, scores and relevance of every tweet, in the order of the data set.
 
     Returns:
-        `tags`: a list of tag names a tweet, O for words beyond the length limit; `scores`: as long; `relevance`:
-        |C^r| a view for each tweet, None for a tweet without a picture (or None altogether: the model measures none);
-        `num_cut`: words beyond the limit; `seconds`.
+        `tags`: a list of tag names a tweet; `scores`: as long; `relevance`: |C^r| a view for each tweet, None for a
+        tweet without a picture (or None altogether: the model measures none); `words_in_windows`: words of tweets
+        that were read in several windows; `words_not_read`: words that got no tag, and count as O; `seconds`.
     """
     order = np.argsort(dataset["length"], kind="stable")[::-1]
     start = time.perf_counter()
@@ -37,19 +37,32 @@ def predict(trainer: MNERTrainer, dataset: Dataset) -> dict[str, Any]:
             for id_, views in zip(dataset["id"], output[2][place], strict=True)
         ]
     names = np.array(trainer.processing_class.tags)
-    tags, tweet_scores, num_cut = [], [], 0
+    tags, tweet_scores, not_read = [], [], 0
     for row, tokens in enumerate(dataset["tokens"]):
         kept = int((predictions[row] != -100).sum())
-        num_cut += len(tokens) - kept
+        not_read += len(tokens) - kept
         tags.append(whole_tags(predictions[row], len(tokens), names))
         tweet_scores.append(scores[row, :kept].tolist() + [0.0] * (len(tokens) - kept))
-    return {"tags": tags, "scores": tweet_scores, "relevance": relevance, "num_cut": num_cut, "seconds": seconds}
+    return {
+        "tags": tags,
+        "scores": tweet_scores,
+        "relevance": relevance,
+        "words_in_windows": words_in_windows(dataset, trainer.processing_class.max_length),
+        "words_not_read": not_read,
+        "seconds": seconds,
+    }
 
 
 def whole_tags(row: np.ndarray, num_words: int, names: np.ndarray) -> list[str]:
-    """Tag names of a whole tweet from a padded row of ids: a word beyond the length limit counts as O."""
+    """Tag names of a whole tweet from a padded row of ids: a word that was not read counts as O."""
     tags = names[row[row != -100]].tolist()
     return tags + ["O"] * (num_words - len(tags))
+
+
+def words_in_windows(dataset: Dataset, max_length: int) -> int:
+    """How many words the tweets have that are longer than is read at once."""
+    is_long = np.asarray(dataset["length"]) > max_length
+    return int(sum(len(tokens) for tokens in dataset.select(np.flatnonzero(is_long))["tokens"]))
 
 
 def write_predictions(path: Path, dataset: Dataset, predicted: dict[str, Any]) -> None:

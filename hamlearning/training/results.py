@@ -102,7 +102,7 @@ def run_facts(
         "shards": {one["shard"]: {name: one[name] for name in ("bytes", "content")} for one in identities},
         "visual_features_sha256": None if data.features is None else file_sha256(data.features.path),
         "model": describe_config(model.config),
-        "processor": {name: getattr(processor, name) for name in ("max_length", "max_regions", "tags")},
+        "processor": {name: getattr(processor, name) for name in ("max_length", "stride", "max_regions", "tags")},
         "vocabulary_sha256": hashlib.sha256(vocabulary.encode()).hexdigest(),
         "tokenizer_sha256": tokenizer,
     }

@@ -296,7 +296,8 @@ def score_splits(trainer: MNERTrainer, data: Data) -> dict[str, Any]:
     for split in (name for name, wanted in splits.items() if wanted):
         dataset = data.tweets[split]
         predicted = predict(trainer, dataset)
-        results[split] = {"words_cut": predicted["num_cut"], "tweets_per_second": len(dataset) / predicted["seconds"]}
+        results[split] = {name: predicted[name] for name in ("words_in_windows", "words_not_read")}
+        results[split]["tweets_per_second"] = len(dataset) / predicted["seconds"]
         if "ner_tags" in dataset.column_names:
             results[split] = entity_scores(tag_names(dataset), predicted["tags"]) | results[split]
         if trainer.is_world_process_zero():

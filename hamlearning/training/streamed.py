@@ -120,6 +120,7 @@ NOT_STREAMED = {
     "text_model": "the model has its own",
     "word_splitting": "the model has its own",
     "max_length": "the model has its own",
+    "stride": "the model has its own",
     "max_regions": "the model has its own",
     "resume_from_checkpoint": "it goes on by itself with the shards that are missing",
     "torch_compile": "nothing is compiled",

@@ -115,7 +115,7 @@ def app():
 def make_reading(app):
     """`make_reading(text, with_picture, without)`: names and types as read with a picture and without one."""
 
-    def make(text, entities, entities_without=None, num_read=None):
+    def make(text, entities, entities_without=None, num_windows=1):
         words = [(m.group(), m.span()) for m in re.finditer(r"\S+", text)]
 
         def found(types):
@@ -130,7 +130,7 @@ def make_reading(app):
             text=text,
             words=[word for word, _ in words],
             offsets=[span for _, span in words],
-            num_read=len(words) if num_read is None else num_read,
+            num_windows=num_windows,
             entities=found(entities),
             entities_without=found(entities_without) if has_picture else None,
             relevance=[0.5, 0.25] if has_picture else None,
@@ -169,22 +169,16 @@ def test_one_sentence_says_what_the_picture_changed(app, make_reading, with_pict
     assert app.say_changes(reading).replace("\u00a0", " ") == sentence
 
 
-def test_words_beyond_the_limit_are_named_and_shown_as_not_read(app, make_reading):
-    reading = make_reading("one two Bob " + "four five " * 40, {"Bob": "PER"}, num_read=3)
-    assert app.say_cut(reading, 128) == (
-        "The model reads 128 sub-tokens at most. It read the first 3 of 83 words, up to “Bob”; the 80 words from "
-        "“four” on were cut."
+def test_of_a_text_beyond_the_limit_it_says_that_it_was_read_in_windows(app, make_reading):
+    reading = make_reading("one two Bob " + "four five " * 1000, {"Bob": "PER"}, num_windows=25)
+    assert app.say_windows(reading, 128) == (
+        "The model reads 128 sub-tokens at once: the 2,003 words were read in 25 windows that overlap."
     )
-    shown = app.highlight(reading, reading.entities)
-    marks = [(mark["entity"], shown["text"][mark["start"] : mark["end"]]) for mark in shown["entities"]]
-    assert marks[0] == ("person", "Bob")
-    assert marks[1][0] == "not read" and marks[1][1].startswith("four five") and marks[1][1].endswith("…")
-    assert len(shown["text"]) < 80
 
 
 def test_a_text_that_was_read_whole_is_shown_whole(app, make_reading):
     reading = make_reading("hello Bob", {"Bob": "PER"})
-    assert app.say_cut(reading, 128) == ""
+    assert app.say_windows(reading, 128) == ""
     assert app.highlight(reading, reading.entities) == {
         "text": "hello Bob",
         "entities": [{"entity": "person", "start": 6, "end": 9}],
@@ -681,13 +675,11 @@ def test_an_empty_form_is_answered_by_what_to_do(visit, text):
 
 
 @pytest.mark.slow
-def test_of_5000_words_it_says_how_many_were_read(visit, read):
+def test_5000_words_are_read_in_windows_and_it_says_so(visit, read):
     text = " ".join(f"hello{number}" for number in range(5000))
-    count = read.processor(text=text).num_words[0]
-    sentence = visit.read(text).says("words from")
-    assert f"It read the first {count} of 5,000 words, up to “hello{count - 1}”" in sentence
-    assert f"the {5000 - count:,} words from “hello{count}” on were cut" in sentence
-    visit.shows(lambda: [column[-1][1] if column else None for column in visit.highlighted()], ["not read"])
+    count = read.processor(text=text).num_windows[0]
+    sentence = visit.read(text).says("windows that overlap")
+    assert f"the 5,000 words were read in {count} windows" in sentence
     works(visit)
 
 

@@ -227,7 +227,7 @@ def test_without_pictures_and_tags_there_are_only_the_tensors_of_the_text(proces
 
 def test_items_are_what_the_network_takes_and_texts_words_and_offsets_are_attributes(processor):
     inputs = processor(text=[["warm", "up"]], visual_features=[a_picture()], word_labels=[["O", "O"]])
-    assert set(inputs) == TENSORS | VISUAL_TENSORS | {"labels"} == set(processor.model_input_names)
+    assert set(inputs) == TENSORS | VISUAL_TENSORS | {"labels"} == set(processor.model_input_names) - {"windows"}
     assert set(inputs) <= set(inspect.signature(HamLearningForTokenClassification.forward).parameters)
     assert all(isinstance(item, torch.Tensor) for item in inputs.values())
     assert (inputs.texts, inputs.words, inputs.offsets) == (["warm up"], [["warm", "up"]], [[(0, 4), (5, 7)]])
@@ -235,8 +235,8 @@ def test_items_are_what_the_network_takes_and_texts_words_and_offsets_are_attrib
 
 def test_attributes_survive_the_move_to_a_device(processor):
     inputs = processor(text="warm up").to("cpu")
-    assert (inputs.texts, inputs.words, inputs.offsets, inputs.num_words) == (
-        ["warm up"], [["warm", "up"]], [[(0, 4), (5, 7)]], [2],
+    assert (inputs.texts, inputs.words, inputs.offsets, inputs.num_windows) == (
+        ["warm up"], [["warm", "up"]], [[(0, 4), (5, 7)]], [1],
     )  # fmt: skip
 
 
@@ -245,7 +245,7 @@ def test_a_tweet_without_words_is_cls_and_sep(processor, text):
     inputs = processor(text=[text])
     assert inputs["input_ids"].tolist() == [[processor.tokenizer.cls_token_id, processor.tokenizer.sep_token_id]]
     assert inputs["word_ids"].tolist() == [[0, -1]]
-    assert (inputs.words, inputs.offsets, inputs.num_words) == ([[]], [[]], [0])
+    assert (inputs.words, inputs.offsets, inputs.num_windows) == ([[]], [[]], [1])
 
 
 def test_no_tweet_gives_tensors_without_rows_and_columns(processor):
@@ -337,37 +337,6 @@ def test_a_byte_level_tokenizer_gives_the_same_for_words_that_open_with_a_space(
         HamLearningProcessor(tokenizers[f"{name} {saved}"])(text=[[word]]) for saved in (False, True)
     )
     assert same(without, with_space)
-
-
-# ------------------------------------------------------------------------------------------------------- truncation
-
-
-def test_words_that_do_not_fit_are_left_out_whole_and_none_behind_them_is_taken():
-    processor = HamLearningProcessor(bert(), max_length=7)  # 5 beside [CLS] and [SEP]
-    inputs = processor(text=[["Huskies", "Huskies", "Huskies", "up"]], word_labels=[["B-ORG", "O", "B-PER", "B-LOC"]])
-    assert inputs["word_ids"].tolist() == [[0, 1, 1, 2, 2, -1]]
-    assert inputs["labels"].tolist() == [[TAGS.index("B-ORG"), TAGS.index("O")]]
-    assert inputs.num_words == [2]
-    assert len(inputs.words[0]) == len(inputs.offsets[0]) == 4
-
-
-def test_words_that_fit_exactly_are_all_kept():
-    assert HamLearningProcessor(bert(), max_length=6)(text=[["Huskies", "Huskies"]]).num_words == [2]
-
-
-def test_one_word_that_alone_exceeds_the_limit_is_cut():
-    inputs = HamLearningProcessor(bert(), max_length=6)(text=[["a" * 50, "up"]])
-    assert inputs["word_ids"].tolist() == [[0, 1, 1, 1, 1, -1]]
-    assert inputs.num_words == [1]
-
-
-def test_a_tweet_of_2000_words_goes_through(processor, make_model):
-    inputs = processor(text=[["warm", "up"] * 1000, ["up"]], word_labels=[[0] * 2000, [0]])
-    assert inputs["input_ids"].shape == (2, processor.max_length)
-    assert inputs["labels"].shape == (2, processor.max_length - 2)
-    outputs = make_model()(**inputs)
-    assert outputs.logits.shape[1] == processor.max_length - 2
-    assert all(entity["word_end"] <= 126 for entity in processor.post_process_entities(outputs, inputs)[0])
 
 
 # ------------------------------------------------------------------------------------------------------------- tags
@@ -1052,6 +1021,7 @@ CODE = {
     "modeling_hamlearning.py",
     "modeling_hamlearning_vision.py",
     "processing_hamlearning.py",
+    "windows_hamlearning.py",
     "words_hamlearning.py",
 }
 SERVING_CODE = {"handler.py", "pipeline_hamlearning.py", "serving_hamlearning.py"}

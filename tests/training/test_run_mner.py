@@ -306,17 +306,18 @@ def test_new_types_are_learned_by_a_new_head(world, typed, tmp_path):
     assert results["test"]["f1"] == 1 and results["types"] == ["FOOD", "LOC"]
 
 
-def test_words_beyond_the_length_limit_count_as_o_and_their_gold_tags_still_count(world, tmp_path):
+def test_a_tweet_beyond_the_length_limit_is_learned_and_tagged_whole(world, tmp_path):
     (tmp_path / "tweets").mkdir()
+    words = "\n".join(["so\tO"] * 20 + ["ann\tB-PER", "bob\tB-PER"])
     for split in ("train", "valid", "test"):
-        words = "\n".join(["so\tO"] * 20 + ["ann\tB-PER", "bob\tB-PER"])
-        (tmp_path / "tweets" / f"{split}.txt").write_text(f"IMGID:{split}0\n{words}\n\n")
-    run_mner(flags(world, tmp_path / "out", data_dir=tmp_path / "tweets", visual_features=None, max_length=12))
+        tweets = [f"IMGID:{split}{number}\n{words}\n\n" for number in range(8)]
+        (tmp_path / "tweets" / f"{split}.txt").write_text("".join(tweets) + "IMGID:short\nso\tO\n\n")
+    run_mner(
+        flags(world, tmp_path / "out", data_dir=tmp_path / "tweets", visual_features=None, max_length=12, stride=4)
+    )
     test = results_of(tmp_path / "out")["test"]
-    assert (test["gold_entities"], test["words_cut"], test["recall"]) == (2, 12, 0)
-    line = json.loads((tmp_path / "out" / "predictions_test.jsonl").read_text())
-    assert len(line["predictions"]) == 22
-    assert set(line["predictions"][10:]) == {"O"}
+    assert (test["f1"], test["gold_entities"]) == (1, 16)
+    assert (test["words_in_windows"], test["words_not_read"]) == (8 * 22, 0)
 
 
 def test_a_loss_that_is_no_number_stops_the_run_with_its_step(world, tmp_path):
