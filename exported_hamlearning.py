@@ -55,7 +55,7 @@ CORE = openvino.Core()
 PRECISIONS = ("bf16", "fp32")
 NETWORK_FILES = ("openvino_model.xml", "openvino_model.bin")
 TEXT_INPUTS = ("input_ids", "attention_mask", "word_ids")
-VISUAL_INPUTS = (
+VISUAL_INPUTS: tuple[str, ...] = (
     "image_features",
     "region_features",
     "region_boxes",

@@ -112,6 +112,13 @@ def text_of(batch: dict) -> dict:
     return {name: batch[name] for name in ("input_ids", "attention_mask", "word_ids")}
 
 
+def test_tweets_beyond_the_length_limit_are_read_in_the_same_windows(export, make_batch):
+    model, exported = export()
+    batch = unlabelled(make_batch(words=(9, 2), regions=(3, None)))
+    windows = torch.tensor([[[0, 4], [2, 6], [4, 9]], [[0, 2], [0, 0], [0, 0]]])
+    assert_same_outputs(exported, model, batch | {"windows": windows})
+
+
 # --------------------------------------------------------------------------------------------------- the same pipeline
 
 

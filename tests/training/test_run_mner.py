@@ -312,9 +312,8 @@ def test_a_tweet_beyond_the_length_limit_is_learned_and_tagged_whole(world, tmp_
     for split in ("train", "valid", "test"):
         tweets = [f"IMGID:{split}{number}\n{words}\n\n" for number in range(8)]
         (tmp_path / "tweets" / f"{split}.txt").write_text("".join(tweets) + "IMGID:short\nso\tO\n\n")
-    run_mner(
-        flags(world, tmp_path / "out", data_dir=tmp_path / "tweets", visual_features=None, max_length=12, stride=4)
-    )
+    run_mner(flags(world, tmp_path / "out", data_dir=tmp_path / "tweets", visual_features=None, max_length=12,
+                        stride=4, num_train_epochs=25))  # fmt: skip
     test = results_of(tmp_path / "out")["test"]
     assert (test["f1"], test["gold_entities"]) == (1, 16)
     assert (test["words_in_windows"], test["words_not_read"]) == (8 * 22, 0)
