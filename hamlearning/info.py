@@ -87,7 +87,7 @@ def describe_model(place: str) -> dict[str, Any]:
             {name: text.get(name) for name in ("model_type", "num_hidden_layers", "hidden_size")}
         ),
         "types": list(dict.fromkeys(tag[2:] for tag in config.get("id2label", {}).values() if tag != "O")),
-        "raw text": {name: processor.get(name) for name in ("word_splitting", "max_length") if name in processor},
+        "raw text": describe_raw_text(processor, results),
         "vision model": describe_vision(config, vision),
         "parameters": results.get("parameters", "not written down"),
         "bytes": size(place),
@@ -120,6 +120,15 @@ def describe_vision(config: dict[str, Any], vision: dict[str, Any]) -> str:
     backbone = vision.get("global_backbone_config", {})
     name = backbone.get("architecture") or backbone.get("model_type")
     return f"{name} and {vision.get('detector')}"
+
+
+def describe_raw_text(processor: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
+    """How the model splits raw text, and how often that gives the words that it learned from."""
+    found = {name: processor[name] for name in ("word_splitting", "max_length") if name in processor}
+    shares = results.get("raw_text", {}).get("same_words", {})
+    if found.get("word_splitting") in shares:
+        found["texts whose words come back"] = f"{shares[found['word_splitting']]:.1%}"
+    return found
 
 
 def describe_data(results: dict[str, Any]) -> dict[str, Any] | str:

@@ -8,6 +8,7 @@ from huggingface_hub.utils import httpx
 
 from configuration_hamlearning import HamLearningVisionConfig
 from hamlearning.data.card import ENGLISH_2014_TO_2017
+from hamlearning.data.splitting import splitting_problem
 from hamlearning.scores.metric import score_table
 from processing_hamlearning import VISION_FOLDER
 
@@ -90,7 +91,7 @@ accumulated steps: {training["gradient_accumulation_steps"]} |
 | learning rates | text encoder {_rate(training, "text_learning_rate")}, new layers {training["learning_rate"]:g}, \
 CRF {_rate(training, "crf_learning_rate")}; {training["lr_scheduler_type"]}, warm-up {training["warmup_steps"]:g} \
 (below one: a share of the steps), weight decay {training["weight_decay"]:g} |
-| precision | {"bf16" if training["bf16"] else "fp16" if training["fp16"] else "fp32"} |
+{_raw_text(results)}| precision | {"bf16" if training["bf16"] else "fp16" if training["fp16"] else "fp32"} |
 | seed | {results["seed"]} |
 | switches | {", ".join(f"`{key}={value}`" for key, value in model.items())} |
 | versions | {", ".join(f"{key} {value}" for key, value in results["versions"].items())} |
@@ -101,6 +102,19 @@ All of it, with the loss and dev F1 of each epoch: `{RESULTS_FILE}`.""",
         f"## Cite\n\n```bibtex\n{PAPER}\n```",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _raw_text(results: Mapping[str, Any]) -> str:
+    """A row on how the model splits raw text; empty where the results do not say it, as older ones do not."""
+    if "raw_text" not in results:
+        return ""
+    raw_text = results["raw_text"]
+    splitting = raw_text["word_splitting"]
+    share = raw_text["same_words"][splitting]
+    return (
+        f"| raw text | split by `{splitting}`: that gives the words of the training data in {share:.1%} of "
+        f"{raw_text['texts']} texts |\n"
+    )
 
 
 def _eval_results(scores: Mapping[str, Any], split: str, data_name: str) -> list[EvalResult]:
@@ -191,10 +205,12 @@ def _limits(results: Mapping[str, Any], data_name: str) -> str:
         if _is_english(results)
         else ""
     )
+    raw_text = results.get("raw_text")
+    problem = splitting_problem(raw_text, raw_text["word_splitting"]) if raw_text else None
     return f"""## Limits and bias
 
 It knows the types {", ".join(results["types"])} and nothing else, and what it learned of them comes from {data_name}.\
-{tweets}
+{tweets}{"" if problem is None else " " + problem}
 It repeats what is unjust in its data and in the text encoder and vision model that it started from. A name that is
 found says nothing about whether the text is true. Do not use it to decide about people."""
 

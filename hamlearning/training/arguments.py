@@ -15,6 +15,7 @@ from transformers.utils import is_torch_bf16_gpu_available
 
 from configuration_hamlearning import DETECTORS, HamLearningConfig
 from hamlearning.training.signals import proposal
+from words_hamlearning import WORD_SPLITTINGS
 
 
 logger = logging.getLogger(__name__)
@@ -61,8 +62,13 @@ class ModelArguments:
     picture_dropout: float | None = field(
         default=None, metadata={"help": "Share of pictures hidden in training, so that the model can do without."}
     )
-    word_splitting: str = field(
-        default="punctuation", metadata={"help": "How raw text will be split later: punctuation, tweet or characters."}
+    word_splitting: str | None = field(
+        default=None,
+        metadata={
+            "help": "How the model will split raw text. [that of --model_name_or_path; characters where most training "
+            "words are single characters of a script without spaces; else punctuation]",
+            "choices": WORD_SPLITTINGS,
+        },
     )
     max_length: int = field(
         default=128, metadata={"help": "Most sub-tokens that are read at once; a longer tweet is read in windows."}

@@ -8,11 +8,12 @@ from typing import Any
 from datasets import Dataset, DatasetDict, IterableDataset
 
 from hamlearning.data.features import VisualFeatures
+from hamlearning.data.splitting import splitting_of, splitting_problem, words_given_back
 from hamlearning.data.streams import stream_tweets
 from hamlearning.data.tweets import SPLITS, load_tweets, split_sha256, tag_names
 from hamlearning.pictures.tweet_images import TweetImages
 from hamlearning.tagging.shards import find_shards
-from hamlearning.training.arguments import Arguments, MNERTrainingArguments
+from hamlearning.training.arguments import Arguments, MNERTrainingArguments, ModelArguments
 from hamlearning.training.batches import with_lengths
 from hamlearning.training.streamed import prepare_streamed_training
 from hamlearning.training.vision import picture_source
@@ -35,6 +36,7 @@ class Data:
     stream: IterableDataset | None = None  # of the train split, if it is streamed
     shards: list[str] = field(default_factory=list)  # that it is read from
     features: VisualFeatures | None = None
+    raw_text: dict[str, Any] = field(default_factory=dict)  # whether it gives the words back; see `words_given_back`
 
 
 def load_data(arguments: Arguments, name: str) -> Data:
@@ -105,6 +107,34 @@ def check_splits(tweets: DatasetDict, args: MNERTrainingArguments, is_streamed: 
                 f"The data set has no {split} split, which {reason} needs; it has {', '.join(map(str, tweets))}: "
                 "add it, or leave that flag out."
             )
+
+
+def look_at_words(data: Data, model_args: ModelArguments) -> None:
+    """Finds how raw text has to be split, and chooses that for a new model where no flag does."""
+    split = "train" if "train" in data.tweets else "validation"  # that stands for a stream
+    words = data.tweets[split]["tokens"][:]
+    data.raw_text = words_given_back(words)
+    if model_args.word_splitting is None and model_args.model_name_or_path is None:
+        model_args.word_splitting, share = splitting_of(words)
+        if model_args.word_splitting == "characters":
+            logger.info(
+                f"The model will split raw text into characters: {share:.0%} of the words of the {split} split are "
+                "single characters of a script without spaces; --word_splitting overrides it."
+            )
+
+
+def describe_raw_text(data: Data, word_splitting: str) -> dict[str, Any]:
+    """Says whether raw text gives the words that a model learned from; for `results.json`."""
+    problem = splitting_problem(data.raw_text, word_splitting)
+    if problem is not None:
+        logger.warning(problem)
+    else:
+        share = data.raw_text["same_words"][word_splitting]
+        logger.info(
+            f"Raw text, split by `{word_splitting}`, gives the words of the data in {share:.1%} of "
+            f"{data.raw_text['texts']} texts."
+        )
+    return {"word_splitting": word_splitting, **data.raw_text}
 
 
 def prepare_words(data: Data, processor: HamLearningProcessor, arguments: Arguments) -> None:

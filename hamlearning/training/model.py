@@ -39,6 +39,7 @@ def load_model(
             config = HamLearningConfig.from_pretrained(path, **switches)
             model = HamLearningForTokenClassification.from_pretrained(path, config=config, dtype=torch.float32)
             processor = HamLearningProcessor.from_pretrained(path)
+        processor.word_splitting = model_args.word_splitting or processor.word_splitting
         unknown = sorted({tag[2:] for tag in set(used_tags) - set(processor.tags)})
         if model_args.new_head and tags is not None:
             replace_head(model, processor, tags)
@@ -75,7 +76,7 @@ def load_model(
         processor = HamLearningProcessor(
             tokenizer,
             tags=tags,
-            word_splitting=model_args.word_splitting,
+            word_splitting=model_args.word_splitting or "punctuation",
             max_length=model_args.max_length,
             stride=model_args.stride,
             max_regions=model_args.max_regions,

@@ -30,7 +30,7 @@ from hamlearning.scores.metric import entity_scores, score_table
 from hamlearning.training.arguments import Arguments, MNERTrainingArguments, parse_arguments
 from hamlearning.training.batches import PictureInEveryBatch
 from hamlearning.training.checkpoints import UNFINISHED
-from hamlearning.training.data import Data, find_pictures, load_data, prepare_words
+from hamlearning.training.data import Data, describe_raw_text, find_pictures, load_data, look_at_words, prepare_words
 from hamlearning.training.model import load_model
 from hamlearning.training.prediction import predict, show_tweet, whole_tags, write_predictions
 from hamlearning.training.results import data_set_name, describe_run, plot_training, run_facts
@@ -78,6 +78,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     results |= score_splits(trainer, data)
     results |= describe_run(data, model, arguments)
     if trainer.is_world_process_zero():
+        if arguments.training.do_train:
+            results["raw_text"] = describe_raw_text(data, processor.word_splitting)
         write_results(results, trainer, model)
         if publishes:
             publish_run(arguments.training)
@@ -166,6 +168,8 @@ def check_output_dir(args: MNERTrainingArguments) -> None:
 
 def prepare_model(arguments: Arguments, data: Data) -> tuple[HamLearningForTokenClassification, HamLearningProcessor]:
     """The model, compiled if that is asked for, and its processor."""
+    if arguments.training.do_train:
+        look_at_words(data, arguments.model)
     model, processor = load_model(arguments.model, data.tags, data.features, data.used_tags)
     data.tweets = DatasetDict({split: with_tags(dataset, processor.tags) for split, dataset in data.tweets.items()})
     if arguments.training.torch_compile:
