@@ -73,6 +73,7 @@ READERS = {
     ".jsonl": "hamlearning.data.json_files:read_json",
     ".ndjson": "hamlearning.data.json_files:read_json",
     ".json": "hamlearning.data.json_files:read_json",
+    ".csv": "hamlearning.data.csv_files:read_csv",
 }
 
 
