@@ -9,8 +9,10 @@ from datasets.exceptions import DatasetGenerationError
 
 
 @contextmanager
-def damage_named(path: str | os.PathLike, remedy: str = "give a visual feature file") -> Iterator[None]:
-    """What Arrow and `datasets` say of bytes that are no Parquet as a ValueError with the file's name."""
+def damage_named(
+    path: str | os.PathLike, remedy: str = "give a visual feature file", what: str = "a Parquet file"
+) -> Iterator[None]:
+    """What Arrow and `datasets` say of bytes that are not `what` as a ValueError with the file's name."""
     try:
         yield
     # RuntimeError: what Arrow has no name for
@@ -19,7 +21,7 @@ def damage_named(path: str | os.PathLike, remedy: str = "give a visual feature f
             raise
         reason = error.__cause__ if isinstance(error, DatasetGenerationError) else error
         said = shortened(reason)
-        raise ValueError(f"{path} is not a Parquet file, or it is damaged ({said}): {remedy}") from None
+        raise ValueError(f"{path} is not {what}, or it is damaged ({said}): {remedy}") from None
 
 
 def shortened(reason: object) -> str:

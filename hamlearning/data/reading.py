@@ -73,6 +73,7 @@ READERS = {
     ".jsonl": "hamlearning.data.json_files:read_json",
     ".ndjson": "hamlearning.data.json_files:read_json",
     ".json": "hamlearning.data.json_files:read_json",
+    **dict.fromkeys((".arrow", ".feather", ".ipc"), "hamlearning.data.tables:read_arrow"),
     ".csv": "hamlearning.data.csv_files:read_csv",
 }
 

@@ -255,7 +255,6 @@ GOOD_ROW = {"id": ["1", "2"], "tokens": [["a"], ["b", "c"]], "ner_tags": [["O"],
         ({"tokens": ["a", "b c"]}, "train split has tokens of type Value('string'): store them as lists of strings"),
         ({"id": ["1", None]}, "train split, row 1 has no id"),
         ({"id": [0.5, 1.0]}, "train split has ids of type Value('float64')"),
-        ({"id": None}, "train split has no column 'id', only ['tokens', 'ner_tags']"),
         ({"tokens": None}, "train split has no column 'tokens', only ['id', 'ner_tags']"),
     ],
 )
