@@ -113,7 +113,7 @@ def _unescaped(text: str) -> str:
         code = found[1] or found[2] or found[3]
         if code is not None:
             return chr(int(code, 16)) if int(code, 16) <= sys.maxunicode else found[0]
-        return CONTROLS.get(found[4], found[4])
+        return CONTROLS.get(found[4]) or str(found[4])
 
     return ESCAPED.sub(plain, text)
 

@@ -17,13 +17,10 @@ from datasets import (
     LargeList,
     List,
     Value,
-    get_dataset_config_names,
-    load_dataset,
-    load_dataset_builder,
 )
 from pyarrow import compute
 
-from hamlearning.data.downloads import wanted_of_hub
+from hamlearning.data.hub_files import read_hub
 from hamlearning.data.parquet import shortened
 from hamlearning.data.reading import READERS, Reading, ReadingOptions, read_files
 from hamlearning.data.released import tweets_sha256
@@ -73,7 +70,7 @@ def load_tweets(
             else the data set's own default.
         revision: Its branch, tag or commit.
         cache_dir: Where `datasets` keeps what it converts; its default if None.
-        splits: Those to load, where they exist. Some alone are loaded from the Hub only if they are Parquet.
+        splits: Those to load, where they exist.
         options: What files do not say of themselves.
 
     Raises:
@@ -87,6 +84,7 @@ def load_tweets(
             f"data_dir is {data_dir!r} and dataset_name is {dataset_name!r}: give exactly one of them, a folder or a "
             "data set of the Hub"
         )
+    options = (options or ReadingOptions())._replace(cache_dir=cache_dir)
     if dataset_name is None:
         assert data_dir is not None  # for type checkers: exactly one of them is there
         if dataset_config_name is not None or revision is not None:
@@ -94,10 +92,10 @@ def load_tweets(
                 f"dataset_config_name is {dataset_config_name!r} and revision is {revision!r}, but a folder "
                 f"(data_dir={str(data_dir)!r}) has neither: leave both out, or give dataset_name"
             )
-        readings = _load_folder(Path(data_dir), (options or ReadingOptions())._replace(cache_dir=cache_dir), splits)
-        loaded = {split: _as_dataset(reading) for split, reading in readings.items()}
+        readings = _load_folder(Path(data_dir), options, splits)
     else:
-        loaded = _load_hub(dataset_name, dataset_config_name, revision, cache_dir, splits)
+        readings = _load_hub(dataset_name, dataset_config_name, revision, splits, options)
+    loaded = {split: _as_dataset(reading) for split, reading in readings.items()}
 
     tables = {split: _check_split(split, dataset) for split, dataset in loaded.items()}
     tags = {split: _tag_names(split, loaded[split], table) for split, table in tables.items()}
@@ -108,22 +106,11 @@ def load_tweets(
 
 
 def _load_hub(
-    name: str, config_name: str | None, revision: str | None, cache_dir: str | None, wanted: Sequence[str]
-) -> dict[str, Dataset]:
+    name: str, config_name: str | None, revision: str | None, splits: Sequence[str], options: ReadingOptions
+) -> dict[str, Reading]:
     """The splits of a data set of the Hub, by the names that they have here."""
-    names = {alias: split for split, aliases in SPLITS.items() for alias in aliases}
-    with wanted_of_hub(name):
-        if config_name is None and "pictures" in get_dataset_config_names(
-            name, revision=revision, cache_dir=cache_dir
-        ):
-            config_name = "pictures"
-        if set(wanted) == set(SPLITS):
-            found = load_dataset(name, config_name, revision=revision, cache_dir=cache_dir)
-        else:  # asked for a split, `datasets` downloads all of them
-            files = load_dataset_builder(name, config_name, revision=revision).config.data_files or {}
-            files = {split: list(files[split]) for split in files if names.get(split, split) in wanted}
-            found = load_dataset("parquet", data_files=files, cache_dir=cache_dir)
-    return {names.get(str(split), str(split)): dataset for split, dataset in found.items()}
+    wanted = {split: SPLITS[split] for split in splits}
+    return read_hub(name, config_name, revision, wanted, set(splits) == set(SPLITS), options)
 
 
 def _label_names(tags: set[str]) -> list[str]:
