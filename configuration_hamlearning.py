@@ -24,6 +24,24 @@ AUTO_MAP = {
     "AutoModelForTokenClassification": "modeling_hamlearning.HamLearningForTokenClassification",
     "AutoProcessor": "processing_hamlearning.HamLearningProcessor",
 }
+
+
+class Pipelines(dict):
+    """Tasks of a repo's own pipelines, which are found by a task's old name too.
+
+    transformers 5.24 looks for the name that it was given before it takes `ner` for `token-classification`, and cannot
+    choose where there are two entries: so one entry answers to both.
+    """
+
+    def __contains__(self, task: object) -> bool:
+        return super().__contains__("token-classification" if task == "ner" else task)
+
+    def __missing__(self, task: str) -> dict[str, Any]:
+        if task == "ner" and task in self:
+            return self["token-classification"]
+        raise KeyError(task)
+
+
 # One entry that bears a built-in task's name serves `pipeline(model=...)` and `pipeline("token-classification", ...)`.
 CUSTOM_PIPELINES = {
     "token-classification": {
@@ -81,6 +99,8 @@ class HamLearningConfig(PreTrainedConfig):
         hidden_act: activation of the feed-forward layers.
         layer_norm_eps: added to the variance in every LayerNorm outside the text encoder.
         initializer_range: standard deviation of the normal distribution that new weights are drawn from.
+        word_marks: which sub-tokens begin a word and which go on with one, `HamLearningProcessor.word_marks()`: for
+            callers who give no `word_ids`.
         **kwargs: of `PreTrainedConfig`; `id2label` (or `num_labels`) is `TAGS` by default.
 
     Raises:
@@ -90,7 +110,14 @@ class HamLearningConfig(PreTrainedConfig):
 
     model_type = "hamlearning"
     # `Trainer` predicts the logits alone, as metrics of token classification expect.
-    keys_to_ignore_at_inference = ["predictions", "scores", "relevance", "hidden_states", "attentions"]
+    keys_to_ignore_at_inference = [
+        "predictions",
+        "scores",
+        "relevance",
+        "hidden_states",
+        "attentions",
+        "probabilities",
+    ]
     sub_configs_defaults = {"text_config": SubConfigSpec(config_class=AutoConfig, model_type="bert")}
 
     text_config: dict | PreTrainedConfig | None = None
@@ -115,6 +142,7 @@ class HamLearningConfig(PreTrainedConfig):
     hidden_act: str = "gelu"
     layer_norm_eps: float = 1e-12
     initializer_range: float = 0.02
+    word_marks: dict | None = None
 
     def __post_init__(self, **kwargs):
         _check_labels({"text_config": self.text_config} | kwargs)
@@ -130,7 +158,7 @@ class HamLearningConfig(PreTrainedConfig):
             self.label2id = label2id
         # Always this repo's own code: a loaded config may carry a prefix that points to where it came from.
         self.auto_map = dict(AUTO_MAP)
-        self.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)  # `pipeline` puts classes into it
+        self.custom_pipelines = Pipelines(copy.deepcopy(CUSTOM_PIPELINES))  # `pipeline` puts classes into it
         minima = {
             "num_text_layers": 0,
             "num_semantic_layers": 1,
@@ -156,6 +184,8 @@ class HamLearningConfig(PreTrainedConfig):
             number = getattr(self, name)
             if number is not None and not _is_finite(number):
                 raise ValueError(f"{name}={number!r:.100}: must be a finite number of 32 bits.")
+        if self.word_marks is not None and set(self.word_marks) != {"is_exact", "pieces"}:
+            raise ValueError(f"word_marks={self.word_marks!r:.100}: must be what `processor.word_marks()` returns.")
         if self.use_vision and not (self.use_semantic_encoder or self.use_spatial_encoder):
             raise ValueError(
                 "use_semantic_encoder=False with use_spatial_encoder=False leaves no view of the picture: "

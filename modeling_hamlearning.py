@@ -17,7 +17,7 @@ from transformers import AutoModel, PreTrainedModel, initialization
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.utils import ModelOutput, can_return_tuple
+from transformers.utils import ModelOutput, can_return_tuple, logging
 
 
 try:
@@ -28,13 +28,17 @@ except ImportError as error:
     ) from error
 try:
     from .configuration_hamlearning import HamLearningConfig
+    from .marks_hamlearning import find_words, spread_over_pieces, unpack_marks
     from .windows_hamlearning import read_in_windows
 except ImportError:
     if __package__:
         raise
     from configuration_hamlearning import HamLearningConfig
+    from marks_hamlearning import find_words, spread_over_pieces, unpack_marks
     from windows_hamlearning import read_in_windows
 
+
+logger = logging.get_logger(__name__)
 
 # Ids of the relations between two regions; id 0 is the absence of an edge.
 SPATIAL_RELATIONS = ("none", "inside", "cover", "overlap", *(f"class{k}" for k in range(1, 9)))
@@ -98,6 +102,8 @@ class HamLearningTokenClassifierOutput(ModelOutput):
         relevance: see `HamLearningModelOutput`.
         hidden_states: see `HamLearningModelOutput`.
         attentions: see `HamLearningModelOutput`.
+        probabilities: when asked, (B, W, T), the probability of each tag at each word, whatever the others have;
+            float32, 0 on padding; in eval mode only.
     """
 
     loss: torch.Tensor | None = None
@@ -107,6 +113,7 @@ class HamLearningTokenClassifierOutput(ModelOutput):
     relevance: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
+    probabilities: torch.Tensor | None = None
 
 
 def spatial_relations(
@@ -1082,17 +1089,28 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
         windows: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
+        output_probabilities: bool = False,
     ) -> HamLearningTokenClassifierOutput:
         """Tags the words of tweets.
 
         `labels` are ids of the gold tags, one a word (B, W), or one a sub-token (B, S), of which that of a word's
         first piece counts, as in every recipe of token classification. -100 leaves a position out, wherever it
-        stands. All other arguments are those of `HamLearningModel.forward`, which this calls.
+        stands. `output_probabilities` asks for those of each tag at each word. All other arguments are those of
+        `HamLearningModel.forward`, which this calls.
+
+        Without `word_ids`, as callers made for any model have it, words are read off the sub-tokens' marks
+        (`config.word_marks`), and what comes out is of sub-tokens, W = S: in eval mode the logits are those whose
+        softmax is the probability of each tag, that of the most probable sequence (Eq 18) first, B-X on the first
+        piece of a word and I-X on the others. Without marks every position counts as a word.
 
         Raises:
             ValueError: see `HamLearningModel.forward`; or `labels` have neither width.
         """
         num_words = None if labels is None else self._label_width(labels, input_ids, word_ids)
+        found = None if word_ids is not None else self._find_words(input_ids, attention_mask)
+        if found is not None:
+            word_ids, num_words = found, input_ids.shape[1]  # at most; to count them the host would have to wait
+            labels = None if labels is None else self._labels_of_found_words(labels, found)
         outputs = self.model(
             input_ids,
             attention_mask,
@@ -1117,15 +1135,15 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
             if labels is not None and word_ids is not None and num_words is None:
                 labels = _labels_of_words(labels, word_ids, emissions.shape[1])
             loss = None if labels is None else self._loss(emissions, labels)
-            predictions, scores = (None, None) if self.training else self._decode(emissions, outputs.word_mask)
+            of_words = {"logits": logits}
+            if not self.training:
+                of_words |= self._decode(emissions, outputs.word_mask, output_probabilities or found is not None)
         return HamLearningTokenClassifierOutput(
             loss=loss,
-            logits=logits,
-            predictions=predictions,
-            scores=scores,
             relevance=outputs.relevance,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
+            **(of_words if found is None else spread_over_pieces(of_words, found, self._continuations())),
         )
 
     def _label_width(self, labels: torch.Tensor, input_ids: torch.Tensor, word_ids: torch.Tensor | None) -> int | None:
@@ -1147,13 +1165,74 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
         log_likelihood = self.crf(emissions, labels.clamp(min=0), _first_on(mask), reduction="none")
         return -torch.where(mask[:, 0], log_likelihood, 0).mean()
 
-    def _decode(self, emissions: torch.Tensor, word_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Eq 18: tags (B, W), -100 on padding, and the probabilities of the entities that they make (B, W)."""
+    def _decode(
+        self, emissions: torch.Tensor, word_mask: torch.Tensor, output_probabilities: bool
+    ) -> dict[str, torch.Tensor]:
+        """Eq 18: `predictions`, -100 on padding, `scores` of the entities that they make, perhaps `probabilities`."""
         mask = _first_on(word_mask)
         path = self.crf.viterbi(emissions, mask)
         tag_continues, tag_is_entity = (table.to(emissions.device) for table in self._tag_tables())
         scores = self.crf.span_probabilities(emissions, path, mask, tag_continues, tag_is_entity)
-        return torch.where(word_mask, path, -100), torch.where(word_mask, scores, 0)
+        decoded = {
+            "predictions": torch.where(word_mask, path, -100),
+            "scores": torch.where(word_mask, scores, 0),
+        }
+        if output_probabilities:
+            decoded["probabilities"] = self.crf.marginals(emissions, mask) * word_mask[..., None]
+        return decoded
+
+    def _find_words(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor | None:
+        """`word_ids` (B, S) read off the sub-tokens' marks; None, and a warning, where there are none."""
+        marks = self._read_marks(input_ids.device)
+        if marks is None:
+            return None
+        return find_words(input_ids, attention_mask, marks)
+
+    def _read_marks(self, device: torch.device) -> torch.Tensor | None:
+        """A mark for each id, (V,), of the config; says once where a caller should know better."""
+        given = self.config.word_marks
+        if not torch.compiler.is_compiling() and (given is None or not given["is_exact"]):
+            remedy = "load the model with `pipeline(model=..., trust_remote_code=True)`, which knows all words"
+            logger.warning_once(
+                "HamLearning got no `word_ids`, and its config has no `word_marks`: every sub-token counts as a word, "
+                f"which is not what the model learned; {remedy}, or set `model.config.word_marks = "
+                "processor.word_marks()` and save it."
+                if given is None
+                else "HamLearning got no `word_ids`: words are read off marks of the sub-tokens, which do not tell "
+                f"them all, or these are not what the model learned from; {remedy}."
+            )
+        if given is None:
+            return None
+        known = self.__dict__.get("_marks")
+        if known is None or known[0] != given["pieces"] or known[1].device != device:
+            pieces = torch.frombuffer(bytearray(unpack_marks(given["pieces"])), dtype=torch.uint8)
+            known = self.__dict__["_marks"] = (given["pieces"], pieces.to(device))
+        return known[1]
+
+    def _labels_of_found_words(self, labels: torch.Tensor, word_ids: torch.Tensor) -> torch.Tensor:
+        """Labels (B, S) of sub-tokens as those of the words that were found, (B, S) too: the first ones of a row.
+
+        Raises:
+            ValueError: a piece that goes on with a word has another label than its word: it begins one for its maker.
+        """
+        labels = labels[:, : word_ids.shape[1]]
+        of_words = _labels_of_words(labels, word_ids, word_ids.shape[1])
+        own = of_words.gather(1, (word_ids - 1).clamp(min=0))
+        continuation = self._continuations().to(labels.device)[own.clamp(min=0)]
+        fits = (labels == -100) | (labels == own) | ((labels == continuation) & (own >= 0))
+        _check_labels(
+            fits.all(),
+            lambda: (
+                "labels: a sub-token that goes on with a word, by its mark, has a label of its own: tokenize words "
+                "with add_prefix_space=True, or give `word_ids`."
+            ),
+        )
+        return of_words
+
+    def _continuations(self) -> torch.Tensor:
+        """The tag of the further pieces of a word with a tag, (T,): I-X for B-X, itself for any other."""
+        ids = {tag: index for index, tag in enumerate(self.config.tags)}
+        return torch.tensor([ids.get(f"I-{tag[2:]}", ids[tag]) if tag[:2] == "B-" else ids[tag] for tag in ids])
 
     def _tag_tables(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Which tag goes on with the entity of which tag, (T, T) [before, after]; and which are B- or I-, (T,)."""

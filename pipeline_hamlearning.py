@@ -2,7 +2,10 @@
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sized
+from functools import partial
+from numbers import Integral, Real
+from types import GeneratorType
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset, IterableDataset
@@ -12,6 +15,8 @@ from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
 # Of a batch. Measured with MiniLM on two cores: two groups of 32 are 1.3 times as fast as 64 tweets of all lengths.
 MAX_GROUPS, MIN_GROUP = 4, 32
+# What transformers' own class does with the pieces of a word: a word is never cut here, so all mean `simple`.
+WORD_STRATEGIES = ("simple", "first", "average", "max")
 
 
 class HamLearningPipeline(Pipeline):
@@ -27,16 +32,23 @@ class HamLearningPipeline(Pipeline):
     ...     print(entities)
     ```
 
-    A tweet is a string, or a dict with `text` and, if there is a picture, `image`: a URL of http or https, or whatever
-    `read_image` takes (a path, bytes, base64, a PIL image, ...). One tweet gives a list of dicts, several give a list
-    of such lists.
+    A tweet is a string, or a dict with `text` (or `tokens`, its words) and, if there is a picture, `image`: a URL of
+    http or https, or whatever `read_image` takes (a path, bytes, base64, a PIL image, ...); None and NaN are no
+    picture, and the dict's other keys are not read. One tweet gives a list of dicts, several (a list, a column of a
+    table or data set) a list of such lists; what is read as it goes (a generator, a `KeyDataset`) is answered so.
 
     Args:
         aggregation_strategy: `simple` (the default) gives a dict an entity, as
-            `HamLearningProcessor.post_process_entities` describes it. `none` gives a dict a word: `entity` (its tag),
-            `score` (of the entity that the word is part of, None outside of one), `word`, `start`, `end`, `index`
-            (from 1, as transformers counts) and `relevance`.
+            `HamLearningProcessor.post_process_entities` describes it; so do `first`, `average` and `max`, since no
+            word is ever cut here. `none` gives a dict a word: `entity` (its tag), `score` (of the entity that the word
+            is part of; outside of one the probability of O), `word`, `start`, `end`, `index` (from 1, as transformers
+            counts), `probabilities` (of each tag at this word) and `relevance`.
         threshold: entities with a lower score are left out; with `none` their words are tagged O.
+        ignore_labels: types, or with `none` tags, that are left out. An empty list asks for O too, so it means `none`
+            where no strategy is given.
+        is_split_into_words: a list of strings is the words of one tweet, a list of such lists several tweets.
+        delimiter: between words; their offsets are those in the text that it makes.
+        stride: nothing, as a text of any length is one text here.
         max_pixels: most pixels of a picture.
         batch_size: tweets that go through the network together.
         **kwargs: of `transformers.Pipeline`.
@@ -47,6 +59,8 @@ class HamLearningPipeline(Pipeline):
         ImageError: a picture cannot be read. Of several tweets, the message names the place of the one.
     """
 
+    # Keys of a record that say picture and are not `image`: one would go unread without a word.
+    picture_names = ("images", "picture", "pictures", "photo", "img", "image_path", "image_url", "pixel_values")
     processor: Any  # a `HamLearningProcessor`, perhaps of a repo's own code
     _load_processor = True
     _load_tokenizer = False
@@ -63,6 +77,8 @@ class HamLearningPipeline(Pipeline):
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Saves model, processor, their vision model if loaded, and all code: a folder that `pipeline` loads."""
+        if self.model.config.word_marks is None:
+            self.model.config.word_marks = self.processor.word_marks()
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
 
@@ -71,25 +87,57 @@ class HamLearningPipeline(Pipeline):
         aggregation_strategy: str | None = None,
         threshold: float | None = None,
         max_pixels: int | None = None,
+        ignore_labels: Iterable[str] | None = None,
+        is_split_into_words: bool | None = None,
+        delimiter: str | None = None,
+        stride: int | None = None,
     ) -> tuple[dict[str, Any], ...]:
-        if aggregation_strategy not in (None, "simple", "none"):
-            raise ValueError(f"aggregation_strategy={aggregation_strategy!r}: must be 'simple' or 'none'.")
+        if aggregation_strategy not in (None, "none", *WORD_STRATEGIES):
+            raise ValueError(
+                f"aggregation_strategy={aggregation_strategy!r}: must be 'none' or 'simple', which 'first', 'average' "
+                "and 'max' mean too."
+            )
+        if ignore_labels is not None:
+            ignore_labels = read_labels(ignore_labels)
+            if aggregation_strategy is None and not ignore_labels:
+                aggregation_strategy = "none"
+        if delimiter is not None and not isinstance(delimiter, str):
+            raise ValueError(f"delimiter={delimiter!r:.100}: must be a string, that between two words.")
+        if stride is not None and (not isinstance(stride, Integral) or stride < 0):
+            raise ValueError(
+                f"stride={stride!r:.100}: must be a whole number; it is not needed, texts are read whole."
+            )
         if threshold is not None and (type(threshold) not in (int, float) or not 0 <= threshold <= 1):
             raise ValueError(f"threshold={threshold!r}: must be a probability, in [0, 1].")
         if max_pixels is not None and (type(max_pixels) is not int or max_pixels < 1):
             raise ValueError(f"max_pixels={max_pixels!r}: must be a whole number, at least 1.")
-        preprocess = {"max_pixels": max_pixels}
-        postprocess = {"aggregation_strategy": aggregation_strategy, "threshold": threshold}
+        preprocess = {
+            "max_pixels": max_pixels,
+            "is_split_into_words": is_split_into_words,
+            "delimiter": delimiter,
+        }
+        forward = {"output_probabilities": None if aggregation_strategy is None else aggregation_strategy == "none"}
+        postprocess = {
+            "aggregation_strategy": aggregation_strategy,
+            "threshold": threshold,
+            "ignore_labels": ignore_labels,
+        }
         return tuple(
             {name: value for name, value in given.items() if value is not None}
-            for given in (preprocess, {}, postprocess)
+            for given in (preprocess, forward, postprocess)
         )
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
         """Entities of one tweet or of each of several."""
-        if isinstance(inputs, list) and not inputs:  # transformers looks at the first one
+        is_split = kwargs.get("is_split_into_words", self._preprocess_params.get("is_split_into_words"))
+        several = read_several(inputs)
+        if isinstance(several, list) and not several:  # transformers looks at the first one
             return []
-        return super().__call__(inputs, **kwargs)
+        is_list = isinstance(inputs, Sized) and not isinstance(inputs, str | Mapping)
+        if is_split and is_list and all(isinstance(word, str) for word in inputs):
+            return super().__call__({"tokens": list(inputs)}, **kwargs)  # pyright: ignore[reportArgumentType]
+        answers = super().__call__(several, **kwargs)
+        return list(answers) if several is not inputs and isinstance(inputs, Sized) else answers
 
     def get_iterator(
         self,
@@ -107,7 +155,8 @@ class HamLearningPipeline(Pipeline):
             tweets = PipelineIterator(enumerate(inputs), self._preprocess_numbered, preprocess_params)
             num_workers = min(num_workers, 1)  # each further worker would read the whole of it again
         batches = DataLoader(tweets, num_workers=num_workers, batch_size=batch_size, collate_fn=list)
-        return PipelineIterator(Unbatched(batches, self.forward), self.postprocess, postprocess_params)
+        read = partial(self.forward, **forward_params)
+        return PipelineIterator(Unbatched(batches, read), self.postprocess, postprocess_params)
 
     def run_single(
         self,
@@ -118,7 +167,7 @@ class HamLearningPipeline(Pipeline):
     ) -> list[dict[str, Any]]:
         """Entities of one tweet."""
         outputs: Any
-        [outputs] = self.forward([self.preprocess(inputs, **preprocess_params)])
+        [outputs] = self.forward([self.preprocess(inputs, **preprocess_params)], **forward_params)
         return self.postprocess(outputs, **postprocess_params)
 
     def _preprocess_numbered(self, numbered: tuple[int, Any], **params) -> dict[str, Any]:
@@ -129,19 +178,27 @@ class HamLearningPipeline(Pipeline):
             raise type(error)(f"tweet {number}: {error}") from error
 
     def preprocess(  # pyright: ignore[reportIncompatibleMethodOverride]  # its input is a tweet
-        self, tweet: str | Mapping[str, Any], max_pixels: int | None = None
+        self,
+        tweet: str | Mapping[str, Any] | list[str],
+        max_pixels: int | None = None,
+        is_split_into_words: bool = False,
+        delimiter: str = " ",
     ) -> dict[str, Any]:
-        """`text` and `image` (a PIL image or None) of a tweet."""
+        """`text` (a string, or words), `image` (a PIL image or None) and, of words, the `delimiter` of a tweet."""
+        if hasattr(tweet, "as_py"):  # a scalar of Arrow
+            tweet = tweet.as_py()  # pyright: ignore[reportAttributeAccessIssue]
+        if isinstance(tweet, str) and is_split_into_words:
+            raise ValueError(f"{tweet!r:.100} is a text, but is_split_into_words=True: give a list of its words.")
         if isinstance(tweet, str):
             tweet = {"text": tweet}
+        elif isinstance(tweet, list | tuple):
+            tweet = {"tokens": tweet}
         if not isinstance(tweet, Mapping):
             raise ValueError(f"{tweet!r:.100} is no tweet: give a string, or a dict with `text` and perhaps `image`.")
-        if not isinstance(tweet.get("text"), str) or not set(tweet) <= {"text", "image"}:
-            kinds = {key: type(value).__name__ for key, value in tweet.items()}
-            raise ValueError(f"{kinds} is no tweet: give `text`, a string, perhaps `image`, and no other key.")
+        read = self._read_text(tweet, delimiter)
         image = tweet.get("image")
-        if image is None:
-            return {"text": tweet["text"], "image": None}
+        if is_missing(image):
+            return read | {"image": None}
         if not self.model.config.use_vision:
             raise ValueError("image: this model was trained on text alone and reads no pictures: leave it out.")
         try:  # not at the top: texts alone need no Pillow
@@ -152,10 +209,25 @@ class HamLearningPipeline(Pipeline):
             from image_processing_hamlearning import MAX_PIXELS, URL, download, read_image
         if isinstance(image, str) and URL.match(image):
             image = download(image)
-        return {"text": tweet["text"], "image": read_image(image, max_pixels or MAX_PIXELS)}
+        return read | {"image": read_image(image, max_pixels or MAX_PIXELS)}
+
+    def _read_text(self, tweet: Mapping[str, Any], delimiter: str) -> dict[str, Any]:
+        """`text` of a record; and the `delimiter`, where these are words."""
+        text, tokens = tweet.get("text"), tweet.get("tokens")
+        kinds = {key: type(value).__name__ for key, value in tweet.items()}
+        for name in self.picture_names:
+            if not is_missing(tweet.get(name)) and is_missing(tweet.get("image")):
+                raise ValueError(f"{kinds} has no `image`, but {name!r}, which is not read: call the picture `image`.")
+        if isinstance(text, str):
+            return {"text": text}
+        if "text" not in tweet and isinstance(tokens, Iterable) and not isinstance(tokens, str | bytes | Mapping):
+            tokens = list(tokens)
+            if all(isinstance(token, str) for token in tokens):
+                return {"text": tokens, "delimiter": delimiter}
+        raise ValueError(f"{kinds} is no tweet: give `text`, a string, or `tokens`, its words; and perhaps `image`.")
 
     def _forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # its inputs are tweets
-        self, tweets: list[dict[str, Any]]
+        self, tweets: list[dict[str, Any]], output_probabilities: bool = False
     ) -> list[dict[str, Any]]:
         """What the network says of each tweet of a batch. Tweets of like length go together: padding costs time."""
         by_length = sorted(range(len(tweets)), key=lambda place: len(tweets[place]["text"]))
@@ -163,18 +235,19 @@ class HamLearningPipeline(Pipeline):
         found: list[dict[str, Any]] = [{}] * len(tweets)
         for first in range(0, len(tweets), size):
             places = by_length[first : first + size]
-            for place, answer in zip(places, self._read([tweets[place] for place in places]), strict=True):
-                found[place] = answer
+            answers = self._read([tweets[place] for place in places], output_probabilities)
+            for place, answer in zip(places, answers, strict=True):
+                found[place] = place_words(answer, tweets[place].get("delimiter", " "))
         return found
 
-    def _read(self, tweets: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _read(self, tweets: list[dict[str, Any]], output_probabilities: bool) -> list[dict[str, Any]]:
         """What the network says of each of some tweets."""
         inputs = self.processor(
             text=[tweet["text"] for tweet in tweets],
             images=[tweet["image"] for tweet in tweets],
             device=self.device,
         )
-        outputs = self.model(**inputs.to(self.device))
+        outputs = self.model(**inputs.to(self.device), output_probabilities=output_probabilities)
         columns = {
             "entities": self.processor.post_process_entities(outputs, inputs),
             "words": inputs.words,
@@ -182,32 +255,89 @@ class HamLearningPipeline(Pipeline):
             "tags": outputs.predictions.tolist(),
             "relevance": self.processor.post_process_relevance(outputs, inputs),
         }
+        if output_probabilities:
+            columns["probabilities"] = outputs.probabilities.tolist()
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
     def postprocess(  # pyright: ignore[reportIncompatibleMethodOverride]  # takes what `_forward` gives
-        self, outputs: dict[str, Any], aggregation_strategy: str = "simple", threshold: float = 0.0
+        self,
+        outputs: dict[str, Any],
+        aggregation_strategy: str = "simple",
+        threshold: float = 0.0,
+        ignore_labels: Collection[str] = (),
     ) -> list[dict[str, Any]]:
         """A dict an entity or a word."""
-        if aggregation_strategy == "simple":
-            return [entity for entity in outputs["entities"] if entity["score"] >= threshold]
-        words = [
-            {
-                "entity": "O",
-                "score": None,
-                "index": index,
-                "word": word,
-                "start": start,
-                "end": end,
-                "relevance": outputs["relevance"],
-            }
-            for index, (word, (start, end)) in enumerate(zip(outputs["words"], outputs["offsets"], strict=True), 1)
-        ]
-        for entity in outputs["entities"]:
-            if entity["score"] >= threshold:
-                for place in range(entity["word_start"], entity["word_end"]):
-                    tag = self.processor.tags[outputs["tags"][place]]
-                    words[place] |= {"entity": tag, "score": entity["score"]}
-        return words
+        entities = [entity for entity in outputs["entities"] if entity["score"] >= threshold]
+        if aggregation_strategy != "none":
+            return [entity for entity in entities if entity["entity_group"] not in ignore_labels]
+        tags = self.processor.tags
+        words = []
+        for place, (word, (start, end)) in enumerate(zip(outputs["words"], outputs["offsets"], strict=True)):
+            probabilities = dict(zip(tags, outputs["probabilities"][place], strict=True))
+            words.append(
+                {
+                    "entity": "O",
+                    "score": probabilities.get("O", 0.0),
+                    "index": place + 1,
+                    "word": word,
+                    "start": start,
+                    "end": end,
+                    "probabilities": probabilities,
+                    "relevance": outputs["relevance"],
+                }
+            )
+        for entity in entities:
+            for place in range(entity["word_start"], entity["word_end"]):
+                words[place] |= {"entity": tags[outputs["tags"][place]], "score": entity["score"]}
+        return [word for word in words if word["entity"] not in ignore_labels]
+
+
+def read_several(inputs: Any) -> Any:
+    """Tweets in a form that transformers knows: one, a list, a data set of its own, else a generator.
+
+    Raises:
+        ValueError: it is a whole table, of which nobody can say what is text.
+    """
+    if hasattr(inputs, "columns") and not isinstance(inputs, Mapping):  # pandas, polars
+        raise ValueError(
+            f"a table of the columns {list(inputs.columns)!r:.100}: give one of them, as in `ner(table['text'])`, or "
+            "its rows as dicts, as in `ner(table.to_dict('records'))` (pandas) or `ner(table.to_dicts())` (polars)."
+        )
+    if isinstance(inputs, str | bytes | Mapping | list | Dataset | GeneratorType) or not isinstance(inputs, Iterable):
+        return inputs
+    return (tweet for tweet in inputs)
+
+
+def read_labels(labels: Any) -> list[str]:
+    """Names of types or tags, of which one may come bare.
+
+    Raises:
+        ValueError: they are none.
+    """
+    names = [labels] if isinstance(labels, str) or not isinstance(labels, Iterable) else list(labels)
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(f"ignore_labels={labels!r:.100}: must be a list of types or tags, such as ['O'].")
+    return names
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a cell of a table holds nothing: None, NaN, or what pandas has for them."""
+    is_nan = isinstance(value, Real) and math.isnan(value)
+    return value is None or is_nan or type(value).__name__ in ("NAType", "NaTType")
+
+
+def place_words(answer: dict[str, Any], delimiter: str) -> dict[str, Any]:
+    """What was found in words joined by spaces, at its place where something else joins them."""
+    if delimiter == " ":
+        return answer
+    wider = len(delimiter) - 1
+    offsets = [(start + k * wider, end + k * wider) for k, (start, end) in enumerate(answer["offsets"])]
+    entities = []
+    for entity in answer["entities"]:
+        first, end = entity["word_start"], entity["word_end"]
+        word = delimiter.join(answer["words"][first:end])
+        entities.append(entity | {"word": word, "start": offsets[first][0], "end": offsets[end - 1][1]})
+    return answer | {"offsets": offsets, "entities": entities}
 
 
 class Numbered(Dataset):

@@ -20,18 +20,20 @@ from transformers.utils import PROCESSOR_NAME, cached_file
 
 
 try:
+    from .marks_hamlearning import BEGINS, ENDS, PROBES, pack_marks, read_marks
     from .windows_hamlearning import plan_windows
     from .words_hamlearning import SURROGATES, TAGS, WORD_SPLITTINGS, entity_spans, join_words, split_words
 except ImportError:
     if __package__:
         raise
+    from marks_hamlearning import BEGINS, ENDS, PROBES, pack_marks, read_marks
     from windows_hamlearning import plan_windows
     from words_hamlearning import SURROGATES, TAGS, WORD_SPLITTINGS, entity_spans, join_words, split_words
 
 
 VISION_FOLDER = "vision"
 # An endpoint looks for a file `handler.py`, loads it by its path, and has the repo's folder on its path of imports.
-HANDLER_CODE = 'from serving_hamlearning import EndpointHandler\n\n\n__all__ = ["EndpointHandler"]\n'
+HANDLER_CODE = 'from serving_hamlearning import RaisingHandler as EndpointHandler\n\n\n__all__ = ["EndpointHandler"]\n'
 VISION_SOURCE_KEYS = ("pretrained_model_name_or_path", "revision", "subfolder")
 # What of a visual feature file's row becomes model inputs: type, dimensions, width of the last one (None: the vision
 # model's).
@@ -511,6 +513,35 @@ class HamLearningProcessor(ProcessorMixin):
         pieces = tokenizer(readable, add_special_tokens=False, verbose=False)["input_ids"] if readable else []
         # A word without any sub-token is the unknown one; of one that alone exceeds the limit the first are read.
         return [(word_pieces or [tokenizer.unk_token_id])[: self.max_length - 2] for word_pieces in pieces]
+
+    def word_marks(self) -> dict[str, Any] | None:
+        """What the sub-tokens' own marks (`##`, `▁` and their like) tell of words, for `config.word_marks`.
+
+        ```python
+        >>> model.config.word_marks = processor.word_marks()  # before `model.save_pretrained`
+        ```
+
+        With it a model finds the words by itself where it is given no `word_ids`.
+
+        Returns:
+            `pieces`, the mark of each sub-token, packed; and `is_exact`, whether words and sub-tokens are then those
+            of this processor, as with WordPiece and `punctuation`. None where the tokenizer has no marks.
+        """
+        marks = read_marks(self.tokenizer, self.word_splitting)
+        return None if marks is None else {"is_exact": self._are_exact(marks), "pieces": pack_marks(marks)}
+
+    def _are_exact(self, marks: Sequence[int]) -> bool:
+        """Whether raw text gives the same sub-tokens and words without this processor, by its tokenizer and marks."""
+        for text in PROBES:
+            _, words, _ = self._read_tweet(0, text)
+            arrays = self._pad_text([words])
+            begins = np.flatnonzero(np.diff(arrays["word_ids"][0], prepend=0) > 0)
+            pieces = self.tokenizer(text, verbose=False)["input_ids"]
+            before = [ENDS, *(marks[piece] for piece in pieces[1:])]
+            begun = [k for k in range(1, len(pieces) - 1) if marks[pieces[k]] & BEGINS or before[k - 1] & ENDS]
+            if pieces != arrays["input_ids"][0].tolist() or begun != begins.tolist():
+                return False
+        return True
 
     def _distinct_words(self, tweets: Sequence[Sequence[str]]) -> tuple[list[list[int]], np.ndarray, np.ndarray]:
         """Sub-tokens of each distinct word; which of them each word is, all tweets in one row; words of each tweet."""

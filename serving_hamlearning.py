@@ -45,9 +45,10 @@ class EndpointHandler:
     {'error': "inputs.image is 'https://example.org/game.jpg', which is no base64: give the base64 of a picture's ..."}
     ```
 
-    `inputs` is a tweet or a list of tweets. A tweet is a string, or an object with `text` and perhaps `image`: base64,
-    bare or behind `data:image/png;base64,`. No URL and no file is ever opened. `parameters` may be left out; they are
-    `aggregation_strategy` and `threshold` of `HamLearningPipeline`, which says what the answer holds. One tweet that
+    `inputs` is a tweet or a list of tweets. A tweet is a string, or an object with `text` (or `tokens`, its words) and
+    perhaps `image`: base64, bare or behind `data:image/png;base64,`. No URL and no file is ever opened; other keys are
+    not read. `parameters` may be left out; they are `aggregation_strategy`, `threshold`, `ignore_labels`,
+    `is_split_into_words` and `stride` of `HamLearningPipeline`, which says what the answer holds. One tweet that
     cannot be answered makes an error of the whole request.
 
     Who runs it sets the limits as environment variables, which win over arguments: `HAMLEARNING_MAX_TWEETS=8`.
@@ -107,6 +108,10 @@ class EndpointHandler:
         _check_object(data, "the request", "inputs", "parameters")
         parameters = _read_parameters(data.get("parameters"))
         inputs = data.get("inputs")
+        if parameters.pop("is_split_into_words", False) and isinstance(inputs, list):
+            is_one = bool(inputs) and all(isinstance(word, str) for word in inputs)
+            several = [{"tokens": words} if isinstance(words, list) else words for words in inputs]
+            inputs = {"tokens": inputs} if is_one else several
         if not isinstance(inputs, list):
             return self._find([self._read_tweet(inputs, "inputs")], ["inputs"], parameters)[0]
         if len(inputs) > self.max_tweets:
@@ -126,14 +131,25 @@ class EndpointHandler:
         return self._find(tweets, places, parameters)
 
     def _read_tweet(self, tweet: Any, place: str) -> dict[str, Any]:
-        """`text`, `image` (base64 or None) and `image_bytes`, of its file."""
+        """`text` or `tokens`, `image` (base64 or None) and `image_bytes`, of its file."""
         if isinstance(tweet, str):
             tweet = {"text": tweet}
-        _check_object(tweet, place, "text", "image")
-        text, image = tweet.get("text"), tweet.get("image")
-        check_text(text, f"{place}.text", self.max_text_length)
+        if not isinstance(tweet, dict):
+            raise RequestError(f'{place} is {_shown(tweet)}: give {{"text": ..., "image": ...}}.')
+        text, tokens, image = tweet.get("text"), tweet.get("tokens"), tweet.get("image")
+        if image is None or isinstance(image, float) and math.isnan(image):  # of a table
+            image = None
+            for name in self.ner.picture_names:
+                if tweet.get(name) is not None:
+                    raise RequestError(f"{place} has no image, but {_shown(name)}: call the picture image.")
+        if "text" not in tweet and isinstance(tokens, list) and all(isinstance(word, str) for word in tokens):
+            check_text(" ".join(tokens), f"{place}.tokens", self.max_text_length)
+            text = {"tokens": tokens}
+        else:
+            check_text(text, f"{place}.text", self.max_text_length)
+            text = {"text": text}
         image_bytes = 0 if image is None else self._check_image(image, f"{place}.image")
-        return {"text": text, "image": image, "image_bytes": image_bytes}
+        return text | {"image": image, "image_bytes": image_bytes}
 
     def _check_image(self, image: Any, place: str) -> int:
         """Bytes of the picture's file. A string is base64 and nothing else, whatever file or URL it may name."""
@@ -156,9 +172,11 @@ class EndpointHandler:
         fails behind this is not the client's fault.
         """
         answers: list[Any] = []
+        asked = {"output_probabilities": parameters.get("aggregation_strategy") == "none"}
         while len(answers) < len(tweets):
             with self.lock:
-                outputs = self.ner.forward(self._read_batch(tweets[len(answers) :], places[len(answers) :]))
+                batch = self._read_batch(tweets[len(answers) :], places[len(answers) :])
+                outputs = self.ner.forward(batch, **asked)
             answers += [self.ner.postprocess(output, **parameters) for output in outputs]
         return answers
 
@@ -168,13 +186,32 @@ class EndpointHandler:
         for tweet, place in zip(tweets, places, strict=True):
             image = None if tweet["image"] is None else base64.b64decode(_read_code(tweet["image"]))
             try:
-                read.append(self.ner.preprocess({"text": tweet["text"], "image": image}, max_pixels=self.max_pixels))
+                read.append(self.ner.preprocess(tweet | {"image": image}, max_pixels=self.max_pixels))
             except ValueError as error:  # an ImageError, whose class lies in the repo's own module
                 raise RequestError(f"{place}.image: {error}") from None
             pixels += 0 if image is None else math.prod(read[-1]["image"].size)
             if len(read) == self.batch_size or pixels >= self.max_pixels:
                 break
         return read
+
+
+class RaisingHandler(EndpointHandler):
+    """An `EndpointHandler` of which a client of an Inference Endpoint learns the reason.
+
+    What serves an endpoint answers with status 400 and the message where the handler raises, and with 200 where it
+    returns, whatever that is: clients would take the reason for entities.
+    """
+
+    def __call__(self, data: dict[str, Any]) -> list[Any]:
+        """Entities of a tweet or of each of several.
+
+        Raises:
+            RequestError: the request cannot be answered.
+        """
+        answer = super().__call__(data)
+        if isinstance(answer, dict):
+            raise RequestError(answer["error"])
+        return answer
 
 
 def check_text(text: Any, place: str, max_length: int) -> None:
@@ -234,13 +271,25 @@ def _read_parameters(parameters: Any) -> dict[str, Any]:
     """Those that were given, as the pipeline's `postprocess` takes them."""
     if parameters is None:
         return {}
-    _check_object(parameters, "parameters", "aggregation_strategy", "threshold")
+    known = ("aggregation_strategy", "threshold", "ignore_labels", "is_split_into_words", "stride")
+    _check_object(parameters, "parameters", *known)
     given = {name: value for name, value in parameters.items() if value is not None}
     strategy, threshold = given.get("aggregation_strategy", "simple"), given.get("threshold", 0)
-    if strategy not in ("simple", "none"):
+    if strategy not in ("simple", "none", "first", "average", "max"):
         raise RequestError(f'parameters.aggregation_strategy is {_shown(strategy)}: give "simple" or "none".')
     if type(threshold) not in (int, float) or not 0 <= threshold <= 1:  # True is an int, NaN is in no range
         raise RequestError(f"parameters.threshold is {_shown(threshold)}: give a number from 0 to 1.")
+    ignored = given.get("ignore_labels", ["O"])
+    if not isinstance(ignored, list) or not all(isinstance(label, str) for label in ignored):
+        raise RequestError(f'parameters.ignore_labels is {_shown(ignored)}: give a list of types or tags, as ["O"].')
+    if not ignored:  # as `HamLearningPipeline` takes it
+        given.setdefault("aggregation_strategy", "none")
+    if type(given.get("is_split_into_words", False)) is not bool:
+        raise RequestError(f"parameters.is_split_into_words is {_shown(given['is_split_into_words'])}: give true.")
+    if type(given.pop("stride", 0)) is not int:  # texts are read whole
+        raise RequestError(
+            f"parameters.stride is {_shown(parameters['stride'])}: give a whole number, or none at all."
+        )
     return given
 
 
@@ -267,4 +316,4 @@ def _shown(value: Any) -> str:
     return json.dumps(value)[:40] if isinstance(value, int | float) else type(value).__name__
 
 
-__all__ = ["RequestError", "EndpointHandler", "check_text", "return_large_blocks"]
+__all__ = ["RequestError", "EndpointHandler", "RaisingHandler", "check_text", "return_large_blocks"]

@@ -64,6 +64,7 @@ MODULES = (
     "hamlearning/scores/score.py",
     "hamlearning/scores/significance.py",
     "image_processing_hamlearning.py",
+    "marks_hamlearning.py",
     "modeling_hamlearning.py",
     "pipeline_hamlearning.py",
     "processing_hamlearning.py",

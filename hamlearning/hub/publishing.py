@@ -24,7 +24,7 @@ PUBLIC_FILES = (
     "configuration_hamlearning.py", "handler.py", "image_processing_hamlearning.py", "modeling_faster_rcnn_vg.py",
     "modeling_hamlearning.py", "modeling_hamlearning_vision.py", "pipeline_hamlearning.py",
     "processing_hamlearning.py", "serving_hamlearning.py", "words_hamlearning.py",
-    "windows_hamlearning.py",
+    "marks_hamlearning.py", "windows_hamlearning.py",
     CARD_FILE, REQUIREMENTS_FILE, RESULTS_FILE, "scores_*.md", "training.png",
 )  # fmt: skip
 # What a card is made of.

@@ -103,6 +103,7 @@ class TweetReader:
             del vocabulary["truncation"], vocabulary["padding"]  # those of the last call
         processor.pop("vision_source", None)  # a folder, which may be moved
         config = lasting_settings(json.loads(self.model.config.to_json_string(use_diff=False)))
+        config.pop("word_marks")  # which nobody asks who gives words
         digest = hashlib.sha256(json.dumps([config, processor, vocabulary], sort_keys=True, default=str).encode())
         for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

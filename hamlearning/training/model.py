@@ -82,6 +82,7 @@ def load_model(
             max_regions=model_args.max_regions,
             **sizes,
         )
+    model.config.word_marks = processor.word_marks()
     if model.config.use_vision and visual_features is not None:
         for name in ("image_feature_size", "region_feature_size", "num_classes"):
             if getattr(visual_features, name) != getattr(model.config, name):

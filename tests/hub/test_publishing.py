@@ -31,7 +31,7 @@ CODE = {
     "configuration_hamlearning.py", "handler.py", "image_processing_hamlearning.py", "modeling_faster_rcnn_vg.py",
     "modeling_hamlearning.py", "modeling_hamlearning_vision.py", "pipeline_hamlearning.py",
     "processing_hamlearning.py", "serving_hamlearning.py", "words_hamlearning.py",
-    "windows_hamlearning.py",
+    "marks_hamlearning.py", "windows_hamlearning.py",
 }  # fmt: skip
 TEXTS = ["i met ann today", "flying to rome with bob cleo !", "so tired"]
 

@@ -1,6 +1,9 @@
 """`hamlearning serve`: HTTP in, HTTP out."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -62,3 +65,23 @@ def test_health_is_answered(ask):
 def test_what_cannot_be_answered_has_a_status_and_a_reason(ask, path, body, status, message):
     code, answer = ask(path, body)
     assert code == status and message in answer["error"]
+
+
+def test_the_hub_s_client_gets_entities_and_reasons(server, trained_folder):
+    code = """
+import sys
+from huggingface_hub import InferenceClient
+client = InferenceClient(model=sys.argv[1])
+options = {"aggregation_strategy": "average", "ignore_labels": ["O"], "stride": 16}
+for text in ("i met ann today", "x" * 101):
+    try:
+        print([(e.entity_group, e.word, e.start, e.end) for e in client.token_classification(text, **options)])
+    except Exception as error:
+        print(error)
+"""
+    online = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
+    url = f"http://127.0.0.1:{server.server_address[1]}/predict"
+    said = subprocess.check_output([sys.executable, "-c", code, url], env=online, text=True, timeout=60)
+    expected = EndpointHandler(str(trained_folder))({"inputs": "i met ann today"})
+    assert said.startswith(str([(e["entity_group"], e["word"], e["start"], e["end"]) for e in expected]))
+    assert "inputs.text has 101 characters, the limit is 100." in said

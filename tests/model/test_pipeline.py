@@ -4,6 +4,8 @@ import io
 import json
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from datasets import Dataset
@@ -112,9 +114,21 @@ def test_none_gives_one_tag_a_word(ner):
     assert all(TEXT[word["start"] : word["end"]] == word["word"] for word in words)
     tags = [ner.processor.tags[tag] for tag in outputs.predictions[0].tolist()]
     assert [word["entity"] for word in words] == tags
-    assert {word["score"] is None for word in words if word["entity"] == "O"} <= {True}
+    outside = [word for word in words if word["entity"] == "O"]
+    assert all(word["score"] == word["probabilities"]["O"] for word in outside)
     [relevance] = ner.processor.post_process_relevance(outputs, inputs)
     assert rounded([word["relevance"] for word in words]) == rounded([relevance] * len(words))
+
+
+def test_none_gives_the_probability_of_every_tag_at_each_word(ner):
+    words = ner({"text": TEXT, "image": PICTURES[0]}, aggregation_strategy="none")
+    inputs = ner.processor(text=TEXT, images=PICTURES[0])
+    emissions = ner.model(**inputs.to(ner.device)).logits
+    mask = torch.ones(emissions.shape[:2], dtype=torch.bool)
+    [marginals] = ner.model.crf.marginals(emissions, mask).tolist()
+    assert [list(word["probabilities"]) for word in words] == [ner.processor.tags] * len(words)
+    assert rounded([list(word["probabilities"].values()) for word in words]) == rounded(marginals)
+    assert all(abs(sum(word["probabilities"].values()) - 1) < 1e-5 for word in words)
 
 
 def test_words_beyond_the_length_limit_are_tagged_o(ner):
@@ -204,6 +218,103 @@ def encoded(picture) -> bytes:
     return stream.getvalue()
 
 
+def columns() -> dict:
+    texts = [tweet if isinstance(tweet, str) else tweet["text"] for tweet in tweets(5)]
+    return {
+        "tuple": tuple(texts),
+        "numpy": np.array(texts),
+        "pandas": pd.Series(texts),
+        "arrow": pa.chunked_array([texts[:2], texts[2:]]),
+        "data set": Dataset.from_dict({"text": texts})["text"],
+        "rows": Dataset.from_dict({"id": [*"abcde"], "text": texts, "label": [0] * 5}),
+        "records": pd.DataFrame({"text": texts, "image": [float("nan")] * 5}).to_dict("records"),
+        "dict": dict.fromkeys(texts).keys(),
+    }
+
+
+@pytest.mark.parametrize("kind", columns())
+def test_a_column_of_any_library_gives_a_list(ner, kind):
+    column = columns()[kind]
+    answers = ner(column, batch_size=2)
+    assert isinstance(answers, list) and answers == ner(columns()["records"], batch_size=2)
+
+
+def test_what_is_read_as_it_goes_may_be_any_iterator(ner):
+    texts = list(columns()["tuple"])
+    assert list(ner(map(str, texts), batch_size=2)) == ner(texts, batch_size=2)
+    assert list(ner(iter(texts), batch_size=2)) == ner(texts, batch_size=2)
+
+
+def test_a_whole_table_is_refused(ner):
+    """By itself a table of pandas would give its columns' names as texts."""
+    with pytest.raises(ValueError, match=r"a table of the columns \['text'\]: give one of them, as in"):
+        ner(pd.DataFrame({"text": ["a"]}))
+
+
+@pytest.mark.parametrize("image", [None, float("nan"), np.float32("nan"), pd.NA, pd.NaT], ids=repr)
+def test_a_missing_picture_is_none(ner, image):
+    assert ner({"text": TEXT, "image": image}) == ner(TEXT)
+
+
+def test_other_keys_of_a_record_are_not_read(ner):
+    record = {"id": 7, "text": TEXT, "image": PICTURES[0], "label": [0], "picture": "of another tool"}
+    assert ner(record) == ner({"text": TEXT, "image": PICTURES[0]})
+
+
+def test_words_give_what_the_processor_gives(ner):
+    words = ["Loved", "New", "York", "!"]
+    inputs = ner.processor(text=words, is_split_into_words=True)
+    [expected] = ner.processor.post_process_entities(ner.model(**inputs.to(ner.device)), inputs)
+    assert expected and same(ner(words, is_split_into_words=True), expected)
+    assert same(ner([words, ["a"]], is_split_into_words=True)[0], expected)
+    assert same(ner({"id": 3, "tokens": np.array(words), "ner_tags": [0] * 4}), expected)
+    split = HamLearningPipeline(model=ner.model, processor=ner.processor, is_split_into_words=True)
+    assert same(split(words), expected)
+    with pytest.raises(ValueError, match="'Loved New' is a text, but is_split_into_words=True"):
+        split("Loved New")
+
+
+@pytest.mark.parametrize("delimiter", ["", "--"])
+def test_places_of_words_are_in_the_text_that_the_delimiter_makes(ner, delimiter):
+    words = [*TEXT.split(), "end"]
+    text = delimiter.join(words)
+    entities = ner(words, is_split_into_words=True, delimiter=delimiter)
+    assert entities and all(text[entity["start"] : entity["end"]] == entity["word"] for entity in entities)
+    each = ner(words, is_split_into_words=True, delimiter=delimiter, aggregation_strategy="none")
+    assert [text[word["start"] : word["end"]] for word in each] == words
+
+
+# ---------------------------------------------------------------------------- what callers of transformers' class send
+
+
+@pytest.mark.parametrize("strategy", ["first", "average", "max"])
+def test_no_word_is_cut_so_what_is_done_with_pieces_means_simple(ner, strategy):
+    assert ner(TEXT, aggregation_strategy=strategy, stride=16) == ner(TEXT)
+
+
+def test_labels_to_ignore_are_types_of_entities_or_tags_of_words(ner):
+    entities = ner(TEXT)
+    first = entities[0]["entity_group"]
+    kept = [entity for entity in entities if entity["entity_group"] != first]
+    assert ner(TEXT, ignore_labels=[first]) == ner(TEXT, ignore_labels=["O", first], aggregation_strategy="max")
+    assert ner(TEXT, ignore_labels=first, aggregation_strategy="simple") == kept
+    words = ner(TEXT, aggregation_strategy="none")
+    named = [word for word in words if word["entity"] != "O"]
+    assert ner(TEXT, aggregation_strategy="none", ignore_labels=["O"]) == named
+
+
+def test_to_ignore_no_label_asks_for_words_as_in_transformers(ner):
+    assert ner(TEXT, ignore_labels=[]) == ner(TEXT, aggregation_strategy="none")
+    assert ner(TEXT, ignore_labels=[], aggregation_strategy="simple") == ner(TEXT)
+    assert ner(TEXT, ignore_labels=["O"]) == ner(TEXT)
+
+
+@pytest.mark.parametrize("strategy", ["simple", "none"])
+def test_what_comes_out_is_of_plain_numbers(ner, strategy):
+    for found in ner({"text": TEXT, "image": PICTURES[0]}, aggregation_strategy=strategy):
+        assert {type(found[name]) for name in ("start", "end")} == {int} and type(found["score"]) is float
+
+
 def test_no_tweets_give_no_answers(ner):
     assert ner([]) == []
     assert list(ner(tweet for tweet in ())) == []
@@ -216,10 +327,13 @@ def test_no_tweets_give_no_answers(ner):
     "tweet, message",
     [
         (17, "17 is no tweet: give a string, or a dict with `text`"),
-        (("a", "b"), "is no tweet: give a string, or a dict"),
-        ({"image": "game.jpg"}, "{'image': 'str'} is no tweet: give `text`, a string"),
+        (b"a", "b'a' is no tweet: give a string, or a dict"),
+        ({"image": "game.jpg"}, "{'image': 'str'} is no tweet: give `text`, a string, or `tokens`"),
         ({"text": ["a"]}, "{'text': 'list'} is no tweet: give `text`, a string"),
-        ({"text": "a", "picture": "b"}, "no other key"),
+        ({"text": float("nan")}, "{'text': 'float'} is no tweet: give `text`, a string"),
+        ({"tokens": ["a", 3]}, "{'tokens': 'list'} is no tweet: give `text`, a string, or `tokens`"),
+        ({"tokens": "a b"}, "{'tokens': 'str'} is no tweet"),
+        ({"text": "a", "picture": "b"}, "has no `image`, but 'picture', which is not read: call the picture `image`"),
     ],
 )
 def test_what_is_no_tweet_is_refused(ner, tweet, message):
@@ -237,7 +351,10 @@ def test_of_several_tweets_the_message_names_the_one(ner):
 @pytest.mark.parametrize(
     "setting, message",
     [
-        ({"aggregation_strategy": "first"}, "aggregation_strategy='first': must be 'simple' or 'none'"),
+        ({"aggregation_strategy": "last"}, "aggregation_strategy='last': must be 'none' or 'simple', which 'first'"),
+        ({"ignore_labels": 3}, "ignore_labels=3: must be a list of types or tags"),
+        ({"stride": -1}, "stride=-1: must be a whole number; it is not needed"),
+        ({"delimiter": 3}, "delimiter=3: must be a string"),
         ({"threshold": 1.5}, "threshold=1.5: must be a probability"),
         ({"threshold": float("nan")}, "threshold=nan: must be a probability"),
         ({"threshold": "0.5"}, "threshold='0.5': must be a probability"),
