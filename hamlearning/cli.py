@@ -165,6 +165,7 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data_dir", help="folder with the splits, as text files or Parquet")
     parser.add_argument("--dataset_name", help="data set of the Hub, in place of --data_dir")
     parser.add_argument("--image_dir", help="folder of pictures named by the tweets' ids")
+    parser.add_argument("--image_subfolders", nargs="?", const="True", help="those of its folders, too")
     parser.add_argument("--vision_model", help="folder or Hub id of a vision model, or of a model that has one")
     parser.add_argument("--output_dir", help="a new folder [runs/hamlearning]")
 
@@ -233,6 +234,7 @@ def add_report_flags(parser: argparse.ArgumentParser) -> None:
     pictures = parser.add_mutually_exclusive_group()
     pictures.add_argument("--data_dir", default=None, help="folder of a data set with pictures")
     pictures.add_argument("--image_dir", type=Path, default=None, help="folder of pictures named by the tweets' ids")
+    parser.add_argument("--image_subfolders", action="store_true", default=False, help="those of its folders, too")
     parser.add_argument("--split", default="test", help="of --data_dir and --gold, if a folder [%(default)s]")
     parser.add_argument(
         "--visual_features", metavar="FILE", default=None, help="visual feature file: shows regions and captions"

@@ -2,31 +2,48 @@
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 
 logger = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".avif", ".tif", ".tiff")
+# Of the formats that `read_image` takes; what is in a file is found by its bytes.
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".webp"),
+    *(".bmp", ".dib", ".avif", ".avifs", ".tif", ".tiff"),
+)
 
 
-def find_images(folder: Path) -> dict[str, Path]:
+def find_images(folder: Path, subfolders: bool = False) -> dict[str, Path]:
     """The pictures of a folder by their names without suffix. Only names that the folder lists are ever opened.
 
     Of links see `picture_files`.
 
+    Args:
+        folder: The folder.
+        subfolders: Whether those in its folders, and in theirs, are among them.
+
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: two pictures have one name, or all are links out of the folder.
+        ValueError: two pictures have one name, all are links out of the folder, or all lie in its folders and
+            `subfolders` is False.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder: give the folder of the pictures.")
     found: dict[str, Path] = {}
-    for path in picture_files(folder, IMAGE_SUFFIXES):
+    for path in picture_files(folder, IMAGE_SUFFIXES, subfolders):
         if path.stem in found:
-            raise ValueError(f"{folder} has both {found[path.stem].name} and {path.name}: keep one an image id.")
+            both = f"{found[path.stem].relative_to(folder)} and {path.relative_to(folder)}"
+            raise ValueError(f"{folder} has both {both}: keep one an image id.")
         found[path.stem] = path
+    if not found and not subfolders:
+        deeper = next(_listed(folder, IMAGE_SUFFIXES, subfolders=True), None)
+        if deeper is not None:
+            raise ValueError(
+                f"{folder} has no picture, but {deeper.relative_to(folder)} in a folder of it: give that folder, or "
+                "--image_subfolders to read all of them."
+            )
     return found
 
 
@@ -42,7 +59,7 @@ def picture_of(id_: str, files: Mapping[str, Path]) -> Path | None:
     return file
 
 
-def picture_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+def picture_files(folder: Path, suffixes: Sequence[str], subfolders: bool = False) -> list[Path]:
     """The pictures that a folder lists, by name: no other name is ever to be opened.
 
     A link that leads out of the folder is left out, with a warning: what lies there may be nobody's to look at. In a
@@ -51,6 +68,7 @@ def picture_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     Args:
         folder: The folder.
         suffixes: Those of pictures, in lower case.
+        subfolders: Whether those of its folders, and of theirs, are listed, too; a link to a folder is none.
 
     Raises:
         ValueError: All of its pictures are links out of it.
@@ -60,9 +78,10 @@ def picture_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     for place in (home, *home.parents):
         if place.parent.name == "snapshots" and place.parent.parent.name.startswith(("models--", "datasets--")):
             homes.append(place.parent.parent / "blobs")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
+    paths = sorted(_listed(folder, suffixes, subfolders))
     found = [path for path in paths if any(Path(os.path.realpath(path)).is_relative_to(place) for place in homes)]
-    left_out = [path.name for path in paths if path not in found]
+    kept = {*found}
+    left_out = [path.name for path in paths if path not in kept]
     if left_out and not found:
         raise ValueError(
             f"{folder} has no picture but {len(left_out)} links that lead out of it, {left_out[0]} the first: they "
@@ -74,3 +93,11 @@ def picture_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
             "copy the pictures in their place."
         )
     return found
+
+
+def _listed(folder: Path, suffixes: Sequence[str], subfolders: bool) -> Iterator[Path]:
+    for place, folders, names in os.walk(folder):  # it follows no links
+        named = [name for name in (*names, *folders) if os.path.splitext(name)[1].lower() in suffixes]
+        yield from (Path(place, name) for name in named)  # a folder of such a name is said to be no picture
+        # Without hidden ones, and what macOS packs beside pictures under the names of these.
+        folders[:] = [name for name in folders if subfolders and not name.startswith((".", "__MACOSX"))]

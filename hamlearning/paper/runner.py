@@ -45,8 +45,8 @@ CODE = (
 )
 # Settings that say where things lie, not what they are: the data's and the encoder's hashes say that.
 PLACES = {
-    "data_dir", "visual_features", "image_dir", "extraction_dir", "output_dir", "text_model", "model_name_or_path",
-    "disable_tqdm",
+    "data_dir", "visual_features", "image_dir", "image_subfolders", "extraction_dir", "output_dir", "text_model",
+    "model_name_or_path", "disable_tqdm",
 }  # fmt: skip
 
 
@@ -109,7 +109,8 @@ class Runner:
         settings |= self.extra
         if run.trained is not None:
             # Of an evaluation only where the data lies, and how it is read, is its own.
-            kept = {"data_dir", "visual_features", "image_dir", "extraction_dir", "per_device_eval_batch_size"}
+            kept = {"data_dir", "visual_features", "image_dir", "image_subfolders", "extraction_dir"}
+            kept |= {"per_device_eval_batch_size"}
             settings = {name: value for name, value in settings.items() if name in kept | set(self.extra)}
             settings.pop("text_model", None)
             settings |= {"do_eval": True, "do_predict": "test" in self.splits(run), "bf16": self.extra.get("bf16")}

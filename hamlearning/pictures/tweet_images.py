@@ -26,6 +26,7 @@ class TweetImages:
     Args:
         tweets: splits with an `id` and, without `image_dir`, an `image` column; a split that has none has no picture.
         image_dir: folder of pictures named by the tweets' ids, such as `16_05_01_6.jpg`.
+        image_subfolders: whether those in its folders are among them.
 
     Raises:
         FileNotFoundError: `image_dir` is no folder.
@@ -33,9 +34,11 @@ class TweetImages:
             stands for two pictures.
     """
 
-    def __init__(self, tweets: DatasetDict, image_dir: str | os.PathLike | None = None):
+    def __init__(
+        self, tweets: DatasetDict, image_dir: str | os.PathLike | None = None, image_subfolders: bool = False
+    ):
         self.image_dir = image_dir
-        self._files = None if image_dir is None else find_images(Path(image_dir))
+        self._files = None if image_dir is None else find_images(Path(image_dir), image_subfolders)
         self._columns = {
             split: dataset.select_columns("image").cast_column("image", Image(decode=False))
             for split, dataset in tweets.items()

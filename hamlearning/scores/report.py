@@ -29,6 +29,7 @@ def report(
     gold: str | None = None,
     data_dir: str | None = None,
     image_dir: Path | None = None,
+    image_subfolders: bool = False,
     split: str = "test",
     visual_features: str | None = None,
     fill_with_o: bool = False,
@@ -43,6 +44,7 @@ def report(
         gold: What `read_gold` reads; the first of `predictions` if None.
         data_dir: A folder of tweets with pictures.
         image_dir: A folder of pictures, in place of it.
+        image_subfolders: Whether pictures in the folders of `image_dir` are read as well.
         split: Of `data_dir`, and of `gold` if it is a folder.
         visual_features: A visual feature file, whose regions and captions are shown.
         fill_with_o: Whether words that a length limit cut off count as O.
@@ -68,7 +70,7 @@ def report(
         from hamlearning.scores import report_pictures  # with PyTorch and Arrow, which text alone does not need
 
         regions = {} if visual_features is None else report_pictures.read_regions(visual_features, shown_ids)
-        sources = report_pictures.picture_sources(shown_ids, image_dir, data_dir, split)
+        sources = report_pictures.picture_sources(shown_ids, image_dir, data_dir, split, image_subfolders)
         pictures, broken = report_pictures.read_thumbnails(sources)
     page = _page(there, gold_path, runs, shown, regions, pictures, broken)
     # A name of --names or of a file may hold half a surrogate pair, which UTF-8 cannot.

@@ -70,11 +70,15 @@ def read_regions(path: str, ids: set[str]) -> dict[str, dict[str, Any]]:
 
 
 def picture_sources(
-    ids: set[str], image_dir: Path | None = None, data_dir: str | None = None, split: str = "test"
+    ids: set[str],
+    image_dir: Path | None = None,
+    data_dir: str | None = None,
+    split: str = "test",
+    image_subfolders: bool = False,
 ) -> dict[str, Any]:
     """What `read_image` takes, by image id."""
     if image_dir is not None:
-        files = find_images(image_dir)
+        files = find_images(image_dir, image_subfolders)
         found = {id_: file for id_ in ids if (file := picture_of(id_, files)) is not None}
     elif data_dir is not None:
         splits = load_tweets(data_dir)

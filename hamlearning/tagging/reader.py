@@ -30,6 +30,7 @@ class TweetReader:
         batch_size: tweets that go through the network together.
         visual_features: by tweet id, in place of pictures.
         image_dir: folder of pictures named by tweet id, in place of those of the shards. Its names are in memory.
+        image_subfolders: whether the pictures in its folders are among them.
         hide_pictures: no tweet has its picture.
         mask_words: every word is the mask token.
         extraction_batch_size: pictures that go through the vision model together.
@@ -41,6 +42,7 @@ class TweetReader:
     batch_size: int = 32
     visual_features: VisualFeatures | None = None
     image_dir: str | None = None
+    image_subfolders: bool = False
     hide_pictures: bool = False
     mask_words: bool = False
     extraction_batch_size: int = 8
@@ -84,7 +86,7 @@ class TweetReader:
 
     @cached_property
     def _images(self) -> dict[str, Path]:
-        return find_images(Path(str(self.image_dir)))
+        return find_images(Path(str(self.image_dir)), self.image_subfolders)
 
     @cached_property
     def _folder_sha256(self) -> str:

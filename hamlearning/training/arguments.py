@@ -104,6 +104,9 @@ class DataArguments:
         default=None,
         metadata={"help": "Folder of pictures named by tweet id. [the data set's own image column, if it has one]"},
     )
+    image_subfolders: bool = field(
+        default=False, metadata={"help": "Pictures in the folders of --image_dir are read as well."}
+    )
     streaming: bool = field(
         default=False,
         metadata={

@@ -74,7 +74,7 @@ def load_data(arguments: Arguments, name: str) -> Data:
         logger.info(f"{len(data.shards)} shards, from {data.shards[0]} to {data.shards[-1]}")
         data.stream = stream_tweets(data.shards, tags, args.seed, data_args.shuffle_buffer)
         reads_pictures = data_args.visual_features is None and model_args.use_vision is not False
-        if reads_pictures and TweetImages(tweets, data_args.image_dir).has_pictures:
+        if reads_pictures and TweetImages(tweets, data_args.image_dir, data_args.image_subfolders).has_pictures:
             raise ValueError(
                 "--streaming True --do_train with pictures: extract their features before, --do_extract, and give the "
                 "file as --visual_features; or leave them out, --use_vision False."

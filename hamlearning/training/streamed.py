@@ -75,6 +75,7 @@ def predict_streamed(
         args.per_device_eval_batch_size,
         visual_features,
         image_dir=data_args.image_dir,
+        image_subfolders=data_args.image_subfolders,
         hide_pictures=data_args.hide_pictures,
         mask_words=data_args.mask_words,
         extraction_batch_size=vision_args.extraction_batch_size,

@@ -116,7 +116,7 @@ def find_visual_features(
             wants_pictures = HamLearningConfig.from_pretrained(model_args.model_name_or_path).use_vision
     if not (wants_pictures or args.do_extract):
         return None, None
-    images = TweetImages(tweets, data_args.image_dir)
+    images = TweetImages(tweets, data_args.image_dir, data_args.image_subfolders)
     if args.do_extract:
         if not images.has_pictures:
             raise ValueError(

@@ -185,6 +185,29 @@ def test_pictures_as_base64_are_told_apart_by_what_they_hold():
     assert hashes[0] != hashes[1]
 
 
+@pytest.mark.parametrize(
+    "suffix", [".jpeg", ".jfif", ".MPO", ".png", ".gif", ".webp", ".bmp", ".avif", ".tif", ".tiff"]
+)
+def test_a_picture_may_have_any_suffix_of_the_formats_that_are_read(tmp_path, suffix):
+    (tmp_path / f"a{suffix}").touch()
+    assert find_images(tmp_path) == {"a": tmp_path / f"a{suffix}"}
+
+
+def test_pictures_in_folders_of_the_folder_are_found_where_that_is_asked_for(tmp_path):
+    for name in ("train/a.jpg", "train/deep/b.png", "test/c.gif", ".hidden/d.jpg", "__MACOSX/a.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(encoded(0))
+    tweets = make_tweets(train=dict.fromkeys("abcd"))
+    images = TweetImages(tweets, tmp_path, image_subfolders=True)
+    expected = [tmp_path / "train" / "a.jpg", tmp_path / "train" / "deep" / "b.png", tmp_path / "test" / "c.gif", None]
+    assert [images[index] for index in range(4)] == expected
+    with pytest.raises(ValueError, match=r"has no picture, but \S+ in a folder of it: .* --image_subfolders"):
+        TweetImages(tweets, tmp_path)
+    (tmp_path / "test" / "a.png").touch()
+    with pytest.raises(ValueError, match=r"has both test/a.png and train/a.jpg: keep one an image id"):
+        find_images(tmp_path, subfolders=True)
+
+
 def test_two_pictures_of_one_name_are_refused(tmp_path):
     for name in ("a.jpg", "a.png"):
         (tmp_path / name).touch()
