@@ -68,7 +68,10 @@ class Reading:
 
 
 READERS = {
-    ".txt": "hamlearning.data.columns:read_columns",
+    **dict.fromkeys(
+        (".txt", ".conll", ".conllu", ".conllup", ".bio", ".bio2", ".iob", ".iob2", ".bioes", ".bmes", ".tsv"),
+        "hamlearning.data.columns:read_columns",
+    ),
     ".parquet": "hamlearning.data.tables:read_parquet",
     ".jsonl": "hamlearning.data.json_files:read_json",
     ".ndjson": "hamlearning.data.json_files:read_json",

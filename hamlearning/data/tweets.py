@@ -1,8 +1,10 @@
 """Tagged tweets of a folder or of the Hub, checked, as one `DatasetDict`."""
 
+import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +23,16 @@ from datasets import (
 from pyarrow import compute
 
 from hamlearning.data.hub_files import read_hub
+from hamlearning.data.labels import Labels, SplitTags, place_of, unify
 from hamlearning.data.parquet import shortened
 from hamlearning.data.reading import READERS, Reading, ReadingOptions, read_files
 from hamlearning.data.released import tweets_sha256
-from hamlearning.data.schemes import canonical_tag, is_tag
-from words_hamlearning import TAGS
+from hamlearning.data.schemes import SchemeError, could_be_tag
 
 
+logger = logging.getLogger(__name__)
 pc: Any = compute  # most of its functions are made when it is imported, so no type checker sees them
+SHOWN = 5  # places of one kind that are listed
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "dev"), "test": ("test",)}
 
 
@@ -53,15 +57,16 @@ def load_tweets(
         ...
     ```
 
-    A folder holds `train.txt`, `valid.txt` (or `validation.txt`, `dev.txt`) and `test.txt` in the released text format
-    (see `read_tweets`), or Parquet files of those names (`train.parquet`, `train-00000-of-00001.parquet`), in the
-    folder itself or in its subfolder `data/`, or it is one that `hamlearning prepare` made: `pictures/` is read, and
-    where there is none, `text/`. The splits that exist are returned, as `train`, `validation` and `test`.
+    A folder holds `train`, `valid` (or `validation`, `dev`) and `test`, each a file of a format in `reading.READERS`,
+    told by its suffix: columns as text (see `read_columns`), Parquet (also `train-00000-of-00001.parquet`) and so on,
+    in the folder itself or in its subfolder `data/`; or it is one that `hamlearning prepare` made: `pictures/` is
+    read, and where there is none, `text/`. The splits that exist are returned, as `train`, `validation` and `test`.
 
     Columns: `id` (string), `tokens` (list of strings), `ner_tags` (list of `ClassLabel`; absent where a split has no
     tags), `image` where there is one, and whatever else a Parquet file holds. All splits share one list of labels:
     `TAGS` if it holds every tag of the data, else O and then B-X, I-X for each type X in alphabetical order. Tags may
-    be stored as strings; OTHER becomes MISC.
+    be stored as strings, in any scheme (`schemes.SCHEMES`): which one is found from all splits, and they become IOB2.
+    OTHER becomes MISC. What was found is logged.
 
     Args:
         data_dir: The folder. Either this or `dataset_name`.
@@ -79,6 +84,53 @@ def load_tweets(
         ValueError: Not exactly one source was given, or a split is empty or malformed; the message names split, row
             and id, or file and line.
     """
+    found = read_data(data_dir, dataset_name, dataset_config_name, revision, splits, options, cache_dir)
+    for line in found.described():
+        logger.info(line)
+    for remark in found.remarks():
+        logger.warning(remark)
+    return found.splits
+
+
+@dataclass
+class TweetData:
+    """The tweets of a data set, and how its files were read."""
+
+    splits: DatasetDict
+    readings: dict[str, Reading]  # of each split
+    labels: Labels
+
+    def described(self) -> list[str]:
+        """What the files turned out to be, a line each."""
+        by_format: dict[str, list[str]] = {}
+        for split, reading in self.readings.items():
+            by_format.setdefault(reading.format, []).append(split)
+        lines = [f"{', '.join(splits)}: {format_}" for format_, splits in by_format.items()]
+        if self.labels.scheme != "iob2":
+            lines.append(f"tag scheme {self.labels.scheme}, read as IOB2 (--tag_scheme names another)")
+        return lines
+
+    def remarks(self) -> list[str]:
+        """What was read otherwise than it stands there, or not at all, and what a user should look at."""
+        lines = []
+        for split, reading in self.readings.items():
+            kinds = (("spans do not fall on words and were widened", reading.widened), ("left out", reading.left_out))
+            for what, places in kinds:
+                more = "; ..." if len(places) > SHOWN else ""
+                lines += [f"{split}: {len(places)} {what}: {'; '.join(places[:SHOWN])}{more}"] if places else []
+        return lines + self.labels.remarks
+
+
+def read_data(
+    data_dir: str | os.PathLike | None = None,
+    dataset_name: str | None = None,
+    dataset_config_name: str | None = None,
+    revision: str | None = None,
+    splits: Sequence[str] = tuple(SPLITS),
+    options: ReadingOptions | None = None,
+    cache_dir: str | None = None,
+) -> TweetData:
+    """Load the splits of a data set as `load_tweets` does, with what there is to say of their files."""
     if (data_dir is None) == (dataset_name is None):
         raise ValueError(
             f"data_dir is {data_dir!r} and dataset_name is {dataset_name!r}: give exactly one of them, a folder or a "
@@ -95,13 +147,30 @@ def load_tweets(
         readings = _load_folder(Path(data_dir), options, splits)
     else:
         readings = _load_hub(dataset_name, dataset_config_name, revision, splits, options)
-    loaded = {split: _as_dataset(reading) for split, reading in readings.items()}
+    return unified(readings, options)
 
+
+def unified(readings: dict[str, Reading], options: ReadingOptions) -> TweetData:
+    """Check what readers found in each split, and give all splits the same labels.
+
+    Raises:
+        ValueError: A split is malformed; the message names split, row and id, or file and line.
+    """
+    loaded = {split: _as_dataset(reading) for split, reading in readings.items()}
     tables = {split: _check_split(split, dataset) for split, dataset in loaded.items()}
-    tags = {split: _tag_names(split, loaded[split], table) for split, table in tables.items()}
-    labels = _label_names({name for names, _ in tags.values() for name in names})
-    return DatasetDict(
-        {split: _with_labels(split, dataset, tables[split], tags[split], labels) for split, dataset in loaded.items()}
+    tags = {
+        split: _split_tags(split, loaded[split], table)
+        for split, table in tables.items()
+        if "ner_tags" in table.column_names
+    }
+    try:
+        numbered, labels = unify(tags, options)
+    except SchemeError as error:
+        raise _placed(error, tags, tables, readings) from None
+    return TweetData(
+        DatasetDict({split: _with_labels(split, dataset, numbered.get(split)) for split, dataset in loaded.items()}),
+        readings,
+        labels,
     )
 
 
@@ -113,28 +182,14 @@ def _load_hub(
     return read_hub(name, config_name, revision, wanted, set(splits) == set(SPLITS), options)
 
 
-def _label_names(tags: set[str]) -> list[str]:
-    """The labels of all splits: `TAGS` if it holds every tag of the data, else those of the data's own types."""
-    found = set(map(canonical_tag, tags))
-    if found <= set(TAGS):
-        return list(TAGS)
-    types = sorted({tag[2:] for tag in found - {"O"}})
-    return ["O", *(f"{prefix}-{type_}" for type_ in types for prefix in "BI")]
-
-
-def _with_labels(
-    split: str, dataset: Dataset, table: pa.Table, tags: tuple[list[str], np.ndarray], labels: list[str]
-) -> Dataset:
+def _with_labels(split: str, dataset: Dataset, tags: SplitTags | None) -> Dataset:
     """A split whose columns have the types that `load_tweets` promises."""
     columns = dataset.column_names
-    if "ner_tags" in columns:
-        names, indices = tags
-        label_of = np.array([labels.index(canonical_tag(name)) for name in names], dtype=np.int64)
-        lengths = pc.list_value_length(table["tokens"]).to_numpy()
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-        tag_lists = pa.ListArray.from_arrays(offsets, label_of[indices])
+    if tags is not None:
+        offsets = np.concatenate([tags.starts, [len(tags.indices)]]).astype(np.int32)
+        tag_lists = pa.ListArray.from_arrays(offsets, tags.indices)
         dataset = dataset.remove_columns("ner_tags")
-        dataset = dataset.add_column("ner_tags", tag_lists, feature=List(ClassLabel(names=labels)))
+        dataset = dataset.add_column("ner_tags", tag_lists, feature=List(ClassLabel(names=tags.names)))
         dataset = dataset.select_columns(columns)
     if dataset.features["id"].dtype != "string":
         dataset = dataset.cast_column("id", Value("string"))
@@ -267,13 +322,25 @@ def _place(split: str, row: int, table: pa.Table) -> str:
     return f"the {split} split, row {row} (id {table['id'][row].as_py()!r})"
 
 
-def _tag_names(split: str, dataset: Dataset, table: pa.Table) -> tuple[list[str], np.ndarray]:
-    """Return the names of the tags as the split stores them, and for each token of the split the index of its name."""
-    if "ner_tags" not in table.column_names:
-        return [], np.zeros(0, dtype=np.int64)
+def _placed(
+    error: SchemeError, tags: Mapping[str, SplitTags], tables: Mapping[str, pa.Table], readings: Mapping[str, Reading]
+) -> ValueError:
+    """An error about a tag that says where it stands."""
+    place = place_of(error, tags)
+    if place is None:
+        return ValueError(f"the column ner_tags names its tags: {error}")
+    split, row, word = place
+    where = readings[split].places[row : row + 1] or [f"the {split} split, row {row}"]
+    id_, tokens = (tables[split][name][row].as_py() for name in ("id", "tokens"))
+    return ValueError(f"{where[0]} (id {id_!r}), word {word + 1}, {tokens[word]!r}: {error}")
+
+
+def _split_tags(split: str, dataset: Dataset, table: pa.Table) -> SplitTags:
+    """The tags of a split as it stores them, in whichever scheme."""
     values = pc.list_flatten(table["ner_tags"]).combine_chunks()
     rows = pc.list_parent_indices(table["ner_tags"]).to_numpy()
     feature = dataset.features["ner_tags"].feature
+    lengths = pc.list_value_length(table["ner_tags"]).to_numpy()
     remedy = "write O, B-TYPE or I-TYPE, such as B-PER"
     if values.null_count:
         row = int(rows[np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0]])
@@ -287,10 +354,10 @@ def _tag_names(split: str, dataset: Dataset, table: pa.Table) -> tuple[list[str]
                 f"{_place(split, int(rows[first]), table)} has the tag {indices[first]}, but the column names "
                 f"{len(names)} tags, 0 to {len(names) - 1}: give every token one of them"
             )
-        unknown = [name for name in names if not is_tag(name)]
+        unknown = [name for name in names if not could_be_tag(name)]
         if unknown:
             raise ValueError(f"the {split} split names the tag {unknown[0]!r} in its column ner_tags: {remedy}")
-        return names, indices
+        return SplitTags(names, indices, lengths)
     if getattr(feature, "dtype", None) not in ("string", "large_string"):
         raise ValueError(
             f"the {split} split has ner_tags of type {shortened(feature)}, which says nothing of their names: store "
@@ -299,10 +366,10 @@ def _tag_names(split: str, dataset: Dataset, table: pa.Table) -> tuple[list[str]
     encoded = values.dictionary_encode()
     names, indices = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
     for index, name in enumerate(names):
-        if not is_tag(name):
+        if not could_be_tag(name):
             row = int(rows[np.flatnonzero(indices == index)[0]])
             raise ValueError(f"{_place(split, row, table)} has the tag {name!r}: {remedy}")
-    return names, indices
+    return SplitTags(names, indices, lengths)
 
 
 def tag_names(dataset: Dataset) -> list[list[str]]:

@@ -88,18 +88,18 @@ def test_a_file_without_tags_has_tokens_alone(tmp_path):
     ("text", "message"),
     [
         ("IMGID:1\nHi\tO\nAda\n\n", "line 3: 'Ada' has no tab: write token<TAB>tag"),
-        ("IMGID:1\nHi\tNN\tO\n\n", "line 2: 'Hi\\tNN\\tO' has 2 tabs: write token<TAB>tag"),
-        ("IMGID:1\nHi\tPER\n\n", "line 2: 'Hi\\tPER' has the tag 'PER': write O, B-TYPE or I-TYPE"),
+        ("IMGID:1\nHi\tO\nso\tNN\tO\n\n", "line 3: 'so\\tNN\\tO' has 2 tabs: write token<TAB>tag"),
+        ("IMGID:1\nHi\tO\nAda\tB-A\n\nIMGID:2\nso\tPER\n", "line 5 and after: 'so': the tag 'PER' is a type alone"),
         ("IMGID:1\nHi\tB-\n\n", "line 2: 'Hi\\tB-' has the tag 'B-'"),
         ("IMGID:1\nHi\tO \n\n", "line 2: 'Hi\\tO ' has the tag 'O '"),
         ("IMGID:1\nHi\tO\r\n\n", "line 2: 'Hi\\tO\\r' has the tag 'O\\r'"),
-        ("Hi\tO\n", "line 1: 'Hi\\tO' belongs to no tweet: put a line IMGID:<id>"),
+        ("Hi\tO\nIMGID:1\nHi\tO\n", "line 1: 'Hi\\tO' belongs to no tweet: put a line IMGID:<id>"),
         ("IMGID:1\nHi\tO\n\nAda\tO\n", "line 4: 'Ada\\tO' belongs to no tweet"),
         ("IMGID:1\n\nIMGID:2\nHi\tO\n", "line 1: the tweet 'IMGID:1' has no tokens"),
         ("IMGID:1\nHi\tO\nIMGID:2\n", "line 3: the tweet 'IMGID:2' has no tokens"),
         ("IMGID:\nHi\tO\n", "line 1: 'IMGID:' names no image"),
-        ("IMGID:1\nHi\nAda\tB-PER\n", "line 3: 'Ada\\tB-PER' has a tag, but line 2, 'Hi', has none"),
-        ("IMGID:1\nHi O\n", "line 2: 'Hi O' has a space between token and tag"),
+        ("IMGID:1\nHi\nAda\tB-PER\n", "line 3: 'Ada\\tB-PER' has a tag, but most lines have none: tag"),
+        ("IMGID:1\nHi\nso\nAda B-PER\n", "line 4: 'Ada B-PER' has a tag, but most lines have none: tag"),
         ("", "holds no tweet"),
         ("\n\n", "holds no tweet"),
     ],
@@ -246,7 +246,11 @@ GOOD_ROW = {"id": ["1", "2"], "tokens": [["a"], ["b", "c"]], "ner_tags": [["O"],
     [
         ({"ner_tags": [["O"], ["O"]]}, "train split, row 1 (id '2') has 2 tokens but 1 tags: give each token one tag"),
         ({"ner_tags": [["O"], None]}, "train split, row 1 (id '2') has 2 tokens but 0 tags"),
-        ({"ner_tags": [["O"], ["O", "PER"]]}, "train split, row 1 (id '2') has the tag 'PER': write O, B-TYPE"),
+        ({"ner_tags": [["O"], ["O", "B-"]]}, "train split, row 1 (id '2') has the tag 'B-': write O, B-TYPE"),
+        (
+            {"ner_tags": [["B-PER"], ["O", "PER"]]},
+            "train split, row 1 (id '2'), word 2, 'c': the tag 'PER' is a type alone, and 'B-PER' has a prefix",
+        ),
         ({"ner_tags": [["O"], ["O", None]]}, "train split, row 1 (id '2') has a tag that is null"),
         ({"ner_tags": [[0], [0, 1]]}, "train split has ner_tags of type Value('int64'), which says nothing"),
         ({"tokens": [["a"], []]}, "train split, row 1 (id '2') has no tokens: remove the tweet"),
@@ -355,9 +359,9 @@ def test_a_class_label_without_a_name_is_refused(tmp_path):
         load_tweets(tmp_path)
 
 
-def test_a_class_label_of_another_scheme_is_refused_by_its_first_tag(tmp_path):
-    class_label_parquet(tmp_path / "train.parquet", ["O", "S-PER", "E-PER"], [0])
-    with pytest.raises(ValueError, match="train split names the tag 'S-PER'"):
+def test_a_class_label_whose_names_are_of_two_schemes_is_refused(tmp_path):
+    class_label_parquet(tmp_path / "train.parquet", ["O", "S-PER", "PER"], [0])
+    with pytest.raises(ValueError, match="the column ner_tags names its tags: the tag 'PER' is a type alone, and 'S-"):
         load_tweets(tmp_path)
 
 
