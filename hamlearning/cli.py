@@ -281,8 +281,12 @@ def add_prepare_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_fetch_flags(parser: argparse.ArgumentParser) -> None:
     """Of `hamlearning fetch`."""
-    parser.add_argument("name", metavar="NAME", help="twitter2015 or twitter2017")
+    parser.add_argument("name", metavar="NAME", help="twitter2015, twitter2017 or cpmner")
     parser.add_argument("--to", type=Path, default=None, metavar="DIR", help="folder to make [released/NAME]")
+    parser.add_argument("--pictures", action="store_true", default=False, help="fetch the pictures too")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", default=8, help="pictures that are asked for at a time [%(default)s]"
+    )
 
 
 def add_encoder_flags(parser: argparse.ArgumentParser) -> None:
@@ -403,8 +407,8 @@ VERBS = {
         add_prepare_flags,
     ),
     "fetch": Verb(
-        "download the text of a public data set, and check its hashes",
-        ("hamlearning fetch twitter2017", "hamlearning fetch twitter2015 --to my/twitter2015"),
+        "download a public data set, and check its hashes",
+        ("hamlearning fetch twitter2017", "hamlearning fetch cpmner --to my/cpmner --pictures"),
         "hamlearning.data.sources:fetch",
         add_fetch_flags,
     ),
