@@ -271,6 +271,7 @@ class HamLearningVisionConfig(PreTrainedConfig):
     resize_size: int = 256
     crop_size: int = 224
     fixed_input_size: bool = False
+    size_multiple: int = 1
     interpolation: str = "bilinear"
     image_mean: list[float] | tuple[float, ...] = (0.485, 0.456, 0.406)
     image_std: list[float] | tuple[float, ...] = (0.229, 0.224, 0.225)
@@ -301,8 +302,9 @@ class HamLearningVisionConfig(PreTrainedConfig):
                 f"crop_size={self.crop_size} with resize_size={self.resize_size}: a square of at least one pixel is "
                 "cut out of the resized picture, so it cannot be larger."
             )
-        if self.max_regions < 1:
-            raise ValueError(f"max_regions={self.max_regions}: must be at least 1.")
+        for name in ("max_regions", "size_multiple"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1.")
         for name, values in {"image_mean": self.image_mean, "image_std": self.image_std}.items():
             if len(values) != 3 or not all(_is_finite(value) for value in values):
                 raise ValueError(f"{name}={values!r:.100}: must be three finite numbers, of red, green and blue.")

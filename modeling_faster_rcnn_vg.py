@@ -477,7 +477,8 @@ class ProposalGenerator(nn.Module):
         deltas = delta_map[0].unflatten(0, (-1, 4)).permute(2, 3, 0, 1).reshape(-1, 4)  # (h * w * A, 4)
         anchors = self.anchor_generator(*feature_map.shape[2:])
 
-        logits, best = logits.topk(min(self.settings.rpn_pre_nms, len(logits)))
+        # Not `topk`: which of equal logits it takes, and in which order, differs from machine to machine.
+        logits, best = (x[: self.settings.rpn_pre_nms] for x in logits.sort(descending=True, stable=True))
         boxes = decode_boxes(anchors[best], deltas[best], self.settings.rpn_box_weights)
         boxes = clip_boxes(boxes, resized_size)
         has_area = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)

@@ -1,5 +1,6 @@
 """The frozen vision model of HamLearning: pictures in, the features of the picture and its regions out (Eq 2-3)."""
 
+import copy
 import functools
 import hashlib
 import json
@@ -14,12 +15,15 @@ import numpy as np
 import torch
 import transformers
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from transformers import (
+    AutoConfig,
     AutoImageProcessor,
     AutoModel,
     AutoModelForObjectDetection,
     PreTrainedModel,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES
 from transformers.utils import ModelOutput
 
 
@@ -62,6 +66,15 @@ except ImportError:
 # would be a million pixels long. Boxes are shares of the picture, so they stay where they are.
 MAX_ASPECT_RATIO = 16
 MAX_STRETCHED = 8192  # pixels of a stretched picture's long side: one of 1 x 1,000,000 must not become 62,500 high
+KNOWN_BACKBONES = "timm/resnet152.tv_in1k or timm/vit_base_patch16_dinov3.lvd1689m"
+# Families of `AutoModelForObjectDetection` that give no regions here, and why.
+NO_DETECTORS = {
+    "pp_doclayout_v3": "it outlines the parts of a page with OpenCV",
+    **dict.fromkeys(
+        ("pp_ocrv5_mobile_det", "pp_ocrv5_server_det", "pp_ocrv6_medium_det", "pp_ocrv6_small_det"),
+        "it finds lines of text, which have no class",
+    ),
+}
 NUM_COCO_CLASSES = 91  # of torchvision's Mask R-CNN: background, 80 names and ten gaps
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -138,6 +151,19 @@ def centre_crop(image: Image.Image, resize_size: int, crop_size: int, resample: 
     return resized.crop((left, top, left + crop_size, top + crop_size))
 
 
+def whole_size(size: tuple[int, int], config: HamLearningVisionConfig) -> tuple[int, int]:
+    """(width, height) that a whole picture of this size is resized to: `crop_size` is the shorter one of them.
+
+    Both are `crop_size` where the backbone takes nothing else, and multiples of `size_multiple` where it takes those.
+    """
+    if config.fixed_input_size:
+        return config.crop_size, config.crop_size
+    scale, multiple = config.crop_size / min(size), config.size_multiple
+    least = math.ceil(config.crop_size / multiple)
+    width, height = (max(round(side * scale / multiple), least) * multiple for side in size)
+    return width, height
+
+
 def prepare_image(image: Image.Image, config: HamLearningVisionConfig) -> PreparedImage:
     """A picture as the vision model takes it. Its size is the one it came with, before a thin one is stretched."""
     detector = DETECTOR_CLASSES[config.detector]
@@ -148,8 +174,7 @@ def prepare_image(image: Image.Image, config: HamLearningVisionConfig) -> Prepar
         image = image.resize([max(round(side * longest / max(size)), shortest) for side in size], resample)
     whole = None
     if detector.pools_from_backbone:
-        scale = 0 if config.fixed_input_size else config.crop_size / min(image.size)
-        whole = to_tensor(image.resize([max(round(side * scale), config.crop_size) for side in image.size], resample))
+        whole = to_tensor(image.resize(whole_size(image.size, config), resample))
     return PreparedImage(
         size=size,
         crop=to_tensor(centre_crop(image, config.resize_size, config.crop_size, resample)),
@@ -161,6 +186,37 @@ def prepare_image(image: Image.Image, config: HamLearningVisionConfig) -> Prepar
 # ------------------------------------------------------------------------------------------------------- detectors
 # Each has `prepare(image, config)`, which needs no weights; `forward(inputs, size) -> Detections` of one picture;
 # `feature_size`, D_f; or `pools_from_backbone`, where features come from the global backbone's map.
+
+
+class StableOrder(TorchFunctionMode):
+    """Where others' code sorts or takes the best k, the first of equal scores stays first, on any machine.
+
+    `topk` and a plain `sort` may return equal values in any order, another one with each device, length and version;
+    `torchvision.ops.batched_nms` does from 1,001 boxes on.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        """`func`, or what gives the same values in the one order."""
+        stable = {"topk": _stable_topk, "sort": _stable_sort, "argsort": _stable_argsort}
+        return stable.get(getattr(func, "__name__", ""), func)(*args, **(kwargs or {}))
+
+
+def _stable_topk(
+    input: torch.Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True, axis: int | None = None
+) -> Any:
+    dim = dim if axis is None else axis
+    values, indices = torch.sort(input, dim=dim, descending=largest, stable=True)
+    return torch.return_types.topk((values.narrow(dim, 0, k), indices.narrow(dim, 0, k)))
+
+
+def _stable_sort(input: torch.Tensor, dim: int = -1, descending: bool = False, stable: bool | None = None) -> Any:
+    return torch.sort(input, dim=dim, descending=descending, stable=True)
+
+
+def _stable_argsort(
+    input: torch.Tensor, dim: int = -1, descending: bool = False, stable: bool | None = None
+) -> torch.Tensor:
+    return torch.argsort(input, dim=dim, descending=descending, stable=True)
 
 
 class GridDetector(nn.Module):
@@ -229,8 +285,9 @@ class MaskRCNNDetector(nn.Module):
         """Suppression within each class, scores above 0.05, as torchvision has it; perhaps no region at all."""
         images, _ = self.model.transform([inputs / 255])
         maps = self.model.backbone(images.tensors)
-        proposals, _ = self.model.rpn(images, maps)
-        (found,), _ = self.model.roi_heads(maps, proposals, images.image_sizes)
+        with StableOrder():
+            proposals, _ = self.model.rpn(images, maps)
+            (found,), _ = self.model.roi_heads(maps, proposals, images.image_sizes)
         pooled = self.model.roi_heads.box_roi_pool(maps, [found["boxes"]], images.image_sizes)
         features = self.model.roi_heads.box_head(pooled)  # (n, 1024)
         height, width = images.image_sizes[0]
@@ -239,14 +296,19 @@ class MaskRCNNDetector(nn.Module):
 
 
 class ObjectDetector(nn.Module):
-    """Any `AutoModelForObjectDetection`: its boxes; features from the global backbone's map."""
+    """An `AutoModelForObjectDetection`: its boxes; features from the global backbone's map."""
 
     pools_from_backbone = True
 
-    def __init__(self, config: HamLearningVisionConfig):
+    def __init__(self, config: HamLearningVisionConfig, model: PreTrainedModel | None = None):
         super().__init__()
-        self.model = AutoModelForObjectDetection.from_config(config.detector_config)
+        self.model: Any = AutoModelForObjectDetection.from_config(config.detector_config) if model is None else model
         self.image_processor = _image_processor(json.dumps(config.detector_settings))
+
+    @property
+    def all_tied_weights_keys(self) -> dict[str, str]:
+        """Which weights are others' by another name. `post_init` of the vision model asks for it, a step deep."""
+        return {f"model.{target}": f"model.{source}" for target, source in self.model.all_tied_weights_keys.items()}
 
     @staticmethod
     def prepare(image: Image.Image, config: HamLearningVisionConfig) -> dict[str, torch.Tensor]:
@@ -255,9 +317,12 @@ class ObjectDetector(nn.Module):
 
     def forward(self, inputs: dict[str, torch.Tensor], size: tuple[int, int]) -> Detections:
         """Whatever the score; there is no suppression, since these detectors are trained to find each object once."""
-        outputs = self.model(**inputs)
-        # A "picture" of one pixel, so that boxes come as shares.
-        (found,) = self.image_processor.post_process_object_detection(outputs, threshold=0.0, target_sizes=[(1, 1)])
+        with StableOrder():
+            outputs = self.model(**inputs)
+            # A "picture" of one pixel, so that boxes come as shares.
+            (found,) = self.image_processor.post_process_object_detection(
+                outputs, threshold=0.0, target_sizes=torch.ones(1, 2)
+            )
         return Detections(found["boxes"], found["labels"], found["scores"], None)
 
 
@@ -278,14 +343,39 @@ DETECTOR_CLASSES = {
 # ------------------------------------------------------------------------------------------------------- the model
 
 
+def _check_kinds(backbone_config: Any, detector_config: Any = None):
+    """ValueError where a part is of a kind that cannot be used."""
+    kind = backbone_config.model_type
+    if kind != "timm_wrapper":
+        raise ValueError(
+            f"global_backbone_config.model_type={kind!r}: must be 'timm_wrapper', a model of timm, such as "
+            f"{KNOWN_BACKBONES}."
+        )
+    kind = getattr(detector_config, "model_type", None)
+    if kind in NO_DETECTORS or (kind is not None and kind not in MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES):
+        reason = NO_DETECTORS.get(kind, "it is no AutoModelForObjectDetection")
+        usable = sorted(MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES.keys() - NO_DETECTORS.keys())
+        raise ValueError(
+            f"detector_config.model_type={kind!r} cannot be used, since {reason}: give a detector of the type "
+            f"{', '.join(usable[:-1])} or {usable[-1]}."
+        )
+    if getattr(detector_config, "use_focal_loss", True) is not True:
+        raise ValueError(
+            f"detector_config.use_focal_loss={detector_config.use_focal_loss!r}: must be True, since transformers' "
+            "image processor takes the softmax of the other scores over the pictures."
+        )
+
+
 def _check_backbones(config: HamLearningVisionConfig):
     """ValueError where a stranger's config has timm open a file, or ask the Hub for another repo."""
     backbone: Any = config.global_backbone_config
-    if backbone.model_type != "timm_wrapper":
-        raise ValueError(f"global_backbone_config.model_type={backbone.model_type!r}: must be 'timm_wrapper'.")
     for name in ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):
         if name in (backbone.model_args or {}):
             raise ValueError(f"global_backbone_config.model_args has {name!r}: the weights lie in model.safetensors.")
+    if (backbone.model_args or {}).get("features_only"):
+        raise ValueError(
+            "global_backbone_config.model_args has 'features_only': leave it out, one map is read, the last."
+        )
     inner = getattr(config.detector_config, "backbone_config", None)
     architectures = {
         "global_backbone_config.architecture": backbone.architecture,
@@ -311,6 +401,7 @@ class HamLearningVisionModel(PreTrainedModel):
     Args:
         config: of the vision model.
         global_backbone: a pretrained `TimmWrapperModel` to take in place of a new one.
+        object_detector: of `object_detection`: a pretrained model to take in place of a new one.
     """
 
     config: HamLearningVisionConfig
@@ -321,13 +412,20 @@ class HamLearningVisionModel(PreTrainedModel):
     main_input_name = "images"
     _keep_in_fp32_modules_strict = ["detector"]  # its boxes and anchors are pixels up to 1333
 
-    def __init__(self, config: HamLearningVisionConfig, global_backbone: PreTrainedModel | None = None):
+    def __init__(
+        self,
+        config: HamLearningVisionConfig,
+        global_backbone: PreTrainedModel | None = None,
+        object_detector: PreTrainedModel | None = None,
+    ):
         super().__init__(config)
+        _check_kinds(config.global_backbone_config, config.detector_config)
         _check_backbones(config)
         if global_backbone is None:
             global_backbone = AutoModel.from_config(config.global_backbone_config)
         self.global_backbone = global_backbone
-        self.detector = DETECTOR_CLASSES[config.detector](config)
+        given = {} if object_detector is None else {"model": object_detector}
+        self.detector = DETECTOR_CLASSES[config.detector](config, **given)
         self.post_init()
         self.requires_grad_(False)
         self.eval()
@@ -385,11 +483,15 @@ class HamLearningVisionModel(PreTrainedModel):
         Raises:
             ValueError: the detector is unknown, lacks its weights, or the file of names has another length.
         """
+        if detector == "object_detection" and detector_name_or_path is None:
+            raise ValueError("detector='object_detection' needs detector_name_or_path, a model folder or Hub id.")
+        parts: tuple[Any, ...] = (backbone_name_or_path, detector_name_or_path)[: 1 + (detector == "object_detection")]
+        _check_kinds(*(AutoConfig.from_pretrained(part) for part in parts))
         # In float32, also from a file of half floats: detectors are given float32 pictures.
         backbone = AutoModel.from_pretrained(backbone_name_or_path, dtype=torch.float32)
         fields = {"global_backbone_config": backbone.config, "detector": detector}
         fields |= _backbone_fields(getattr(backbone.config, "pretrained_cfg", None) or {})
-        weights = None
+        weights, object_detector = None, None
         if detector == "faster_rcnn_vg":
             detector_name_or_path = detector_name_or_path or PUBLISHED_WEIGHTS
             settings, weights = load_published_checkpoint(detector_name_or_path)
@@ -398,11 +500,9 @@ class HamLearningVisionModel(PreTrainedModel):
             detector_name_or_path = detector_name_or_path or "COCO_V1"
             weights, fields["class_names"] = _mask_rcnn_weights(detector_name_or_path)
         elif detector == "object_detection":
-            if detector_name_or_path is None:
-                raise ValueError("detector='object_detection' needs detector_name_or_path, a model folder or Hub id.")
             object_detector = AutoModelForObjectDetection.from_pretrained(detector_name_or_path, dtype=torch.float32)
-            weights = {f"model.{name}": tensor for name, tensor in object_detector.state_dict().items()}
-            fields["detector_config"] = object_detector.config
+            # A copy: a config made of another forgets, in both, which attention it is computed with.
+            fields["detector_config"] = copy.deepcopy(object_detector.config)
             fields["detector_settings"] = json.loads(
                 AutoImageProcessor.from_pretrained(detector_name_or_path).to_json_string()
             )
@@ -414,15 +514,16 @@ class HamLearningVisionModel(PreTrainedModel):
                 f"torchvision, {detector_name_or_path}" if is_torchvision else detector_name_or_path
             )
         config = HamLearningVisionConfig(**fields | config_kwargs)
-        parts: tuple[Any, ...] = (config.global_backbone_config, config.detector_config)
+        parts = (config.global_backbone_config, config.detector_config)
         for part in parts:
             if part is not None and Path(part.name_or_path).is_dir():
                 part.name_or_path = ""  # a Hub id tells others where the weights come from, a folder of ours does not
         if class_names_file is not None:
             config.class_names = read_class_names(class_names_file, len(config.class_names or []))
-        model = cls(config, backbone)
+        model = cls(config, backbone, object_detector)
         if weights is not None:
             model.detector.load_state_dict(weights)
+        model.settle_input_size(**config_kwargs)
         return model.requires_grad_(False)
 
     @property
@@ -445,19 +546,96 @@ class HamLearningVisionModel(PreTrainedModel):
         return digest.hexdigest()
 
     def feature_map(self, pixels: torch.Tensor) -> torch.Tensor:
-        """The global backbone's last map (B, D_i, h, w) of uint8 pictures (B, 3, H, W)."""
+        """The global backbone's last map (B, D_i, h, w) of uint8 pictures (B, 3, H, W).
+
+        Raises:
+            ValueError: what the backbone gives is no map of such pictures; the message names its architecture.
+        """
         mean, std = (
             torch.tensor(values, device=self.device).view(3, 1, 1) * 255
             for values in (self.config.image_mean, self.config.image_std)
         )
-        timm_model = self.global_backbone.timm_model
-        states = self.global_backbone(
-            (pixels.to(self.device) - mean) / std, do_pooling=False
-        ).last_hidden_state.float()
-        if states.dim() == 3:  # tokens of a Vision Transformer, (B, prefix + h * w, D_i)
-            states = states[:, getattr(timm_model, "num_prefix_tokens", 0) :].transpose(1, 2)
-            return states.unflatten(2, (math.isqrt(states.shape[2]), -1))
-        return states.permute(0, 3, 1, 2) if getattr(timm_model, "output_fmt", "NCHW") == "NHWC" else states
+        states = self.global_backbone((pixels.to(self.device) - mean) / std, do_pooling=False).last_hidden_state
+        height, width = pixels.shape[2:]
+        folded = self._fold(states, height, width) if isinstance(states, torch.Tensor) else None
+        if folded is None or folded.shape[1] != self.image_feature_size:
+            given = tuple(states.shape) if isinstance(states, torch.Tensor) else type(states).__name__
+            raise ValueError(
+                f"{self.global_backbone.config.architecture} gives {given} for a picture of {width} x {height} "
+                f"pixels, no map of {self.image_feature_size} features: give another backbone, such as "
+                f"{KNOWN_BACKBONES}."
+            )
+        return folded.float()
+
+    def _fold(self, states: torch.Tensor, height: int, width: int) -> torch.Tensor | None:
+        """A map (B, D_i, h, w), also where the backbone gives (B, h, w, D_i) or tokens, row by row."""
+        network = self.global_backbone.timm_model
+        if states.dim() == 4:
+            return states.permute(0, 3, 1, 2) if getattr(network, "output_fmt", "NCHW") == "NHWC" else states
+        if states.dim() != 3 or self._stride is None:
+            return None
+        tokens = states[:, getattr(network, "num_prefix_tokens", None) or 0 :].transpose(1, 2)
+        for rounded in (math.floor, math.ceil):  # a patch that hangs over the edge is left out, or padded
+            rows, columns = rounded(height / self._stride), rounded(width / self._stride)
+            if rows * columns == tokens.shape[2]:
+                return tokens.unflatten(2, (rows, columns))
+        return None
+
+    @property
+    def _stride(self) -> float | None:
+        """Pixels a cell of the global backbone's map, as timm knows it."""
+        info = getattr(self.global_backbone.timm_model, "feature_info", None)
+        return info[-1]["reduction"] if info else None
+
+    @torch.no_grad()
+    def settle_input_size(self, **asked: Any) -> None:
+        """Finds out which pictures the global backbone takes, and has the config say so.
+
+        Any size, or sides in multiples of its stride, or its own square alone: what it takes of the first is kept.
+
+        Args:
+            **asked: fields of the config that are to stay as they are.
+
+        Raises:
+            ValueError: it takes none of them, or gives no map of them; the message names its architecture.
+        """
+        config, network = self.config, self.global_backbone.timm_model
+        strides = [1] if "size_multiple" in asked or self._stride is None else [1, round(self._stride)]
+        options = [{"size_multiple": stride} for stride in strides]
+        square = getattr(network, "pretrained_cfg", None) or {}
+        if "fixed_input_size" not in asked and "input_size" in square:
+            options.append(_fixed_size(square["input_size"]))
+        problem: Exception | None = None
+        for option in options:
+            before = {name: getattr(config, name) for name in option}
+            for name, value in (option | asked).items():
+                setattr(config, name, value)
+            try:
+                for height, width in self._possible_sizes():
+                    self.feature_map(torch.zeros(1, 3, height, width, dtype=torch.uint8))
+                return
+            except Exception as error:  # timm asserts, or fails where two shapes meet
+                problem = problem or error
+                for name, value in before.items():
+                    setattr(config, name, value)
+        if isinstance(problem, ValueError) and str(problem).startswith(self.global_backbone.config.architecture):
+            raise problem
+        raise ValueError(
+            f"{self.global_backbone.config.architecture} takes no pictures of {config.crop_size} x {config.crop_size} "
+            f"pixels and larger ({type(problem).__name__}: {problem}): give another crop_size, or another backbone, "
+            f"such as {KNOWN_BACKBONES}."
+        )
+
+    def _possible_sizes(self) -> list[tuple[int, int]]:
+        """(height, width) of the square, and of some whole pictures that regions' features are pooled from."""
+        config = self.config
+        sizes = [(config.crop_size, config.crop_size)]
+        if self.detector.pools_from_backbone and not config.fixed_input_size:
+            for ratio in (1.01, 0.93, 1.77):
+                sides = (config.crop_size, round(config.crop_size * ratio))
+                width, height = whole_size(sides, config)
+                sizes.append((height, width))
+        return sizes
 
     @torch.no_grad()
     def extract(self, images: Sequence[PreparedImage | None]) -> list[dict[str, np.ndarray] | None]:
@@ -517,11 +695,12 @@ class HamLearningVisionModel(PreTrainedModel):
         """Means of RoIAlign (7x7, aligned, 2 samples a side) on the map of the whole picture: (n, D_i)."""
         feature_map = self.feature_map(whole[None])  # (1, D_i, h, w)
         height, width = whole.shape[1:]
-        if self.config.fixed_input_size:
-            stride = width / feature_map.shape[-1]
-        else:
-            stride = self.global_backbone.timm_model.feature_info[-1]["reduction"]
+        stride = width / feature_map.shape[3] if self._stride is None else self._stride
+        first_x, size_x = _cells(width, feature_map.shape[3], stride)
+        first_y, size_y = _cells(height, feature_map.shape[2], stride)
         boxes = corners * corners.new_tensor([width, height, width, height])
+        boxes = boxes - boxes.new_tensor([first_x, first_y] * 2)
+        boxes = boxes * boxes.new_tensor([stride / size_x, stride / size_y] * 2)
         return roi_align(feature_map, [boxes], 7, 1 / stride, sampling_ratio=2, aligned=True).mean(dim=(2, 3))
 
     def forward(self, images: Any) -> HamLearningVisionOutput:
@@ -563,6 +742,8 @@ def lasting_settings(settings: Any) -> Any:
     """Settings without what depends on the folder they lie in: the same vision model has the same ones everywhere."""
     passing = {"_name_or_path", "architectures", "auto_map", "detector_weights", "dtype", "transformers_version"}
     if isinstance(settings, dict):
+        # A field that came later, at what was done before it came: such a vision model is the same as it was.
+        settings = {name: value for name, value in settings.items() if (name, value) != ("size_multiple", 1)}
         return {name: lasting_settings(value) for name, value in settings.items() if name not in passing}
     return settings
 
@@ -579,6 +760,22 @@ def read_class_names(path: str | Path, count: int) -> list[str]:
     return names
 
 
+def _cells(length: int, count: int, stride: float) -> tuple[float, float]:
+    """Where the first cell of a map begins, and how large each is, in pixels of a side of `length`."""
+    missing = length / stride - count
+    if abs(missing) < 1:
+        return 0.0, stride
+    if 0 < missing < 3:  # convolutions without padding: the map is that of the picture's middle
+        return (length - count * stride) / 2, stride
+    return 0.0, length / count
+
+
+def _fixed_size(input_size: Sequence[int]) -> dict[str, Any]:
+    """Fields of the config for a backbone that takes one square alone, `input_size` (3, side, side)."""
+    side = input_size[-1]
+    return {"fixed_input_size": True, "crop_size": side, "resize_size": round(side * 256 / 224)}
+
+
 def _backbone_fields(pretrained_cfg: Mapping[str, Any]) -> dict[str, Any]:
     """What a timm backbone says about the pictures it was trained on."""
     fields = {}
@@ -586,8 +783,7 @@ def _backbone_fields(pretrained_cfg: Mapping[str, Any]) -> dict[str, Any]:
         if name in pretrained_cfg:
             fields[ours] = pretrained_cfg[name]
     if pretrained_cfg.get("fixed_input_size"):
-        size = pretrained_cfg["input_size"][-1]
-        fields |= {"fixed_input_size": True, "crop_size": size, "resize_size": round(size * 256 / 224)}
+        fields |= _fixed_size(pretrained_cfg["input_size"])
     return fields
 
 
