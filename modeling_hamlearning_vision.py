@@ -500,7 +500,9 @@ class HamLearningVisionModel(PreTrainedModel):
             detector_name_or_path = detector_name_or_path or "COCO_V1"
             weights, fields["class_names"] = _mask_rcnn_weights(detector_name_or_path)
         elif detector == "object_detection":
-            object_detector = AutoModelForObjectDetection.from_pretrained(detector_name_or_path, dtype=torch.float32)
+            object_detector = AutoModelForObjectDetection.from_pretrained(
+                str(detector_name_or_path), dtype=torch.float32
+            )
             # A copy: a config made of another forgets, in both, which attention it is computed with.
             fields["detector_config"] = copy.deepcopy(object_detector.config)
             fields["detector_settings"] = json.loads(
