@@ -10,11 +10,11 @@ from transformers.configuration_utils import SubConfigSpec
 
 
 try:
-    from .words_hamlearning import TAGS
+    from .words_hamlearning import TAGS, hold_in_package
 except ImportError:
     if __package__:
         raise
-    from words_hamlearning import TAGS
+    from words_hamlearning import TAGS, hold_in_package
 
 
 # A repo with these four entries serves AutoConfig, AutoModel, AutoModelForTokenClassification and AutoProcessor.
@@ -392,5 +392,6 @@ def _is_finite(number: float) -> bool:
 
 
 HamLearningConfig.register_for_auto_class()
+hold_in_package(__name__)
 
 __all__ = ["HamLearningConfig", "HamLearningVisionConfig"]

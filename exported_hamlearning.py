@@ -35,6 +35,7 @@ try:
     )
     from .processing_hamlearning import HamLearningProcessor
     from .windows_hamlearning import read_in_windows
+    from .words_hamlearning import hold_in_package
 except ImportError:
     if __package__:
         raise
@@ -48,6 +49,7 @@ except ImportError:
     )
     from processing_hamlearning import HamLearningProcessor
     from windows_hamlearning import read_in_windows
+    from words_hamlearning import hold_in_package
 
 
 # One that stays: each gives signal handlers another stack, and the first of two that goes takes away the second's.
@@ -160,7 +162,7 @@ class HamLearningExportedForTokenClassification(HamLearningForTokenClassificatio
             raise ValueError("An exported model cannot be trained: train the model that it was exported from.")
         return super().train(mode)
 
-    def _label_width(self, labels: torch.Tensor, input_ids: torch.Tensor, word_ids: torch.Tensor | None) -> int | None:
+    def _label_width(self, labels: torch.Tensor, pieces: torch.Tensor, word_ids: torch.Tensor | None) -> int | None:
         raise ValueError("labels: an exported model gives no loss: ask the model that it was exported from.")
 
 
@@ -181,7 +183,7 @@ class HamLearningExportedTrunk(nn.Module):
 
     def forward(
         self,
-        input_ids: torch.Tensor,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         word_ids: torch.Tensor | None = None,
         image_features: torch.Tensor | None = None,
@@ -193,6 +195,7 @@ class HamLearningExportedTrunk(nn.Module):
         image_sizes: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
         windows: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
         num_words: int | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
@@ -201,21 +204,24 @@ class HamLearningExportedTrunk(nn.Module):
 
         Raises:
             ValueError: see `HamLearningModel.forward`; or what is asked for was not exported: a loss, hidden states,
-                attentions, token types, or tweets without `word_ids`.
+                attentions, token types, embeddings, or tweets without `word_ids`.
         """
         asked = {
             "output_hidden_states": output_hidden_states,
             "output_attentions": output_attentions,
             "token_type_ids": token_type_ids is not None,
+            "inputs_embeds": inputs_embeds is not None,
         }
         for name, is_asked in asked.items():
             if is_asked:
                 raise ValueError(
                     f"{name}: an exported model gives emissions, predictions and scores, no loss, hidden states or "
-                    "attentions, and knows no token types: ask the model that it was exported from."
+                    "attentions, and takes no token types or embeddings: ask the model that it was exported from."
                 )
-        if word_ids is None:
-            raise ValueError("word_ids are missing: an exported model takes what HamLearningProcessor returns.")
+        if input_ids is None or word_ids is None:
+            raise ValueError(
+                "word_ids or input_ids are missing: an exported model takes what HamLearningProcessor returns."
+            )
         if region_features is not None and image_features is None:
             raise ValueError("region_features without image_features: a region needs its picture's features.")
         if windows is not None:
@@ -436,5 +442,6 @@ def export_model(source: str | os.PathLike, folder: str | os.PathLike, precision
 
 HamLearningExportedConfig.register_for_auto_class()
 HamLearningExportedForTokenClassification.register_for_auto_class("AutoModelForTokenClassification")
+hold_in_package(__name__)
 
 __all__ = ["HamLearningExportedConfig", "HamLearningExportedForTokenClassification", "export_model"]

@@ -30,12 +30,14 @@ try:
     from .configuration_hamlearning import HamLearningConfig
     from .marks_hamlearning import find_words, spread_over_pieces, unpack_marks
     from .windows_hamlearning import read_in_windows
+    from .words_hamlearning import hold_in_package
 except ImportError:
     if __package__:
         raise
     from configuration_hamlearning import HamLearningConfig
     from marks_hamlearning import find_words, spread_over_pieces, unpack_marks
     from windows_hamlearning import read_in_windows
+    from words_hamlearning import hold_in_package
 
 
 logger = logging.get_logger(__name__)
@@ -209,13 +211,21 @@ def _first_on(mask: torch.Tensor) -> torch.Tensor:
     return torch.cat([torch.ones_like(mask[:, :1]), mask[:, 1:]], dim=1)
 
 
-def _width_of_words(labels: torch.Tensor, input_ids: torch.Tensor, word_ids: torch.Tensor | None) -> int:
+def _sub_tokens(input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None) -> torch.Tensor:
+    """The sub-tokens as they came: ids (B, S) or embeddings (B, S, d')."""
+    if (input_ids is None) == (inputs_embeds is None):
+        which = "neither is" if input_ids is None else "both are"
+        raise ValueError(f"input_ids and inputs_embeds: {which} given: give one of them.")
+    return inputs_embeds if input_ids is None else input_ids  # pyright: ignore[reportReturnType]  # one is there
+
+
+def _width_of_words(labels: torch.Tensor, pieces: torch.Tensor, word_ids: torch.Tensor | None) -> int:
     """W, as the labels (B, W) have it; more columns are padding.
 
     Raises:
         ValueError: they have neither W nor S columns.
     """
-    width, num_pieces = labels.shape[1], input_ids.shape[1]
+    width, num_pieces = labels.shape[1], pieces.shape[1]
     num_words = num_pieces if word_ids is None else word_ids.amax().clamp(min=1)
     beyond = torch.arange(width, device=labels.device) >= num_words
     fits = (torch.as_tensor(num_words, device=labels.device) <= width) & ~(beyond & (labels != -100)).any()
@@ -560,6 +570,23 @@ class HamLearningCRF(CRF):
                 tensor.data = tensor.data.float()
         return self
 
+    def tables(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Scores of the first tag (T,), of a tag behind another (T, T) [before, after], and of the last tag (T,).
+
+        accelerate's offloading fetches a module's weights when its `forward` is called, which decoding does not: what
+        is elsewhere is fetched here.
+        """
+        if self.transitions.is_meta:
+            try:
+                from accelerate.utils import align_module_device
+            except ImportError as error:
+                raise ImportError("The CRF's tables are offloaded, by accelerate: pip install accelerate") from error
+            with align_module_device(self):
+                fetched = (self.start_transitions, self.transitions, self.end_transitions)
+                start, transitions, end = (table.detach().clone() for table in fetched)
+            return start, transitions, end
+        return self.start_transitions, self.transitions, self.end_transitions
+
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # the library says masks are bytes and optional
         self, emissions: torch.Tensor, tags: torch.Tensor, mask: torch.Tensor, reduction: str = "sum"
     ) -> torch.Tensor:
@@ -586,14 +613,15 @@ class HamLearningCRF(CRF):
 
         (B, W, T) and (B, W) -> (B, W); entries on padding are arbitrary tags.
         """
-        score = self.start_transitions + emissions[:, 0]  # (B, T)
+        start, transitions, end = self.tables()
+        score = start + emissions[:, 0]  # (B, T)
         history = []
         for t in range(1, emissions.shape[1]):
-            step = score[:, :, None] + self.transitions + emissions[:, t, None, :]  # (B, from, to)
+            step = score[:, :, None] + transitions + emissions[:, t, None, :]  # (B, from, to)
             best, previous = step.max(dim=1)
             score = torch.where(mask[:, t, None], best, score)
             history.append(previous)
-        path = [(score + self.end_transitions).argmax(dim=1)]
+        path = [(score + end).argmax(dim=1)]
         for t in range(len(history), 0, -1):
             previous = history[t - 1].gather(1, path[-1][:, None])[:, 0]
             path.append(torch.where(mask[:, t], previous, path[-1]))
@@ -608,18 +636,19 @@ class HamLearningCRF(CRF):
         log-probability of tag y at word t given the words up to t, alpha + beta that given all words. All scales of a
         tweet sum to its log-partition log Z.
         """
-        score = self.start_transitions + emissions[:, 0]
+        start, transitions, end = self.tables()
+        score = start + emissions[:, 0]
         scales = [torch.logsumexp(score, dim=1)]
         alpha = [score - scales[0][:, None]]
         for t in range(1, emissions.shape[1]):
-            score = torch.logsumexp(alpha[-1][:, :, None] + self.transitions, dim=1) + emissions[:, t]
+            score = torch.logsumexp(alpha[-1][:, :, None] + transitions, dim=1) + emissions[:, t]
             scale = torch.logsumexp(score, dim=1)
             alpha.append(torch.where(mask[:, t, None], score - scale[:, None], alpha[-1]))
             scales.append(torch.where(mask[:, t], scale, 0))
-        end_scale = torch.logsumexp(alpha[-1] + self.end_transitions, dim=1)
-        beta = [self.end_transitions - end_scale[:, None]]
+        end_scale = torch.logsumexp(alpha[-1] + end, dim=1)
+        beta = [end - end_scale[:, None]]
         for t in range(emissions.shape[1] - 1, 0, -1):
-            score = torch.logsumexp(self.transitions + (emissions[:, t] + beta[-1])[:, None, :], dim=2)
+            score = torch.logsumexp(transitions + (emissions[:, t] + beta[-1])[:, None, :], dim=2)
             beta.append(torch.where(mask[:, t, None], score - scales[t][:, None], beta[-1]))
         return torch.stack(alpha, dim=1), torch.stack(beta[::-1], dim=1), torch.stack(scales, dim=1), end_scale
 
@@ -644,21 +673,22 @@ class HamLearningCRF(CRF):
         Returns:
             (B, W), the probability at the first word of each entity, 0 elsewhere.
         """
+        _, transitions, end_transitions = self.tables()
         alpha, beta, scale, end_scale = self.forward_backward(emissions, mask)
         is_last = ~nn.functional.pad(mask[:, 1:], (0, 1), value=False)  # (B, W), from the last word on
 
         # opening[t, y]: all ways to come to tag y at word t without being in its entity already.
-        opening = alpha[:, :-1, :, None] + self.transitions.masked_fill(tag_continues, -torch.inf)
+        opening = alpha[:, :-1, :, None] + transitions.masked_fill(tag_continues, -torch.inf)
         opening = torch.logsumexp(opening, dim=2) + emissions[:, 1:] - scale[:, 1:, None]
         opening = torch.cat([alpha[:, :1], opening], dim=1)  # (B, W, T)
         # closing[t, y]: all ways to go on from tag y at word t without going on with its entity.
-        closing = self.transitions.masked_fill(tag_continues, -torch.inf) + (emissions + beta)[:, 1:, None, :]
+        closing = transitions.masked_fill(tag_continues, -torch.inf) + (emissions + beta)[:, 1:, None, :]
         closing = nn.functional.pad(torch.logsumexp(closing, dim=3) - scale[:, 1:, None], (0, 0, 0, 1))
-        end = (self.end_transitions - end_scale[:, None])[:, None]  # (B, 1, T)
+        end = (end_transitions - end_scale[:, None])[:, None]  # (B, 1, T)
         closing = torch.where(is_last[..., None], end, closing)  # (B, W, T)
 
         previous, current = path[:, :-1], path[:, 1:]
-        within = self.transitions[previous, current] + emissions[:, 1:].gather(2, current[..., None])[..., 0]
+        within = transitions[previous, current] + emissions[:, 1:].gather(2, current[..., None])[..., 0]
         within = torch.where(mask[:, 1:], within - scale[:, 1:], 0)
         within = nn.functional.pad(within, (1, 0)).cumsum(dim=1)  # (B, W): score of the path up to word t
 
@@ -792,28 +822,39 @@ class HamLearningModel(HamLearningPreTrainedModel):
 
     def encode_text(
         self,
-        input_ids: torch.Tensor,
+        input_ids: torch.Tensor | None,
         attention_mask: torch.Tensor | None,
         word_ids: torch.Tensor | None,
         num_words: int | None,
         token_type_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Sentence and words from sub-tokens (Eq 1).
 
         Returns:
             (B, 1 + W, d), row 0 the [CLS]; and `word_mask` (B, W), on for a word.
         """
+        pieces = _sub_tokens(input_ids, inputs_embeds)
+        for name, given in (("attention_mask", attention_mask), ("word_ids", word_ids)):
+            if given is not None and given.shape != pieces.shape[:2]:
+                raise ValueError(
+                    f"{name} has the shape {tuple(given.shape)}, expected {tuple(pieces.shape[:2])}: give an entry a "
+                    "sub-token. (Prompts put before a text, as prompt tuning does, do not go with `word_ids`.)"
+                )
         if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
+            attention_mask = torch.ones(pieces.shape[:2], dtype=torch.long, device=pieces.device)
         token_types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         mask, text_config = attention_mask, self.text_model.config
         is_full = text_config.model_type in FULL_ATTENTION_ENCODERS and not getattr(text_config, "is_decoder", False)
         if text_config._attn_implementation == "sdpa" and is_full:
             # A mask of two dimensions is read by the host, which leaves it out where nothing is padded.
             mask = mask.bool()[:, None, None, :]
-        states = self.text_model(input_ids=input_ids, attention_mask=mask, **token_types).last_hidden_state
+        read = {"input_ids": input_ids} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
+        states = self.text_model(**read, attention_mask=mask, **token_types).last_hidden_state
         if word_ids is None:  # every position is a word
             return torch.cat([states[:, :1], states], dim=1), attention_mask.bool()
+        if num_words is None and torch.compiler.is_exporting():
+            num_words = word_ids.shape[1]  # a number that depends on the data would be no size of a graph
         if num_words is None:
             num_words = max(int(word_ids.max()), 1)
         # A word is the sum of its sub-tokens: one product with the 0/1 matrix of who belongs to whom.
@@ -842,7 +883,8 @@ class HamLearningModel(HamLearningPreTrainedModel):
                 nn.functional.pad(x, (0, 0, 0, 1)) for x in (region_features, region_boxes)
             )
             region_class_ids, region_mask = (nn.functional.pad(x, (0, 1)) for x in (region_class_ids, region_mask))
-        dtype = self.local_global.weight.dtype
+        # An embedding's: the weights of linear layers may be packed, or integers, where somebody has quantized them.
+        dtype = self.visual_embeddings.class_embedding.weight.dtype
         region_mask = region_mask.bool() & has_picture[:, None]
         image_features = torch.where(has_picture[:, None], image_features, 0).to(dtype)
         image_sizes = torch.where(has_picture[:, None], image_sizes, 1)
@@ -876,7 +918,7 @@ class HamLearningModel(HamLearningPreTrainedModel):
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.Tensor,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         word_ids: torch.Tensor | None = None,
         image_features: torch.Tensor | None = None,
@@ -888,6 +930,7 @@ class HamLearningModel(HamLearningPreTrainedModel):
         image_sizes: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
         windows: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
         num_words: int | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
@@ -908,13 +951,16 @@ class HamLearningModel(HamLearningPreTrainedModel):
             token_type_ids: (B, S), for the text encoders that know them.
             windows: (B, K, 2), first word and word after the last of each window in which a tweet is read; without
                 it each is read at once. See `read_in_windows`.
+            inputs_embeds: (B, S, d'), embeddings of the sub-tokens in place of `input_ids`, for the text encoders that
+                take them; d' is the size of theirs.
             num_words: W, if it is known: reading it off `word_ids` makes the host wait for the device.
             output_hidden_states: also return the words' states on their way.
             output_attentions: also return the words' attention to the regions; needs eager attention.
 
         Raises:
-            ValueError: attentions are asked of another attention than eager, a visual input has the wrong shape, or
-                regions come without their picture.
+            ValueError: attentions are asked of another attention than eager, an input has the wrong shape, regions
+                come without their picture, `input_ids` and `inputs_embeds` are both given, or neither, or `windows`
+                come with the latter.
         """
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
@@ -928,6 +974,8 @@ class HamLearningModel(HamLearningPreTrainedModel):
         if region_features is not None and image_features is None:
             raise ValueError("region_features without image_features: a region needs its picture's features.")
         if windows is not None:
+            if input_ids is None:
+                raise ValueError("windows with inputs_embeds: a text in windows is read by its input_ids: give them.")
             visual_inputs = {
                 "image_features": image_features,
                 "region_features": region_features,
@@ -942,7 +990,9 @@ class HamLearningModel(HamLearningPreTrainedModel):
                 self.forward, windows, input_ids, attention_mask, word_ids, visual_inputs, num_words, token_type_ids,
                 **asked,
             )  # fmt: skip
-        states, word_mask = self.encode_text(input_ids, attention_mask, word_ids, num_words, token_type_ids)
+        states, word_mask = self.encode_text(
+            input_ids, attention_mask, word_ids, num_words, token_type_ids, inputs_embeds
+        )
         hidden_states = [states[:, 1:]]
         for layer in self.text_layers:
             states, _ = layer(states, states, nn.functional.pad(word_mask, (1, 0), value=True))
@@ -990,7 +1040,7 @@ class HamLearningModel(HamLearningPreTrainedModel):
         image_sizes: torch.Tensor | None,
     ) -> dict[str, torch.Tensor]:
         """Puts in what the caller left out, and hides pictures in training (`picture_dropout`)."""
-        batch_size, device = len(words), words.device
+        batch_size, device = words.shape[0], words.device  # `len` would fix the size in a graph
         if image_features is None:
             image_features = torch.zeros(batch_size, self.config.image_feature_size, device=device)
             image_mask = torch.zeros(batch_size, device=device)
@@ -1071,10 +1121,15 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
         self.crf = HamLearningCRF(num_labels, has_transitions=config.use_crf)
         self.post_init()
 
+    @property
+    def num_labels(self) -> int:
+        """T, the number of tags."""
+        return len(self.config.tags)
+
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.Tensor,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         word_ids: torch.Tensor | None = None,
         image_features: torch.Tensor | None = None,
@@ -1087,6 +1142,7 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
         labels: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
         windows: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         output_probabilities: bool = False,
@@ -1106,10 +1162,11 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
         Raises:
             ValueError: see `HamLearningModel.forward`; or `labels` have neither width.
         """
-        num_words = None if labels is None else self._label_width(labels, input_ids, word_ids)
-        found = None if word_ids is not None else self._find_words(input_ids, attention_mask)
+        pieces = _sub_tokens(input_ids, inputs_embeds)
+        num_words = None if labels is None else self._label_width(labels, pieces, word_ids)
+        found = None if word_ids is not None or input_ids is None else self._find_words(input_ids, attention_mask)
         if found is not None:
-            word_ids, num_words = found, input_ids.shape[1]  # at most; to count them the host would have to wait
+            word_ids, num_words = found, pieces.shape[1]  # at most; to count them the host would have to wait
             labels = None if labels is None else self._labels_of_found_words(labels, found)
         outputs = self.model(
             input_ids,
@@ -1124,6 +1181,7 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
             image_sizes,
             token_type_ids,
             windows=windows,
+            inputs_embeds=inputs_embeds,
             num_words=num_words,
             output_hidden_states=output_hidden_states,
             output_attentions=output_attentions,
@@ -1146,12 +1204,12 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
             **(of_words if found is None else spread_over_pieces(of_words, found, self._continuations())),
         )
 
-    def _label_width(self, labels: torch.Tensor, input_ids: torch.Tensor, word_ids: torch.Tensor | None) -> int | None:
+    def _label_width(self, labels: torch.Tensor, pieces: torch.Tensor, word_ids: torch.Tensor | None) -> int | None:
         """W, if there is a label a word; None, if there is one a sub-token."""
         # Words are fewer than sub-tokens, one of which is [CLS]: as many labels as sub-tokens are theirs.
-        if word_ids is not None and labels.shape[1] == input_ids.shape[1]:
+        if word_ids is not None and labels.shape[1] == pieces.shape[1]:
             return None
-        return _width_of_words(labels, input_ids, word_ids)
+        return _width_of_words(labels, pieces, word_ids)
 
     def _loss(self, emissions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Eq 17: negative log-likelihood (a tweet without labels has none), averaged over tweets.
@@ -1248,6 +1306,7 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
 
 HamLearningModel.register_for_auto_class("AutoModel")
 HamLearningForTokenClassification.register_for_auto_class("AutoModelForTokenClassification")
+hold_in_package(__name__)
 
 __all__ = [
     "SPATIAL_RELATIONS",

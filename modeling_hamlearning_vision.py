@@ -46,6 +46,7 @@ try:
         read_weights,
     )
     from .modeling_hamlearning import SPATIAL_RELATIONS, damaged_weights_named, spatial_relations
+    from .words_hamlearning import hold_in_package
 except ImportError:
     if __package__:
         raise
@@ -60,6 +61,7 @@ except ImportError:
         read_weights,
     )
     from modeling_hamlearning import SPATIAL_RELATIONS, damaged_weights_named, spatial_relations
+    from words_hamlearning import hold_in_package
 
 
 # A thinner picture is stretched to this ratio of its sides: resized to a short side of 224, one of 1 x 5000 pixels
@@ -887,5 +889,7 @@ def _draw_label(
     draw.rectangle(draw.textbbox(corner, text, font=font), fill=colour)
     draw.text(corner, text, fill="white", font=font)
 
+
+hold_in_package(__name__)
 
 __all__ = ["HamLearningVisionModel", "HamLearningVisionOutput", "draw_regions"]

@@ -22,13 +22,29 @@ from transformers.utils import PROCESSOR_NAME, cached_file
 try:
     from .marks_hamlearning import BEGINS, ENDS, PROBES, pack_marks, read_marks
     from .windows_hamlearning import plan_windows
-    from .words_hamlearning import SURROGATES, TAGS, WORD_SPLITTINGS, entity_spans, join_words, split_words
+    from .words_hamlearning import (
+        SURROGATES,
+        TAGS,
+        WORD_SPLITTINGS,
+        entity_spans,
+        hold_in_package,
+        join_words,
+        split_words,
+    )
 except ImportError:
     if __package__:
         raise
     from marks_hamlearning import BEGINS, ENDS, PROBES, pack_marks, read_marks
     from windows_hamlearning import plan_windows
-    from words_hamlearning import SURROGATES, TAGS, WORD_SPLITTINGS, entity_spans, join_words, split_words
+    from words_hamlearning import (
+        SURROGATES,
+        TAGS,
+        WORD_SPLITTINGS,
+        entity_spans,
+        hold_in_package,
+        join_words,
+        split_words,
+    )
 
 
 VISION_FOLDER = "vision"
@@ -45,6 +61,8 @@ VISUAL_COLUMNS = {
     "features": (np.float32, 2, None),
 }
 REGION_COLUMNS = ("boxes", "class_ids", "features")
+# What a batch holds beside its tensors, as attributes.
+TEXT_ATTRIBUTES = ("texts", "words", "offsets", "num_windows")
 
 
 def _checked_size(name: str, size: Any, least: int = 1, purpose: str = "", is_optional: bool = False) -> Any:
@@ -87,6 +105,35 @@ def _checked_vision_source(source: Mapping[str, Any] | None) -> dict[str, Any] |
 def _starts(counts: np.ndarray) -> np.ndarray:
     """Where each of several runs of these lengths starts in one flat array."""
     return np.cumsum(counts) - counts
+
+
+class HamLearningInputs(BatchFeature):
+    """What the processor returns: tensors as items, and as attributes the texts that they were made of.
+
+    ```python
+    >>> inputs = processor(text="Loved watching the Huskies warm up")
+    >>> model(**inputs), inputs.words
+    ```
+
+    The attributes go with a batch to another process, to another device and into a copy; not into a new batch that
+    somebody makes of the items alone.
+    """
+
+    def __getattr__(self, item: str) -> Any:
+        if item != "data" and item in self.data:
+            return self.data[item]
+        if item in TEXT_ATTRIBUTES:
+            raise AttributeError(
+                f"These inputs have lost their {item}: they were made anew of the tensors alone, as `Trainer` and "
+                "accelerate do where they gather or pad a batch. Keep what the processor returned, and use that."
+            )
+        raise AttributeError(f"{type(self).__name__} has no {item!r}, neither a tensor nor an attribute.")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return dict(self.__dict__)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
 
 
 class HamLearningProcessor(ProcessorMixin):
@@ -303,7 +350,7 @@ class HamLearningProcessor(ProcessorMixin):
         is_split_into_words: bool = False,
         device: str | torch.device | None = None,
         return_tensors: str = "pt",
-    ) -> BatchFeature:
+    ) -> HamLearningInputs:
         """Model inputs of one tweet or a batch, padded to the longest.
 
         Args:
@@ -355,7 +402,7 @@ class HamLearningProcessor(ProcessorMixin):
             visual_features = [visual_features] if isinstance(visual_features, Mapping) else visual_features
         labels: Any = None if word_labels is None else [word_labels] if is_single else word_labels
         data = self.model_inputs(words, visual_features, labels)
-        inputs: Any = BatchFeature(data)  # with attributes that are no tensors
+        inputs: Any = HamLearningInputs(data)  # with attributes that are no tensors
         inputs.texts, inputs.words, inputs.offsets = list(texts), list(words), list(offsets)
         inputs.num_windows = [1] * len(words)
         if "windows" in data:
@@ -449,8 +496,13 @@ class HamLearningProcessor(ProcessorMixin):
             without a picture).
 
         Raises:
-            ValueError: the outputs come from a model in training mode.
+            ValueError: the outputs come from a model in training mode, or the inputs have lost their texts.
         """
+        if not all(hasattr(inputs, name) for name in ("texts", "offsets")):
+            raise ValueError(
+                f"inputs is of the type {type(inputs).__name__} and holds no texts: give what the processor returned, "
+                "no dict made of its tensors."
+            )
         if outputs.predictions is None:
             raise ValueError("The outputs hold no predictions: call `model.eval()` first.")
         predictions, scores = outputs.predictions.tolist(), outputs.scores.float().tolist()
@@ -772,8 +824,12 @@ class HamLearningDataCollator:
 
     ```python
     >>> collator = HamLearningDataCollator(processor, VisualFeatures("features.parquet"))
+    >>> args = TrainingArguments("outputs/mine", remove_unused_columns=False)
     >>> Trainer(model, args, data_collator=collator, train_dataset=load_tweets("twitter2017")["train"])
     ```
+
+    `Trainer` removes every column that `forward` does not take, these among them, unless `remove_unused_columns` is
+    False.
 
     Args:
         processor: makes the tensors.
@@ -785,10 +841,20 @@ class HamLearningDataCollator:
     visual_features: Mapping[str, Mapping[str, Any]] | None = None
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Rows with `id`, `tokens` and, if known, `ner_tags`."""
+        """Rows with `tokens`, with `id` if there are visual features, and, if known, `ner_tags`.
+
+        Raises:
+            ValueError: a column is missing, or only some rows have tags; or see `HamLearningProcessor.model_inputs`.
+        """
 
         def column(name: str) -> list:
-            return [*map(operator.itemgetter(name), rows)]
+            try:
+                return [*map(operator.itemgetter(name), rows)]
+            except KeyError:
+                raise ValueError(
+                    f"A row has no {name!r}, only {', '.join(rows[0]) or 'nothing'}: `Trainer` removes what `forward` "
+                    "does not take, so give `TrainingArguments(remove_unused_columns=False)`."
+                ) from None
 
         visual_features = None
         if self.visual_features is not None:
@@ -801,5 +867,6 @@ class HamLearningDataCollator:
 
 
 HamLearningProcessor.register_for_auto_class("AutoProcessor")
+hold_in_package(__name__)
 
-__all__ = ["HamLearningDataCollator", "HamLearningProcessor", "entity_spans", "split_words"]
+__all__ = ["HamLearningDataCollator", "HamLearningInputs", "HamLearningProcessor", "entity_spans", "split_words"]

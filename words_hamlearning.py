@@ -1,6 +1,7 @@
 """Words and tags: how raw text is split, and what an entity is. Nothing heavy is imported here."""
 
 import re
+import sys
 from collections.abc import Sequence
 
 import regex
@@ -119,3 +120,14 @@ def entity_spans(tags: Sequence[str]) -> list[tuple[str, int, int]]:
             spans.append((entity_type, index, index + 1))
         previous_type = entity_type if prefix in ("B", "I") else None
     return spans
+
+
+def hold_in_package(module_name: str) -> None:
+    """Has the package of a repo's code hold this module of it, as every package holds what is imported from it.
+
+    transformers loads the first file of a repo's code past the import system. Who looks for a class by its name, as
+    dill does for the fingerprints that `datasets.map` finds its cache by, would find none there.
+    """
+    package, _, name = module_name.rpartition(".")
+    if package in sys.modules:
+        setattr(sys.modules[package], name, sys.modules[module_name])
