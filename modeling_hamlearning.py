@@ -13,7 +13,7 @@ from typing import Any, Self
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoModel, PreTrainedModel, initialization
+from transformers import AutoConfig, AutoModel, PreTrainedModel, initialization
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -760,7 +760,11 @@ class HamLearningPreTrainedModel(PreTrainedModel):
             text_model_name_or_path: folder or Hub id of any model that `AutoModel` loads (Eq 1).
             dtype: of the whole network.
             **config_kwargs: fields of `HamLearningConfig`, among them its switches, `num_labels` and `id2label`.
+
+        Raises:
+            ValueError: it is no text encoder; the message names its type.
         """
+        _check_text_config(AutoConfig.from_pretrained(text_model_name_or_path))  # before its weights are loaded
         text_model = AutoModel.from_pretrained(text_model_name_or_path, dtype=dtype)
         if Path(text_model_name_or_path).is_dir():
             text_model.config.name_or_path = ""  # nobody else has this folder
@@ -768,6 +772,21 @@ class HamLearningPreTrainedModel(PreTrainedModel):
         config = HamLearningConfig(text_config=text_model.config, **config_kwargs)
         text_model.config._attn_implementation = attn_implementation  # a config made of another resets this in both
         return cls(config, text_model=text_model).to(dtype)  # pyright: ignore[reportArgumentType]  # `to` is wrapped without its self
+
+
+def _check_text_config(text_config: Any) -> None:
+    """ValueError if the config is none of a text encoder."""
+    missing = [
+        name
+        for name in ("hidden_size", "num_attention_heads")
+        if not isinstance(getattr(text_config, name, None), int)
+    ]
+    if missing:
+        raise ValueError(
+            f"The text encoder is of the type {text_config.model_type!r}, which has no {' and no '.join(missing)}: "
+            "give a text encoder, such as bert-base-uncased; of a model with several parts, such as CLIP, its text "
+            "part, saved by itself."
+        )
 
 
 class HamLearningModel(HamLearningPreTrainedModel):
@@ -783,6 +802,7 @@ class HamLearningModel(HamLearningPreTrainedModel):
     text_model: Any  # whatever `AutoModel` makes
 
     def __init__(self, config: HamLearningConfig, text_model: PreTrainedModel | None = None):
+        _check_text_config(config.text_config)
         super().__init__(config)
         self.text_model = text_model if text_model is not None else AutoModel.from_config(config.text_config)
         if getattr(self.text_model, "pooler", None) is not None:

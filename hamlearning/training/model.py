@@ -11,6 +11,7 @@ from configuration_hamlearning import HamLearningConfig
 from hamlearning.data.downloads import wanted_of_hub
 from hamlearning.data.features import VisualFeatures
 from hamlearning.training.arguments import ModelArguments
+from hamlearning.training.text_encoders import check_text_encoder
 from modeling_hamlearning import HamLearningCRF, HamLearningForTokenClassification
 from processing_hamlearning import HamLearningProcessor
 
@@ -30,58 +31,12 @@ def load_model(
         used_tags: those of `tags` that occur.
 
     Raises:
-        ValueError: the types, sizes or classes of the data are not the model's.
+        ValueError: the types, sizes or classes of the data are not the model's; or see `check_text_encoder`.
     """
-    switches = model_args.config_switches()
     if model_args.model_name_or_path is not None:
-        path = model_args.model_name_or_path
-        with wanted_of_hub(path):
-            config = HamLearningConfig.from_pretrained(path, **switches)
-            model = HamLearningForTokenClassification.from_pretrained(path, config=config, dtype=torch.float32)
-            processor = HamLearningProcessor.from_pretrained(path)
-        processor.word_splitting = model_args.word_splitting or processor.word_splitting
-        unknown = sorted({tag[2:] for tag in set(used_tags) - set(processor.tags)})
-        if model_args.new_head and tags is not None:
-            replace_head(model, processor, tags)
-        elif unknown:
-            known = ", ".join(dict.fromkeys(tag[2:] for tag in processor.tags if tag != "O"))
-            raise ValueError(
-                f"The data has entities of the types {', '.join(unknown)}, which {path} does not know; it has "
-                f"{known}. To train it further on them give --new_head True: a new classifier and CRF, the rest as "
-                "it was trained."
-            )
+        model, processor = load_trained_model(model_args, tags, used_tags)
     else:
-        switches.setdefault("use_vision", visual_features is not None)
-        if switches["use_vision"]:
-            if visual_features is None:
-                raise ValueError(
-                    "--use_vision True, but the data set has no pictures: give --image_dir or --visual_features, or "
-                    "--use_vision False."
-                )
-            switches |= {
-                "image_feature_size": visual_features.image_feature_size,
-                "region_feature_size": visual_features.region_feature_size,
-                "num_classes": visual_features.num_classes,
-            }
-        if tags is None:
-            raise ValueError("The train split has no ner_tags: a new model learns from them.")
-        text_model = model_args.text_model or "bert-base-uncased"
-        label2id = {tag: i for i, tag in enumerate(tags)}
-        with wanted_of_hub(text_model):
-            tokenizer = AutoTokenizer.from_pretrained(text_model)
-            model = HamLearningForTokenClassification.from_text_pretrained(
-                text_model, id2label=dict(enumerate(tags)), label2id=label2id, **switches
-            )
-        sizes = {name: switches.get(name) for name in ("image_feature_size", "region_feature_size", "num_classes")}
-        processor = HamLearningProcessor(
-            tokenizer,
-            tags=tags,
-            word_splitting=model_args.word_splitting or "punctuation",
-            max_length=model_args.max_length,
-            stride=model_args.stride,
-            max_regions=model_args.max_regions,
-            **sizes,
-        )
+        model, processor = make_model(model_args, tags, visual_features)
     model.config.word_marks = processor.word_marks()
     if model.config.use_vision and visual_features is not None:
         for name in ("image_feature_size", "region_feature_size", "num_classes"):
@@ -90,6 +45,72 @@ def load_model(
                     f"{visual_features.path} has {name} {getattr(visual_features, name)}, the model takes "
                     f"{getattr(model.config, name)}: give the features of the vision model that it was trained with."
                 )
+    return model, processor
+
+
+def load_trained_model(
+    model_args: ModelArguments, tags: list[str] | None, used_tags: Collection[str]
+) -> tuple[HamLearningForTokenClassification, HamLearningProcessor]:
+    """The model to go on with; see `load_model`."""
+    path: Any = model_args.model_name_or_path
+    with wanted_of_hub(path):
+        config = HamLearningConfig.from_pretrained(path, **model_args.config_switches())
+        model = HamLearningForTokenClassification.from_pretrained(path, config=config, dtype=torch.float32)
+        processor = HamLearningProcessor.from_pretrained(path)
+    processor.word_splitting = model_args.word_splitting or processor.word_splitting
+    remedy = "set max_length to {most} in its processor_config.json"
+    check_text_encoder(model.model.text_model, f"The text encoder of {path}", processor.max_length, remedy)
+    unknown = sorted({tag[2:] for tag in set(used_tags) - set(processor.tags)})
+    if model_args.new_head and tags is not None:
+        replace_head(model, processor, tags)
+    elif unknown:
+        known = ", ".join(dict.fromkeys(tag[2:] for tag in processor.tags if tag != "O"))
+        raise ValueError(
+            f"The data has entities of the types {', '.join(unknown)}, which {path} does not know; it has "
+            f"{known}. To train it further on them give --new_head True: a new classifier and CRF, the rest as "
+            "it was trained."
+        )
+    return model, processor
+
+
+def make_model(
+    model_args: ModelArguments, tags: list[str] | None, visual_features: VisualFeatures | None
+) -> tuple[HamLearningForTokenClassification, HamLearningProcessor]:
+    """A new model around its text encoder; see `load_model`."""
+    switches = model_args.config_switches()
+    switches.setdefault("use_vision", visual_features is not None)
+    if switches["use_vision"]:
+        if visual_features is None:
+            raise ValueError(
+                "--use_vision True, but the data set has no pictures: give --image_dir or --visual_features, or "
+                "--use_vision False."
+            )
+        switches |= {
+            "image_feature_size": visual_features.image_feature_size,
+            "region_feature_size": visual_features.region_feature_size,
+            "num_classes": visual_features.num_classes,
+        }
+    if tags is None:
+        raise ValueError("The train split has no ner_tags: a new model learns from them.")
+    text_model = model_args.text_model or "bert-base-uncased"
+    label2id = {tag: i for i, tag in enumerate(tags)}
+    with wanted_of_hub(text_model):
+        model = HamLearningForTokenClassification.from_text_pretrained(
+            text_model, id2label=dict(enumerate(tags)), label2id=label2id, **switches
+        )
+        remedy = "give --max_length {most}"
+        check_text_encoder(model.model.text_model, f"--text_model {text_model}", max(model_args.max_length, 3), remedy)
+        tokenizer = AutoTokenizer.from_pretrained(text_model)
+    sizes = {name: switches.get(name) for name in ("image_feature_size", "region_feature_size", "num_classes")}
+    processor = HamLearningProcessor(
+        tokenizer,
+        tags=tags,
+        word_splitting=model_args.word_splitting or "punctuation",
+        max_length=model_args.max_length,
+        stride=model_args.stride,
+        max_regions=model_args.max_regions,
+        **sizes,
+    )
     return model, processor
 
 

@@ -36,6 +36,7 @@ from hamlearning.training.prediction import predict, show_tweet, whole_tags, wri
 from hamlearning.training.results import data_set_name, describe_run, plot_training, run_facts
 from hamlearning.training.resuming import begin_run, claim_folder
 from hamlearning.training.streamed import predict_streamed
+from hamlearning.training.text_encoders import has_unread_parameters
 from hamlearning.training.trainer import MNERTrainer, TrainingWatch, compile_trunk
 from hamlearning.training.vision import find_visual_features
 from modeling_hamlearning import HamLearningForTokenClassification
@@ -172,6 +173,9 @@ def prepare_model(arguments: Arguments, data: Data) -> tuple[HamLearningForToken
         look_at_words(data, arguments.model)
     model, processor = load_model(arguments.model, data.tags, data.features, data.used_tags)
     data.tweets = DatasetDict({split: with_tags(dataset, processor.tags) for split, dataset in data.tweets.items()})
+    if arguments.training.world_size > 1 and has_unread_parameters(model.model.text_model):
+        arguments.training.ddp_find_unused_parameters = True
+        logger.info("Not all weights of the text encoder are read: processes look for those without a gradient.")
     if arguments.training.torch_compile:
         compile_trunk(model, arguments.training)
     return model, processor
