@@ -201,16 +201,20 @@ def _words_apart(value: dict[str, Any], options: ReadingOptions) -> dict[str, An
     tag_names = (options.tag_column,) if options.tag_column else TAG_KEYS
     tags = next((name for name in tag_names if value.get(name)), None)
     if words is not None and isinstance(value[words], str) and tags is not None and isinstance(value[tags], str):
-        split = {words: value[words].split(), tags: value[tags].split()}
+        split = {words: _apart(value[words]), tags: _apart(value[tags])}
         if words in TEXT_KEYS:  # else it would be taken for raw text
             split = {"tokens": split[words], tags: split[tags]}
             value.pop(words)
         value |= split
     elif words is not None and words in TOKEN_KEYS and isinstance(value[words], str):
-        value[words] = value[words].split()
+        value[words] = _apart(value[words])
     if tags is not None and isinstance(value[tags], list):
         value[tags] = [int(t) if isinstance(t, str) and t.isascii() and t.isdigit() else t for t in value[tags]]
     return value
+
+
+def _apart(cell: str) -> list[str]:
+    return [word for word in re.split("[ \t\r\n]+", cell) if word]  # other spaces may be in a token, or be one
 
 
 def _find_token_rows(rows: Sequence[Row], options: ReadingOptions) -> tuple[str, str, str | None] | None:
@@ -227,7 +231,7 @@ def _find_token_rows(rows: Sequence[Row], options: ReadingOptions) -> tuple[str,
     tag = options.tag_column or next((name for name in (*TAG_OF_WORD_KEYS, *TAG_KEYS) if name in names), None)
     if tag is not None and tag in names:
         cells += [row.value[tag] for row in rows]
-    if any(len(cell.split()) > 1 or cell.startswith("[") and cell.endswith("]") and len(cell) > 2 for cell in cells):
+    if any(len(_apart(cell)) > 1 or cell.startswith("[") and cell.endswith("]") and len(cell) > 2 for cell in cells):
         return None
     sentence = next((name for name in (*SENTENCE_KEYS, *ID_KEYS) if name in names and name != token), None)
     if sentence is None and token in WORD_KEYS:

@@ -77,6 +77,7 @@ READERS = {
     ".ndjson": "hamlearning.data.json_files:read_json",
     ".json": "hamlearning.data.json_files:read_json",
     **dict.fromkeys((".arrow", ".feather", ".ipc"), "hamlearning.data.tables:read_arrow"),
+    ".spacy": "hamlearning.data.spacy_json:refuse_docbin",
     ".csv": "hamlearning.data.csv_files:read_csv",
 }
 

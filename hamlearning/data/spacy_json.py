@@ -1,7 +1,8 @@
-"""spaCy's training JSON: documents of paragraphs, as `spacy.training.docs_to_json` gives them."""
+"""spaCy's training JSON: documents of paragraphs, as `spacy.training.docs_to_json` gives them; no DocBin."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 from hamlearning.data.reading import Reading, ReadingOptions
 from hamlearning.data.spans import cut
@@ -54,3 +55,15 @@ def _tagged_tokens(row: Row) -> dict[str, Any]:
         )
     tagged = any(tag is not None for tag in tags)
     return {"id": row.value["id"], "tokens": [orth for orth, _ in tokens]} | ({"ner_tags": tags} if tagged else {})
+
+
+def refuse_docbin(files: Sequence[Path], options: ReadingOptions) -> NoReturn:
+    """Say how a DocBin becomes JSON lines.
+
+    Raises:
+        ValueError: Always: the bytes are spaCy's own, and change with its versions.
+    """
+    raise ValueError(
+        f"{files[0]} is a DocBin, which spaCy alone reads: write JSON lines of it, a line "
+        "json.dumps(doc.to_json()) for each doc of DocBin().from_disk(...).get_docs(nlp.vocab)"
+    )

@@ -164,6 +164,11 @@ def test_a_token_a_row(read, text):
     assert found.places[1].endswith("train.csv, line 4")
 
 
+def test_a_space_that_does_not_break_is_part_of_a_token(read):
+    assert read("sentence_id,token\n1,a\xa0b\n1,\xa0\n").columns["tokens"] == [["a\xa0b", "\xa0"]]
+    assert read("tokens,tags\na\xa0b \xa0,O O\n").columns["tokens"] == [["a\xa0b", "\xa0"]]
+
+
 def test_the_columns_of_a_token_a_row_are_named_by_flags(read):
     text = "sentence_id,form,tag,gold\n1,Ada,NNP,B-PER\n1,so,RB,O\n"
     found = read(text, token_column="form", tag_column="gold")
