@@ -21,6 +21,8 @@ def read_documents(rows: Sequence[Row], options: ReadingOptions, format: str) ->
         ValueError: A document or one of its paragraphs is none; the message names its place.
     """
     paragraphs = [place for row in rows for place in _paragraphs(row)]
+    if not paragraphs:
+        raise ValueError(f"{rows[0].place}: its documents have no paragraph: give a file with texts")
     has_spans = all("raw" in row.value and "entities" in row.value for row in paragraphs)
     if not has_spans:
         paragraphs = [row._replace(value=_tagged_tokens(row)) for row in paragraphs]

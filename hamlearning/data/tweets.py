@@ -361,7 +361,7 @@ def _split_tags(split: str, dataset: Dataset, table: pa.Table) -> SplitTags:
     if getattr(feature, "dtype", None) not in ("string", "large_string"):
         raise ValueError(
             f"the {split} split has ner_tags of type {shortened(feature)}, which says nothing of their names: store "
-            "the tags as strings, or as datasets.ClassLabel"
+            "the tags as strings or as datasets.ClassLabel, or say the names, --tag_names"
         )
     encoded = values.dictionary_encode()
     names, indices = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()

@@ -343,6 +343,7 @@ def test_spacys_training_json_is_read_by_raw_text_or_by_tokens(read):
     tokens[0]["ner"] = "-"
     message = refusal(read, [{"id": 0, "paragraphs": [paragraph]}], "train.json")
     assert "row 1, paragraph 1: the token 'Ada' has the tag '-'" in message
+    assert "row 1: its documents have no paragraph" in refusal(read, [{"paragraphs": []}], "train.json")
     del paragraph["sentences"]
     assert "is no paragraph" in refusal(read, [{"id": 0, "paragraphs": [paragraph]}], "train.json")
 
@@ -556,6 +557,12 @@ def test_pictures_of_json_are_a_column(tmp_path):
 
     train = load_tweets(tmp_path)["train"].cast_column("image", Image(decode=False))
     assert train["image"][:] == [{"bytes": None, "path": str(tmp_path / "a.jpg")}, None]
+
+
+def test_a_docbin_is_refused_with_what_to_type(tmp_path):
+    (tmp_path / "train.spacy").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"train.spacy is a DocBin, which spaCy alone reads: write JSON lines of it"):
+        load_tweets(tmp_path)
 
 
 def test_errors_name_the_file_once(tmp_path):

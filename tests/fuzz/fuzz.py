@@ -1,9 +1,10 @@
 #!/usr/bin/env python
-"""Coverage-guided fuzzing of whatever reads a stranger's bytes: tweets, visual feature files, pictures.
+"""Coverage-guided fuzzing of whatever reads a stranger's bytes: tweets in each format, visual features, pictures.
 
 ```bash
 pip install -e ".[fuzz]"
 python tests/fuzz/fuzz.py tweets               # 200,000 executions; Ctrl-C and again: it goes on from its corpus
+python tests/fuzz/fuzz.py json_rows            # also json_files, csv_files, arrow_files, parquet_files
 python tests/fuzz/fuzz.py feature_bytes
 python tests/fuzz/fuzz.py feature_schemas --runs 1000000
 python tests/fuzz/fuzz.py pictures
@@ -44,8 +45,13 @@ with atheris.instrument_imports(
 ):
     from PIL import Image, features
 
+    from hamlearning.data.csv_files import read_csv
     from hamlearning.data.features import VisualFeatures, write_visual_features
+    from hamlearning.data.json_files import read_json
+    from hamlearning.data.reading import Reading, ReadingOptions
     from hamlearning.data.released import read_tweets
+    from hamlearning.data.tables import read_arrow, read_parquet
+    from hamlearning.data.tweets import unified
     from image_processing_hamlearning import ImageError, read_image
 
 import numpy as np  # noqa: E402
@@ -82,6 +88,171 @@ def seeds_of_tweets() -> list[bytes]:
     tagged = "IMGID:1\nHi\tO\nAda\tB-PER\n\nIMGID:2\nRome\tB-LOC\nI\tI-OTHER\n\n"
     texts = [tagged, "\ufeff" + tagged.replace("\n", "\r\n"), "IMGID:1\nHi\nAda\n", "IMGID:a\n\xa0\tO\n\u2028\tI-X\n"]
     return [text.encode() for text in texts]
+
+
+# ---------------------------------------------------------------------------------------------------- other formats
+
+
+def check_reading(read: Callable[[list[Path], ReadingOptions], Reading], options: ReadingOptions) -> None:
+    """What a reader gives of the file as it lies there is a data set, or a ValueError that names the file or split."""
+    try:
+        reading = read([FILE], options)
+        tweets = unified({"train": reading}, options).splits["train"]
+    except ValueError as error:
+        assert str(FILE) in str(error) or "train" in str(error) or "--t" in str(error), f"nothing named: {error!r}"
+        return
+    assert len(tweets) > 0 and all(tweets["tokens"][:])
+    if "ner_tags" in tweets.column_names:
+        assert list(map(len, tweets["tokens"][:])) == list(map(len, tweets["ner_tags"][:]))
+
+
+def read_as_json(data: bytes) -> None:
+    """Any bytes are JSON or JSON lines with tweets, or a ValueError."""
+    FILE.write_bytes(data)
+    check_reading(read_json, ReadingOptions())
+
+
+def read_as_csv(data: bytes) -> None:
+    """Any bytes are CSV with tweets, or a ValueError."""
+    FILE.write_bytes(data)
+    check_reading(read_csv, ReadingOptions())
+
+
+def read_as_arrow(data: bytes) -> None:
+    """Any bytes are an Arrow file with tweets, or a ValueError."""
+    FILE.write_bytes(data)
+    check_reading(read_arrow, ReadingOptions())
+
+
+def read_as_parquet(data: bytes) -> None:
+    """Any bytes are a Parquet file with tweets, or a ValueError."""
+    FILE.write_bytes(data)
+    with tempfile.TemporaryDirectory() as cache:
+        check_reading(read_parquet, ReadingOptions(cache_dir=cache))
+
+
+# What rows of JSON are made of, in the places where tools have them and in others.
+KEYS = (
+    "id text tokens ner_tags tags labels label entities spans ents ner tokenized_text image data annotations result "
+    "value start end type to_name completed_by was_cancelled answer _annotator_id _input_hash annotator annotation_id "
+    "paragraphs raw sentences orth bytes path columns"
+).split()
+ATOMS = [
+    0,
+    1,
+    2,
+    -1,
+    3.0,
+    0.5,
+    10**30,
+    True,
+    None,
+    "",
+    "O",
+    "B-PER",
+    "Ada met Bob",
+    "a",
+    "PER",
+    "labels",
+    "\ud83d",
+    "a.jpg",
+]
+
+
+def read_as_rows(data: bytes) -> None:
+    """Sound JSON, in which any value stands in any place."""
+    given = atheris.FuzzedDataProvider(data)
+
+    def value(depth: int) -> object:
+        kind = given.ConsumeIntInRange(0, 5)
+        if depth == 0 or kind == 0:
+            return given.PickValueInList(ATOMS)
+        if kind == 1:
+            return [0, given.ConsumeIntInRange(0, 12), "PER"]
+        if kind == 2:
+            return {"start": 0, "end": given.ConsumeIntInRange(0, 12), "label": value(0), "text": value(0)}
+        if kind == 3:
+            return [value(depth - 1) for _ in range(given.ConsumeIntInRange(0, 3))]
+        return {given.PickValueInList(KEYS): value(depth - 1) for _ in range(given.ConsumeIntInRange(0, 4))}
+
+    rows: list[object] = []
+    for _ in range(given.ConsumeIntInRange(1, 3)):
+        kind = given.ConsumeIntInRange(0, 4)
+        row: dict[str, object] = (
+            {"text": "Ada met Bob"} if kind < 2 else {"tokens": ["Ada", "met"]} if kind < 4 else {}
+        )
+        row |= {given.PickValueInList(KEYS): value(3) for _ in range(given.ConsumeIntInRange(0, 3))}
+        rows.append(row)
+    whole = value(4) if given.ConsumeIntInRange(0, 9) == 0 else rows
+    FILE.write_text(json.dumps(whole) if given.ConsumeBool() else "\n".join(map(json.dumps, rows)))
+    check_reading(read_json, ReadingOptions(tag_names=("O", "B-PER")))
+
+
+def seeds_of_json() -> list[bytes]:
+    """Rows of each kind, as lines and as a whole."""
+    rows: list[object] = [
+        {"id": 1, "tokens": ["Ada", "met"], "ner_tags": ["B-PER", "O"]},
+        {"text": "Ada met", "label": [[0, 3, "PER"]]},
+        {"text": "Ada met", "spans": [{"start": 0, "end": 3, "label": "PER"}], "answer": "accept", "_input_hash": 1},
+        {"tokenized_text": ["Ada", "met"], "ner": [[0, 0, "PER"]]},
+        ["Ada met", {"entities": [[0, 3, "PER"]]}],
+        {"id": 1, "paragraphs": [{"raw": "Ada met", "entities": [[0, 3, "PER"]]}]},
+        {
+            "id": 1,
+            "data": {"text": "Ada met", "image": "/data/upload/1/1a2b3c4d-a.jpg"},
+            "annotations": [
+                {"completed_by": 1, "result": [{"type": "labels", "value": {"start": 0, "end": 3, "labels": ["PER"]}}]}
+            ],
+        },
+    ]
+    return [json.dumps(shape).encode() for row in rows for shape in (row, [row, row])]
+
+
+def seeds_of_csv() -> list[bytes]:
+    """A text a row, with each tool's lists, and a token a row."""
+    return [
+        b"id,tokens,ner_tags\n1,\"['Ada', 'met']\",\"['B-PER', 'O']\"\n",
+        b"tokens;tags\n['Ada' 'met'];['B-PER' 'O']\n",
+        b"tokens\ttags\n[Ada, 'it\\'s']\t[B-PER, O]\n",
+        b'text,label\nAda met,"[[0, 3, ""PER""]]"\n',
+        b"Sentence #,Word,Tag\nSentence: 1,Ada,B-per\n,met,O\n",
+    ]
+
+
+def table_of_tweets() -> pa.Table:
+    """Two tweets with a picture."""
+    return pa.table(
+        {
+            "id": ["1", "2"],
+            "tokens": [["Ada", "met"], ["so"]],
+            "ner_tags": [["B-PER", "O"], ["O"]],
+            "image": [{"bytes": b"x", "path": "a"}, None],
+        }
+    )
+
+
+def seeds_of_arrow() -> list[bytes]:
+    """Files and streams, of types that programs write."""
+    seeds = []
+    table = table_of_tweets()
+    views = table.set_column(0, "id", table["id"].cast(pa.string_view()))
+    for own in (table, views):
+        for open_ in (pa.ipc.new_file, pa.ipc.new_stream):
+            stream = io.BytesIO()
+            with open_(stream, own.schema) as writer:
+                writer.write_table(own)
+            seeds.append(stream.getvalue())
+    return seeds
+
+
+def seeds_of_parquet() -> list[bytes]:
+    """One file, packed and not."""
+    seeds = []
+    for compression in ("none", "snappy"):
+        stream = io.BytesIO()
+        pq.write_table(table_of_tweets(), stream, compression=compression)
+        seeds.append(stream.getvalue())
+    return seeds
 
 
 # -------------------------------------------------------------------------------------------------- visual features
@@ -296,6 +467,11 @@ TARGETS: dict[str, Target] = {
         ["IMGID:", "\\x0a", "\\x09", "\\x0d\\x0a", "\\x09O\\x0a", "\\x09B-PER\\x0a", "I-OTHER", "\\xef\\xbb\\xbf"],
         4096,
     ),
+    "json_files": (read_as_json, seeds_of_json, [f'\\"{key}\\"' for key in KEYS], 2048),
+    "json_rows": (read_as_rows, lambda: [bytes(64), bytes(range(256))], [], 512),
+    "csv_files": (read_as_csv, seeds_of_csv, ["tokens", "tags", "text", "id", "sentence_id", "token", "tag"], 1024),
+    "arrow_files": (read_as_arrow, seeds_of_arrow, ["ARROW1"], 8192),
+    "parquet_files": (read_as_parquet, seeds_of_parquet, ["PAR1"], 8192),
     "feature_bytes": (read_as_features, seeds_of_features, ["PAR1", "hamlearning", "ARROW:schema"], 16384),
     "feature_schemas": (read_as_lying_features, lambda: [bytes(64), bytes(range(256))], [], 512),
     "pictures": (
@@ -360,7 +536,7 @@ def main() -> None:
             print(f"{finding}: run it again with --replay", file=sys.stderr, flush=True)
             os._exit(1)
 
-    custom = {"custom_mutator": change_parquet} if args.target == "feature_bytes" else {}
+    custom = {"custom_mutator": change_parquet} if args.target in ("feature_bytes", "parquet_files") else {}
     atheris.Setup([sys.argv[0], *flags], run_and_keep, **custom)
     atheris.Fuzz()
 
