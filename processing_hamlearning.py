@@ -48,6 +48,7 @@ except ImportError:
 
 
 VISION_FOLDER = "vision"
+PICTURE_KEY = "picture_key"  # the column of rows whose picture is not found by their id
 # An endpoint looks for a file `handler.py`, loads it by its path, and has the repo's folder on its path of imports.
 HANDLER_CODE = 'from serving_hamlearning import RaisingHandler as EndpointHandler\n\n\n__all__ = ["EndpointHandler"]\n'
 VISION_SOURCE_KEYS = ("pretrained_model_name_or_path", "revision", "subfolder")
@@ -834,7 +835,8 @@ class HamLearningDataCollator:
     Args:
         processor: makes the tensors.
         visual_features: rows of a visual feature file by image id; a tweet whose `id` it lacks has no picture.
-            None: no tweet has one.
+            None: no tweet has one. Rows with a `picture_key` are looked up by that: its own picture is another
+            one than that of the other rows with its id.
     """
 
     processor: HamLearningProcessor
@@ -858,7 +860,7 @@ class HamLearningDataCollator:
 
         visual_features = None
         if self.visual_features is not None:
-            visual_features = [*map(self.visual_features.get, column("id"))]
+            visual_features = [*map(self.visual_features.get, column(PICTURE_KEY if PICTURE_KEY in rows[0] else "id"))]
         num_tagged = sum(map(operator.contains, rows, repeat("ner_tags")))
         if 0 < num_tagged < len(rows):
             raise ValueError(f"{num_tagged} of {len(rows)} rows have ner_tags: give all of them, or none.")

@@ -10,6 +10,7 @@ from datasets import Dataset
 
 from hamlearning.data.files import write_text
 from hamlearning.data.tweets import tag_names
+from hamlearning.pictures.tweet_images import picture_keys
 from hamlearning.training.trainer import MNERTrainer
 from words_hamlearning import entity_spans
 
@@ -33,8 +34,8 @@ def predict(trainer: MNERTrainer, dataset: Dataset) -> dict[str, Any]:
     if len(output) == 3:
         pictures = trainer.data_collator.visual_features or {}
         relevance = [
-            np.abs(views).tolist() if id_ in pictures else None
-            for id_, views in zip(dataset["id"], output[2][place], strict=True)
+            np.abs(views).tolist() if key in pictures else None
+            for key, views in zip(picture_keys(dataset), output[2][place], strict=True)
         ]
     names = np.array(trainer.processing_class.tags)
     tags, tweet_scores, not_read = [], [], 0

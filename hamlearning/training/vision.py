@@ -17,7 +17,7 @@ from configuration_hamlearning import HamLearningConfig, HamLearningVisionConfig
 from hamlearning.data.downloads import wanted_of_hub
 from hamlearning.data.features import VisualFeatures, read_visual_metadata
 from hamlearning.pictures.extraction import REPORT_FILE, extract_visual_features
-from hamlearning.pictures.tweet_images import TweetImages
+from hamlearning.pictures.tweet_images import TweetImages, picture_keys, with_picture_keys
 from hamlearning.training.arguments import DataArguments, MNERTrainingArguments, ModelArguments, VisionArguments
 from modeling_faster_rcnn_vg import PUBLISHED_WEIGHTS
 from modeling_hamlearning_vision import HamLearningVisionModel
@@ -95,13 +95,17 @@ def find_visual_features(
 ) -> tuple[str | Path | None, HamLearningVisionModel | None]:
     """The visual feature file of the run, extracted now if need be, and the vision model that made it, if known.
 
+    Where pictures are of the tweets' own column and an id has several, the rows of `tweets` get a column `picture_key`
+    that says which is theirs.
+
     Raises:
-        ValueError: there are no pictures or no vision model, though the arguments ask for features; or the
-            vision model did not make the file.
+        ValueError: there are no pictures or no vision model, though the arguments ask for features; the vision model
+            did not make the file; or a file that is looked up by id cannot tell two pictures of one id apart.
     """
     if data_args.visual_features is not None and not args.do_extract:
         if model_args.use_vision is False:
             return None, None
+        TweetImages(tweets)  # refuses an id that stands for two pictures
         vision_model = None if vision_args.vision_model is None else load_vision_model(model_args, vision_args)
         if vision_model is not None and read_visual_metadata(data_args.visual_features).get("vision_sha256") != (
             vision_model.fingerprint()
@@ -116,7 +120,8 @@ def find_visual_features(
             wants_pictures = HamLearningConfig.from_pretrained(model_args.model_name_or_path).use_vision
     if not (wants_pictures or args.do_extract):
         return None, None
-    images = TweetImages(tweets, data_args.image_dir, data_args.image_subfolders)
+    # A file that is asked for is looked up by id, by whoever reads it later.
+    images = TweetImages(tweets, data_args.image_dir, data_args.image_subfolders, by_id=args.do_extract)
     if args.do_extract:
         if not images.has_pictures:
             raise ValueError(
@@ -136,20 +141,23 @@ def find_visual_features(
             "give --visual_features."
         )
         return None, None
+    tweets.update({split: with_picture_keys(tweets[split], keys) for split, keys in images.keys.items()})
     return extract_features(images, vision_model, vision_args, args), vision_model
 
 
 def picture_source(
     tweets: DatasetDict, visual_features: VisualFeatures, shuffle: bool, seed: int
 ) -> Mapping[str, Mapping[str, Any]]:
-    """Visual features by tweet id; with `shuffle`, those of another tweet of the same split.
+    """Visual features by tweet id, or by `picture_key` where rows have one.
+
+    With `shuffle`, those of another tweet of the same split.
 
     Raises:
         ValueError: no tweet has a picture.
     """
     source: dict[str, Mapping[str, Any]] = {}
     for split, dataset in tweets.items():
-        ids = [id_ for id_ in dataset["id"] if id_ in visual_features]
+        ids = [key for key in picture_keys(dataset) if key is not None and key in visual_features]
         logger.info(f"{split}: {len(ids)} of {len(dataset)} tweets have a picture.")
         donors = ids
         if shuffle:

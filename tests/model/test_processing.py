@@ -1145,6 +1145,13 @@ def test_a_tweet_whose_id_has_no_visual_features_has_no_picture(processor):
     assert batch["region_mask"].tolist() == [[0, 0, 0], [1, 1, 1]]
 
 
+def test_a_row_whose_picture_is_not_that_of_its_id_is_looked_up_by_its_key():
+    processor = HamLearningProcessor(bert())
+    rows = [row | {"picture_key": key} for row, key in zip(ROWS, (None, "1"), strict=True)]
+    batch = HamLearningDataCollator(processor, {"1": a_picture(3)})(rows)
+    assert batch["image_mask"].tolist() == [0, 1]
+
+
 def test_a_batch_none_of_whose_ids_has_visual_features_trains(processor, make_model):
     batch = HamLearningDataCollator(processor, {"3": a_picture()})(ROWS)
     assert set(batch) == TENSORS | {"labels"}

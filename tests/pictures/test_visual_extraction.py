@@ -139,6 +139,21 @@ def test_an_id_of_two_pictures_is_refused_and_both_places_are_named():
         TweetImages(tweets)
 
 
+def test_each_row_has_its_own_picture_where_none_is_looked_up_by_id():
+    tweets = make_tweets(train={"t0": encoded(0), "t1": None, "t2": b""}, test={"t0": encoded(1), "t1": encoded(2)})
+    tweets["validation"] = make_tweets(validation={"t0": encoded(0), "t2": None})["validation"]
+    tweets["bare"] = tweets["train"].remove_columns("image")
+    images = TweetImages(tweets, by_id=False)
+    assert images.keys == {
+        "train": ["t0", None, "t2"],
+        "test": ["t0 (row 0 of the test split)", "t1"],
+        "validation": ["t0", None],
+        "bare": [None] * 3,
+    }
+    pictures = {name: images[place]["bytes"] for place, name in enumerate(images.ids)}
+    assert pictures == {"t0": encoded(0), "t1": encoded(2), "t2": b"", "t0 (row 0 of the test split)": encoded(1)}
+
+
 def test_an_id_whose_picture_is_stored_twice_is_one():
     tweets = make_tweets(train={"t0": encoded(0)}, test={"t0": encoded(0)})
     assert TweetImages(tweets).ids == ["t0"]
@@ -766,6 +781,40 @@ def test_a_run_on_a_data_set_with_pictures_extracts_them_and_says_so(trained, wo
     assert results_of(trained)["vision"] == {
         "pictures": 36, "detector": "grid", "global_backbone": "test_convnext", "sha256": vision.fingerprint()
     }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def renumbered(world) -> Path:
+    """The prepared data set with ids that begin anew in each split."""
+    folder = world / "renumbered"
+    for split, dataset in load_tweets(world / "prepared").items():
+        first = 1 if split == "test" else 0  # so that its tweet without a picture has the id of others' with one
+        ids = [f"t{number + first}" for number in range(len(dataset))]
+        folder.mkdir(exist_ok=True)
+        dataset = dataset.cast_column("image", ImageFeature(decode=False))
+        dataset.remove_columns("id").add_column("id", ids).to_parquet(folder / f"{split}.parquet")
+    return folder
+
+
+def test_ids_that_begin_anew_in_each_split_give_each_tweet_its_own_picture(trained, renumbered, world, tmp_path):
+    run_mner(train_flags(world, tmp_path / "out", data_dir=renumbered, extraction_dir=tmp_path / "cache"))
+    assert losses_of(tmp_path / "out") == losses_of(trained)
+    lines = [
+        [{name: value for name, value in json.loads(line).items() if name != "id"} for line in text.splitlines()]
+        for text in ((folder / "predictions_test.jsonl").read_text() for folder in (tmp_path / "out", trained))
+    ]
+    assert lines[0] == lines[1]
+    run_mner(train_flags(world, tmp_path / "shuffled", data_dir=renumbered, shuffle_pictures=True))
+    assert losses_of(tmp_path / "shuffled") != losses_of(trained)
+
+
+def test_pictures_that_a_file_cannot_tell_apart_by_id_are_refused(renumbered, world, trained, tmp_path):
+    (file,) = (world / "cache").glob(f"*/{FEATURES_FILE}")
+    message = r"The id 't1' stands for two pictures, of row 1 of the train split and of row 0 of the test split"
+    with pytest.raises(ValueError, match=message):
+        run_mner(flags(do_extract=True, data_dir=renumbered, vision_model=world / "vision", output_dir=tmp_path / "x"))
+    with pytest.raises(ValueError, match=message):
+        run_mner(train_flags(world, tmp_path / "y", data_dir=renumbered, visual_features=file))
 
 
 def test_the_vision_model_is_saved_with_the_model_and_not_with_its_checkpoints(trained, vision):
