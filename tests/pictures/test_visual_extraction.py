@@ -797,14 +797,15 @@ def renumbered(world) -> Path:
 
 
 def test_ids_that_begin_anew_in_each_split_give_each_tweet_its_own_picture(trained, renumbered, world, tmp_path):
-    run_mner(train_flags(world, tmp_path / "out", data_dir=renumbered, extraction_dir=tmp_path / "cache"))
+    places = {"data_dir": renumbered, "extraction_dir": tmp_path / "cache"}
+    run_mner(train_flags(world, tmp_path / "out", **places))
     assert losses_of(tmp_path / "out") == losses_of(trained)
     lines = [
         [{name: value for name, value in json.loads(line).items() if name != "id"} for line in text.splitlines()]
         for text in ((folder / "predictions_test.jsonl").read_text() for folder in (tmp_path / "out", trained))
     ]
     assert lines[0] == lines[1]
-    run_mner(train_flags(world, tmp_path / "shuffled", data_dir=renumbered, shuffle_pictures=True))
+    run_mner(train_flags(world, tmp_path / "shuffled", **places, shuffle_pictures=True))
     assert losses_of(tmp_path / "shuffled") != losses_of(trained)
 
 
