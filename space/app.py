@@ -409,6 +409,25 @@ def build_page(reader: Reader) -> gr.Blocks:
             gr.update(value=relevance_html(reading.relevance, views), visible=True) if reading.relevance else hidden,
         ]
 
+    def find_names(text: str, picture: dict | None = None) -> dict:
+        """The names in a tweet, for programs: as read with its picture, and as read without it.
+
+        Args:
+            text: a tweet.
+            picture: a file, as `handle_file` of gradio_client gives it; None for no picture.
+
+        Returns:
+            `entities`, each with `entity_group`, `word`, `start`, `end` and `score`; `entities_without` and
+            `relevance`, None where there is no picture.
+        """
+        try:
+            if picture is not None and not has_vision_model:
+                raise BadInput("This model has no vision model: it reads the words alone, so leave the picture out.")
+            reading = reader.read(read_text(text), read_upload(picture), lambda *_, **__: None)
+        except BadInput as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        return {name: getattr(reading, name) for name in ("entities", "entities_without", "relevance")}
+
     with gr.Blocks(title="HamLearning", analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.HTML(
             "<h1>HamLearning</h1><p>Which names are in a tweet, and what does its picture say about them?</p>",
@@ -445,6 +464,7 @@ def build_page(reader: Reader) -> gr.Blocks:
                     label="Examples",
                     type="index",
                 )
+        alone: dict[str, Any] = {"concurrency_id": "reader", "concurrency_limit": 1}
         run = {
             "fn": answer,
             "inputs": form,
@@ -453,6 +473,7 @@ def build_page(reader: Reader) -> gr.Blocks:
             "show_progress_on": verdict,
             "scroll_to_output": True,
             "api_visibility": "private",
+            **alone,
         }
         button.click(**run)
         text.submit(**run)
@@ -463,6 +484,7 @@ def build_page(reader: Reader) -> gr.Blocks:
             show_progress="hidden",
             api_visibility="private",
         ).then(**run)
+        gr.api(find_names, api_name="find_names", **alone)
     # One request at a time, as gradio's queue does it for a function; nothing may pass by the queue, as it could
     # outside of the Hub.
     return page.queue(max_size=MAX_WAITING, api_open=False)

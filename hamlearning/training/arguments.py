@@ -179,6 +179,10 @@ class MNERTrainingArguments(TrainingArguments):
             "included, in place of --per_device_train_batch_size tweets."
         },
     )
+    predict_probabilities: bool = field(
+        default=False,
+        metadata={"help": "Write the probability of each tag at each word into predictions_*.jsonl, for cleanlab."},
+    )
     hub_license: str = field(default="apache-2.0", metadata={"help": "Licence of the published weights."})
     example_texts: list[str] = field(
         default_factory=lambda: ["Just landed in Chicago with Maria Lopez, the NBA finals start tonight"],

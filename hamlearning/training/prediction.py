@@ -20,15 +20,27 @@ def predict(trainer: MNERTrainer, dataset: Dataset) -> dict[str, Any]:
 
     Returns:
         `tags`: a list of tag names a tweet; `scores`: as long; `relevance`: |C^r| a view for each tweet, None for a
-        tweet without a picture (or None altogether: the model measures none); `words_in_windows`: words of tweets
-        that were read in several windows; `words_not_read`: words that got no tag, and count as O; `seconds`.
+        tweet without a picture (or None altogether: the model measures none); with `--predict_probabilities`
+        `probabilities`: a dict a tweet, by tag, of its probability at each word, else None; `words_in_windows`: words
+        of tweets that were read in several windows; `words_not_read`: words that got no tag, and count as O;
+        `seconds`.
     """
     order = np.argsort(dataset["length"], kind="stable")[::-1]
     start = time.perf_counter()
     rows: Any = dataset.select(order)
+    trainer.asks_for_probabilities = trainer.args.predict_probabilities
     output: Any = trainer.predict(rows).predictions
+    trainer.asks_for_probabilities = False
     seconds = time.perf_counter() - start
     place = np.argsort(order)
+    names = np.array(trainer.processing_class.tags)
+    probabilities = None
+    if trainer.args.predict_probabilities:
+        output, padded = output[:-1], output[-1]
+        probabilities = [
+            dict(zip(names.tolist(), padded[at, : len(tokens)].T.tolist(), strict=True))
+            for at, tokens in zip(place, dataset["tokens"], strict=True)
+        ]
     predictions, scores = output[0][place], output[1][place]
     relevance = None
     if len(output) == 3:
@@ -37,7 +49,6 @@ def predict(trainer: MNERTrainer, dataset: Dataset) -> dict[str, Any]:
             np.abs(views).tolist() if key in pictures else None
             for key, views in zip(picture_keys(dataset), output[2][place], strict=True)
         ]
-    names = np.array(trainer.processing_class.tags)
     tags, tweet_scores, not_read = [], [], 0
     for row, tokens in enumerate(dataset["tokens"]):
         kept = int((predictions[row] != -100).sum())
@@ -48,6 +59,7 @@ def predict(trainer: MNERTrainer, dataset: Dataset) -> dict[str, Any]:
         "tags": tags,
         "scores": tweet_scores,
         "relevance": relevance,
+        "probabilities": probabilities,
         "words_in_windows": words_in_windows(dataset, trainer.processing_class.max_length),
         "words_not_read": not_read,
         "seconds": seconds,
@@ -67,7 +79,7 @@ def words_in_windows(dataset: Dataset, max_length: int) -> int:
 
 
 def write_predictions(path: Path, dataset: Dataset, predicted: dict[str, Any]) -> None:
-    """One JSON line a tweet: its id, tokens, gold tags where known, predicted tags, entities, |C^r| of its picture."""
+    """One JSON line a tweet: id, tokens, gold tags where known, predicted tags, entities, |C^r|, probabilities."""
     gold = tag_names(dataset) if "ner_tags" in dataset.column_names else None
     lines = []
     for row, (id_, tokens) in enumerate(zip(dataset["id"], dataset["tokens"], strict=True)):
@@ -82,6 +94,9 @@ def write_predictions(path: Path, dataset: Dataset, predicted: dict[str, Any]) -
         if predicted["relevance"] is not None:
             views = predicted["relevance"][row]
             line["relevance"] = views and [round(value, 4) for value in views]
+        if predicted["probabilities"] is not None:
+            by_tag = predicted["probabilities"][row].items()
+            line["probabilities"] = {tag: [round(value, 6) for value in values] for tag, values in by_tag}
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     write_text(path, "".join(lines))
 

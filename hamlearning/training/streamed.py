@@ -117,6 +117,7 @@ NOT_STREAMED = {
     "detector": "the vision model is the model's own, or what --vision_model names",
     "detector_name_or_path": "the vision model is the model's own, or what --vision_model names",
     "class_names_file": "the vision model is the model's own, or what --vision_model names",
+    "predict_probabilities": "the output has entities alone, so do that without --streaming",
     "new_head": "it would have learned nothing",
     "text_model": "the model has its own",
     "word_splitting": "the model has its own",

@@ -32,6 +32,7 @@ class MNERTrainer(FaultTolerantTrainer):
     processing_class: HamLearningProcessor
     data_collator: HamLearningDataCollator
     train_dataset: Any
+    asks_for_probabilities = False  # of each tag at each word, in predictions
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> TrainOutput:
         """As in `FaultTolerantTrainer`."""
@@ -132,6 +133,8 @@ class MNERTrainer(FaultTolerantTrainer):
         ignore_keys: list[str] | None = None,
     ) -> tuple[torch.Tensor | None, Any, Any]:
         """As in `Trainer`; of the outputs nothing is left out."""
+        if self.asks_for_probabilities:
+            inputs = {**inputs, "output_probabilities": True}
         return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys or [])
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler | None:

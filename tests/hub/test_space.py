@@ -439,6 +439,21 @@ def test_nothing_passes_by_the_queue(tiny_address):
             assert httpx.post(url, json=body, timeout=SECONDS).status_code == 404
 
 
+def test_a_program_finds_the_names_by_the_endpoint_s_name(tiny_address):
+    gradio_client = pytest.importorskip("gradio_client", reason="needs gradio_client: pip install -e '.[dev]'")
+    client = gradio_client.Client(tiny_address, verbose=False)
+    assert list(client.view_api(return_format="dict")["named_endpoints"]) == ["/find_names"]
+    picture = gradio_client.handle_file(EXAMPLES / "austin_place.png")
+    seen = client.predict(AUSTIN, picture, api_name="/find_names")
+    blind = client.predict(AUSTIN, None, api_name="/find_names")
+    assert seen["entities_without"] == blind["entities"] and len(seen["relevance"]) == 2
+    assert blind["entities_without"] is blind["relevance"] is None
+    for entity in seen["entities"] + blind["entities"]:
+        assert AUSTIN[entity["start"] : entity["end"]] == entity["word"]
+    with pytest.raises(gradio_client.exceptions.AppError, match="The tweet is empty: please write one"):
+        client.predict(" ", None, api_name="/find_names")
+
+
 @pytest.mark.slow
 def test_a_new_session_for_each_request_does_not_fill_the_memory(tmp_path):
     load.save_tiny_model(tmp_path / "model")

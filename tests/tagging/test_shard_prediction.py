@@ -561,6 +561,7 @@ GIVEN = {
     "resume_from_checkpoint": True, "torch_compile": True, "bf16_full_eval": True, "fp16_full_eval": True,
     "prediction_loss_only": True, "full_determinism": True, "dataloader_num_workers": 2, "report_to": "tensorboard",
     "deepspeed": "x", "fsdp": "full_shard", "new_head": True,
+    "predict_probabilities": True,
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import pipeline
 
 from hamlearning.data.features import VisualFeatures
 from hamlearning.data.tweets import load_tweets, split_sha256, tag_names
@@ -82,6 +83,7 @@ def test_a_run_leaves_a_table_a_plot_and_a_model_for_the_auto_classes(trained):
     assert (trained / "training.png").read_bytes().startswith(b"\x89PNG")
     code = f"""
 import torch
+from transformers import pipeline
 from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification, AutoProcessor
 path = {str(trained)!r}
 processor = AutoProcessor.from_pretrained(path, trust_remote_code=True)
@@ -121,6 +123,23 @@ def test_a_trained_model_predicts_tweets_without_tags(trained, world, tmp_path):
     assert len(lines) == 5
     assert all("predictions" in line and "ner_tags" not in line for line in lines)
     assert "f1" not in results_of(tmp_path / "out")["test"]
+
+
+def test_probabilities_of_each_tag_at_each_word_are_written_where_asked(trained, world, tmp_path):
+    run_mner(
+        ["--model_name_or_path", str(trained), "--data_dir", str(world / "tweets"), "--do_predict", "True"]
+        + ["--output_dir", str(tmp_path / "out"), "--use_cpu", "True", "--predict_probabilities", "True"]
+    )
+    lines = [json.loads(line) for line in (tmp_path / "out" / "predictions_test.jsonl").read_text().splitlines()]
+    ner = pipeline(model=str(trained), trust_remote_code=True)
+    for line in lines:
+        words = ner(line["tokens"], is_split_into_words=True, aggregation_strategy="none")
+        expected = {tag: [word["probabilities"][tag] for word in words] for tag in line["probabilities"]}
+        assert list(expected) == ner.model.config.tags
+        for tag, values in line["probabilities"].items():
+            assert values == pytest.approx(expected[tag], abs=1e-3)
+    without = [json.loads(line) for line in (trained / "predictions_test.jsonl").read_text().splitlines()]
+    assert all("probabilities" not in line for line in without)
 
 
 def test_flags_override_the_file(world, tmp_path):

@@ -1,0 +1,158 @@
+"""Programs of others that read any token classifier, each in an environment of its own: what comes out of them."""
+
+import json
+
+import evaluate
+import pytest
+from datasets import Dataset
+from transformers import AutoModelForTokenClassification, AutoProcessor, pipeline
+
+from conftest import ROOT
+from hamlearning.training.run import main as run_mner
+from tiny_world import flags, results_of
+
+
+pytestmark = pytest.mark.slow
+TEXTS = ["flying to rome with ann bob !", "i met cleo today", "so tired"]
+SPACY = (
+    *("spacy==3.8.18", "catalogue==2.0.10", "confection==1.3.4", "cymem==2.0.16", "murmurhash==1.0.16", "blis==1.3.4"),
+    *("preshed==3.0.13", "smart_open==9.0.2", "spacy-legacy==3.0.12", "spacy-loggers==1.0.5", "srsly==2.5.6"),
+    *("thinc==8.3.14", "wasabi==1.1.3", "weasel==1.0.1", "cloudpathlib==0.26.0", "wrapt==2.5.2"),
+)
+
+
+@pytest.fixture(scope="module")
+def model(world, tmp_path_factory):
+    """A model of the tiny world that has learned it, with the probabilities of its predictions."""
+    folder = tmp_path_factory.mktemp("learned") / "model"
+    run_mner(flags(world, folder, num_train_epochs=30, predict_probabilities=True))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(model):
+    """Type, start and end of each entity of each text."""
+    ner = pipeline(model=str(model), trust_remote_code=True)
+    found = [[[entity["entity_group"], entity["start"], entity["end"]] for entity in tweet] for tweet in ner(TEXTS)]
+    assert found == [[["LOC", 10, 14], ["PER", 20, 27]], [["PER", 6, 10]], []]
+    return found
+
+
+def said(environment, code, *arguments):
+    """What a program prints last, as JSON."""
+    return json.loads(environment.run(code, *arguments).splitlines()[-1])
+
+
+def test_spacy_gets_the_entities(own_environment, model, expected):
+    code = """
+import json, sys
+import spacy
+nlp = spacy.blank("en")
+nlp.add_pipe("hf_token_pipe", config={"model": sys.argv[1], "kwargs": {"trust_remote_code": True}})
+print(json.dumps([[[e.label_, e.start_char, e.end_char] for e in doc.ents] for doc in nlp.pipe(sys.argv[2:])]))
+"""
+    environment = own_environment("spacy-huggingface-pipelines==0.0.4", "spacy-alignments==0.9.3", *SPACY)
+    assert said(environment, code, model, *TEXTS) == expected
+
+
+def test_presidio_gets_the_entities(own_environment, model, expected):
+    """As a component of spaCy, and as a recognizer of its own whose pipeline is this one."""
+    code = """
+import json, sys
+import spacy
+from presidio_analyzer import AnalyzerEngine, RecognizerRegistry
+from presidio_analyzer.nlp_engine import NlpEngineProvider
+from presidio_analyzer.predefined_recognizers.ner import HuggingFaceNerRecognizer
+from transformers import pipeline
+
+class Recognizer(HuggingFaceNerRecognizer):
+    def load(self):
+        self.ner_pipeline = pipeline(
+            model=self.model_name, aggregation_strategy=self.aggregation_strategy, trust_remote_code=True
+        )
+
+nlp = spacy.blank("en")
+config = {"model": sys.argv[1], "pipeline_kwargs": {"trust_remote_code": True}}
+nlp.add_pipe("presidio_hf_token_pipe", config=config)
+docs = nlp.pipe(sys.argv[2:])
+of_spacy = [[[e.label_, e.start_char, e.end_char] for e in doc.spans["bert-base-ner"]] for doc in docs]
+names = {"nlp_engine_name": "no_op", "models": [{"lang_code": "en", "model_name": "no_op"}]}
+registry = RecognizerRegistry(supported_languages=["en"])
+registry.add_recognizer(Recognizer(model_name=sys.argv[1], threshold=0))
+analyzer = AnalyzerEngine(
+    nlp_engine=NlpEngineProvider(nlp_configuration=names).create_engine(), registry=registry,
+    supported_languages=["en"],
+)
+short = {"PERSON": "PER", "LOCATION": "LOC"}
+found = [
+    sorted([short[e.entity_type], e.start, e.end] for e in analyzer.analyze(text, language="en"))
+    for text in sys.argv[2:]
+]
+print(json.dumps([of_spacy, found]))
+"""
+    environment = own_environment(
+        *("presidio-analyzer==2.2.366", "phonenumbers==9.0.43", "tldextract==5.4.0", "requests-file==3.0.1"),
+        *SPACY,
+    )
+    assert said(environment, code, model, *TEXTS) == [expected, expected]
+
+
+def test_haystack_gets_the_entities(own_environment, model, expected):
+    """Its extractor asks for the task by its old name, `ner`."""
+    code = """
+import json, os, sys
+os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"
+from haystack import Document
+from haystack_integrations.components.extractors.transformers import TransformersNamedEntityExtractor
+extractor = TransformersNamedEntityExtractor(model=sys.argv[1], pipeline_kwargs={"trust_remote_code": True})
+documents = extractor.run(documents=[Document(content=text) for text in sys.argv[2:]])["documents"]
+found = [[[e.entity, e.start, e.end] for e in document.meta["named_entities"]] for document in documents]
+print(json.dumps([type(extractor.pipeline).__name__, found]))
+"""
+    environment = own_environment(
+        *("transformers-haystack==2.0.0", "haystack-ai==3.4.1", "lazy_imports==1.2.0", "backoff==2.2.1"),
+        *("docstring_parser==0.18.0", "filetype==1.2.0", "jsonschema==4.26.0", "referencing==0.37.0"),
+        *("jsonschema-specifications==2025.9.1", "rpds-py==2026.9.1", "posthog==7.91.1", "openai==3.57.0"),
+        *("distro==1.9.0", "jiter==0.19.0", "sniffio==1.3.1", "tenacity==9.2.1", "wrapt==2.5.2"),
+    )
+    assert said(environment, code, model, *TEXTS) == ["HamLearningPipeline", expected]
+
+
+def test_cleanlab_finds_a_tag_that_was_made_wrong(own_environment, model):
+    code = """
+import json, sys
+import numpy as np
+from cleanlab.token_classification.filter import find_label_issues
+from cleanlab.token_classification.rank import get_label_quality_scores
+with open(sys.argv[1], encoding="utf-8") as file:
+    tweets = [json.loads(line) for line in file]
+tags = list(tweets[0]["probabilities"])
+probabilities = [np.transpose([*tweet["probabilities"].values()]) for tweet in tweets]
+labels = [[tags.index(tag) for tag in tweet["ner_tags"]] for tweet in tweets]
+row = next(row for row, tweet in enumerate(tweets) if "met" in tweet["tokens"])
+labels[row][2] = tags.index("O")
+scores, _ = get_label_quality_scores(labels, probabilities)
+print(json.dumps([row, find_label_issues(labels, probabilities), int(np.argmin(scores))]))
+"""
+    environment = own_environment("cleanlab==2.9.0", "termcolor==3.3.0")
+    row, issues, worst = said(environment, code, model / "predictions_test.jsonl")
+    assert [[row, 2]] == issues and worst == row
+
+
+def test_evaluate_gives_the_model_s_own_score(model):
+    """Of a model and its tokenizer: evaluate 0.4.6 takes no pipeline that is made already beside transformers 5."""
+    lines = [json.loads(line) for line in (model / "predictions_test.jsonl").read_text().splitlines()]
+    columns = {name: [line[name] for line in lines] for name in ("tokens", "ner_tags")}
+    scores = evaluate.evaluator("token-classification").compute(
+        model_or_pipeline=AutoModelForTokenClassification.from_pretrained(model, trust_remote_code=True),
+        tokenizer=AutoProcessor.from_pretrained(model, trust_remote_code=True).tokenizer,
+        data=Dataset.from_dict(columns),
+        metric=evaluate.load(str(ROOT / "hamlearning" / "scores" / "mner_scores.py")),
+    )
+    assert scores["f1"] == pytest.approx(results_of(model)["test"]["f1"]) and scores["f1"] > 0.8
+    with pytest.raises(AttributeError, match="TFPreTrainedModel"):
+        evaluate.evaluator("token-classification").compute(
+            model_or_pipeline=pipeline(model=str(model), trust_remote_code=True),
+            data=Dataset.from_dict(columns),
+            metric=evaluate.load(str(ROOT / "hamlearning" / "scores" / "mner_scores.py")),
+        )
