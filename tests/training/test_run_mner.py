@@ -128,7 +128,16 @@ def test_a_trained_model_predicts_tweets_without_tags(trained, world, tmp_path):
 def test_probabilities_of_each_tag_at_each_word_are_written_where_asked(trained, world, tmp_path):
     run_mner(
         ["--model_name_or_path", str(trained), "--data_dir", str(world / "tweets"), "--do_predict", "True"]
-        + ["--output_dir", str(tmp_path / "out"), "--use_cpu", "True", "--predict_probabilities", "True"]
+        + [
+            "--output_dir",
+            str(tmp_path / "out"),
+            "--use_cpu",
+            "True",
+            "--bf16",
+            "False",
+            "--predict_probabilities",
+            "True",
+        ]
     )
     lines = [json.loads(line) for line in (tmp_path / "out" / "predictions_test.jsonl").read_text().splitlines()]
     ner = pipeline(model=str(trained), trust_remote_code=True)
