@@ -8,6 +8,7 @@ Letters in shapes: B tweets, S sub-tokens, W words, T tags.
 import base64
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -74,10 +75,12 @@ def read_marks(tokenizer: PreTrainedTokenizerBase, word_splitting: str) -> list[
         begins = begins or (text != "" and stands_alone(text[0])[0])
         ends = ends or (text != "" and stands_alone(text[-1])[1])
         marks.append(BEGINS * begins | ENDS * ends)
-    for id_ in set(tokenizer.all_special_ids) - {tokenizer.unk_token_id, tokenizer.mask_token_id}:
-        marks[id_] = NO_WORD
-    if tokenizer.unk_token_id is not None:
-        marks[tokenizer.unk_token_id] = 0 if space else BEGINS
+    unknown: Any = tokenizer.unk_token_id
+    for id_ in tokenizer.all_special_ids:
+        if id_ not in (unknown, tokenizer.mask_token_id):
+            marks[id_] = NO_WORD
+    if unknown is not None:
+        marks[unknown] = 0 if space else BEGINS
     return marks
 
 

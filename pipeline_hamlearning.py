@@ -141,10 +141,10 @@ class HamLearningPipeline(Pipeline):
         several = read_several(inputs)
         if isinstance(several, list) and not several:  # transformers looks at the first one
             return []
-        is_list = isinstance(inputs, Sized) and not isinstance(inputs, str | Mapping)
+        is_list = isinstance(inputs, Collection) and not isinstance(inputs, str | Mapping)
         if is_split and is_list and all(isinstance(word, str) for word in inputs):
             return super().__call__({"tokens": list(inputs)}, **kwargs)  # pyright: ignore[reportArgumentType]
-        answers = super().__call__(several, **kwargs)
+        answers: Any = super().__call__(several, **kwargs)
         return list(answers) if several is not inputs and isinstance(inputs, Sized) else answers
 
     def get_iterator(

@@ -122,7 +122,7 @@ print(json.dumps([type(extractor.pipeline).__name__, found]))
 def test_cleanlab_finds_a_tag_that_was_made_wrong(own_environment, model):
     """As docs/ecosystem.md has it."""
     page = (ROOT / "docs" / "ecosystem.md").read_text(encoding="utf-8")
-    [code] = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "find_label_issues" in block]
+    [code] = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "from cleanlab" in block]
     lines = [json.loads(line) for line in (model / "predictions_test.jsonl").read_text().splitlines()]
     tweet = next(line for line in lines if "met" in line["tokens"])
     assert tweet["ner_tags"][2] == "B-PER"
