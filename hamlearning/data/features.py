@@ -32,6 +32,7 @@ _VISUAL_SCHEMA = pa.schema(
         "features": pa.list_(pa.list_(pa.float16())),
     }
 )
+_TEXT_KINDS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 _REGION_COLUMNS = ("boxes", "class_ids", "scores", "features")
 
 
@@ -268,6 +269,11 @@ def _record_batch(group: list[dict[str, Any]], schema: pa.Schema) -> pa.RecordBa
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
+def _stored(column: pa.Array) -> pa.Array:
+    """A column as plain lists: `Array2D` is a type of its own once `datasets` is imported, and lists before."""
+    return column.storage if isinstance(column, pa.ExtensionArray) else column
+
+
 def _dims_and_number_type(type_: pa.DataType) -> tuple[int, pa.DataType]:
     dims = 0
     while pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_):
@@ -317,6 +323,7 @@ def _check_schema(path: Path, schema: pa.Schema) -> None:
         if schema.names.count(field.name) > 1:
             raise ValueError(f"{path} has the column {field.name!r} more than once: keep one of them")
         found = schema.field(field.name).type
+        found = found.storage_type if isinstance(found, pa.BaseExtensionType) else found
         dims, number_type = _dims_and_number_type(field.type)
         found_dims, found_number_type = _dims_and_number_type(found)
         same_kind = (
@@ -324,7 +331,7 @@ def _check_schema(path: Path, schema: pa.Schema) -> None:
             if pa.types.is_floating(number_type)
             else pa.types.is_integer(found_number_type)
             if pa.types.is_integer(number_type)
-            else pa.types.is_string(found_number_type) or pa.types.is_large_string(found_number_type)
+            else any(is_kind(found_number_type) for is_kind in _TEXT_KINDS)
         )
         if found_dims != dims or not same_kind:
             raise ValueError(f"{path} has a column {field.name!r} of type {found}: store it as {field.type}")
@@ -349,7 +356,7 @@ def _flat_arrays(path: Path, batch: pa.RecordBatch, metadata: Mapping[str, Any])
 
     def flat(name: str, width: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return the column's numbers, in lines of `width`, and how many entries each row has."""
-        column = batch.column(name)
+        column = _stored(batch.column(name))
         owners = np.arange(len(ids))  # the row that each list belongs to
         counts = lengths = lengths_of(name, column, owners)
         two_dims = _dims_and_number_type(column.type)[0] == 2

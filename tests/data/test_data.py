@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import ClassLabel, Dataset, Features, Image, List, Value
+from datasets import Array2D, ClassLabel, Dataset, Features, Image, List, Value
 from huggingface_hub import get_session
 
 from hamlearning.data.downloads import SILENCE, limit_silence
@@ -568,6 +568,26 @@ def test_other_columns_and_wider_numbers_are_read_over(tmp_path):
     np.testing.assert_array_equal(features["a"]["image_features"], a_row()["image_features"])
     np.testing.assert_array_equal(features["a"]["boxes"], a_row()["boxes"])
     assert features["a"]["image_features"].dtype == features["a"]["boxes"].dtype == np.float32
+
+
+def test_columns_that_datasets_calls_array2d_are_lists(tmp_path):
+    """The type is one of its own where `datasets` is imported, as it is here, and a list of lists elsewhere."""
+    path = tmp_path / "features.parquet"
+    write_visual_features(path, [a_row("a"), a_row("b")], METADATA)
+    table, own = pq.read_table(path), VisualFeatures(path)
+    rows = table.to_pydict()
+    types = {"boxes": Array2D((None, 4), "float32"), "features": Array2D((None, own.region_feature_size), "float16")}
+    features = Features(
+        {**Features.from_arrow_schema(table.schema), "image_size": List(Value("int32"), length=2), **types}
+    )
+    rows["features"] = [np.array(regions, np.float16) for regions in rows["features"]]
+    made = Dataset.from_dict(rows, features=features).data.table
+    made = made.set_column(0, "id", made["id"].cast(pa.string_view()))
+    pq.write_table(made.replace_schema_metadata({**made.schema.metadata, **table.schema.metadata}), path)
+    read = VisualFeatures(path)
+    assert isinstance(pq.read_schema(path).field("boxes").type, pa.BaseExtensionType)
+    for name in own["a"]:
+        np.testing.assert_array_equal(read["a"][name], own["a"][name])
 
 
 def test_a_failure_leaves_what_stood_there(tmp_path):
