@@ -10,6 +10,7 @@ from urllib.parse import unquote
 from hamlearning.data.picture_files import IMAGE_SUFFIXES
 from hamlearning.data.reading import Reading, ReadingOptions
 from hamlearning.data.spans import checked_text, cut, tag_words
+from hamlearning.data.splitting import splitting_of_raw
 from hamlearning.data.text_rows import TEXT_KEYS, Row, Texts, beside, file_name
 from words_hamlearning import split_words
 
@@ -92,6 +93,8 @@ def read_tasks(rows: Sequence[Row], options: ReadingOptions, format: str) -> Rea
                 f"{place} has {len(names)} annotations, by {', '.join(names)}: choose one of them, --annotator, or "
                 "delete the others"
             )
+    if options.word_splitting is None:
+        options = options._replace(word_splitting=splitting_of_raw(_strings([row for row, _ in work])))
     pictures = _picture_names([row for row, _ in work])
     for (row, annotation), picture in zip(work, pictures, strict=True):
         _read_task(row, annotation, picture, options, texts)
@@ -145,7 +148,8 @@ def _read_task(row: Row, annotation: Mapping[str, Any], picture: str, options: R
             {key: value.get(key) for key in ("start", "end", "text")}
             | {"label": value.get("labels", value.get("hypertextlabels"))}
         )
-    words = tag_words(text, spans, split_words(checked_text(text, row.place), options.word_splitting), row.place)
+    places = split_words(checked_text(text, row.place), options.word_splitting or "punctuation")
+    words = tag_words(text, spans, places, row.place)
     texts.widened += words.widened
     place = _place_of_picture(row)
     image = None if place is None else {"bytes": None, "path": _found(row.file, place)}
@@ -164,6 +168,12 @@ def _text(row: Row, data: Mapping[str, Any], regions: list[Mapping[str, Any]], w
     if not named and (wanted is not None or len(strings) != 1):
         raise ValueError(f"{row.place} has the data {cut(dict(data))}: say which is the text, --token_column")
     return data[(named or strings)[0]]
+
+
+def _strings(rows: Sequence[Row]) -> list[str]:
+    """The texts among the data of all tasks."""
+    values = [value for row in rows for key, value in row.value["data"].items() if key != "id"]
+    return [value for value in values if isinstance(value, str) and not _is_picture(value)]
 
 
 def _place_of_picture(row: Row) -> str | None:

@@ -28,7 +28,8 @@ class ReadingOptions(NamedTuple):
             from 1, or from -1, the last. Found if None.
         tag_column: That of the tags, or of the spans. Found if None.
         annotator: Whose annotations of a task are read, where it has several.
-        word_splitting: How raw text with spans is split into words, as `split_words` takes it.
+        word_splitting: How raw text with spans is split into words, as `split_words` takes it; `characters` or
+            `punctuation` by the script of a file's texts if None.
         tag_scheme: A name in `schemes.SCHEMES`; found from all tags of the data set if None.
         type_map: The types that are read as another one. OTHER is read as MISC unless it is named here.
         tag_names: The names of tags that are numbers, from 0, where the file does not say them.
@@ -38,7 +39,7 @@ class ReadingOptions(NamedTuple):
     token_column: str | None = None
     tag_column: str | None = None
     annotator: str | None = None
-    word_splitting: str = "punctuation"
+    word_splitting: str | None = None
     tag_scheme: str | None = None
     type_map: Mapping[str, str] = {}
     tag_names: Sequence[str] = ()

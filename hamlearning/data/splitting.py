@@ -33,6 +33,19 @@ def splitting_of(tweets: Iterable[Sequence[str]]) -> tuple[str, float]:
     return ("characters" if share > 0.5 else "punctuation"), share
 
 
+def splitting_of_raw(texts: Iterable[str]) -> str:
+    """The word splitting that raw texts ask for: `characters` if most of their letters are of scripts without spaces.
+
+    ```python
+    >>> splitting_of_raw(["龙画于北京，2020年", "by Ada"]), splitting_of_raw(["i met Ada in 北京"])
+    ('characters', 'punctuation')
+    ```
+    """
+    counts = Counter(character for text in texts for character in text if character.isalpha())
+    single = sum(count for character, count in counts.items() if SPACELESS_CHARACTER.fullmatch(character))
+    return "characters" if 2 * single > counts.total() else "punctuation"
+
+
 def words_given_back(tweets: Sequence[Sequence[str]]) -> dict[str, Any]:
     """Whether raw text, split again, gives the words of tagged texts.
 

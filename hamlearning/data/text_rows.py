@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 from hamlearning.data.reading import Reading, ReadingOptions
 from hamlearning.data.spans import checked_text, cut, is_span, tag_tokens, tag_words
+from hamlearning.data.splitting import splitting_of_raw
 from words_hamlearning import split_words
 
 
@@ -106,6 +107,9 @@ def read_rows(rows: Sequence[Row], options: ReadingOptions, format: str) -> Read
     if not rows:
         return texts.reading(format)
     layout = _find_layout(rows, options)
+    if layout.is_text and options.word_splitting is None:
+        raw = (row.value.get(layout.words) for row in rows)
+        options = options._replace(word_splitting=splitting_of_raw(text for text in raw if isinstance(text, str)))
     for row in _of_one_annotator(rows, options.annotator, texts):
         _read_row(row, layout, options, texts)
     return texts.reading(f"{format}, {layout}")
@@ -289,7 +293,9 @@ def _read_row(row: Row, layout: _Layout, options: ReadingOptions, texts: Texts) 
     if layout.is_text:
         if not isinstance(content, str):
             raise ValueError(f"{place} has {cut(content)} as {layout.words}: write a text")
-        tokens, tags, widened = tag_words(content, said or (), split_words(content, options.word_splitting), place)
+        tokens, tags, widened = tag_words(
+            content, said or (), split_words(content, str(options.word_splitting)), place
+        )
         texts.widened += widened
         texts.add(place, text_id(row, value), tokens, None if said is None else tags, text_image(row, value))
         return

@@ -1,9 +1,11 @@
 """Which word splitting a data set asks for, and how often raw text gives its words back."""
 
+import json
 import re
 
 import pytest
 
+from hamlearning.data.reading import ReadingOptions
 from hamlearning.data.splitting import splitting_of, splitting_problem, words_given_back
 from hamlearning.data.tweets import load_tweets
 
@@ -55,6 +57,44 @@ def test_a_share_below_95_percent_is_a_problem_with_its_remedy(share, of_others,
         assert said is None
     else:
         assert said is not None and re.search(problem, said)
+
+
+SPANS = {"text": "龙画于北京，2020年。", "spans": [[3, 5, "LOC"]]}
+TASK = {
+    "id": 1,
+    "data": {"text": SPANS["text"], "image": "https://example.org/a-long-name-of-a-picture.jpg"},
+    "annotations": [
+        {
+            "id": 1,
+            "completed_by": 1,
+            "result": [
+                {
+                    "type": "labels",
+                    "from_name": "label",
+                    "to_name": "text",
+                    "value": {"start": 3, "end": 5, "text": "北京", "labels": ["LOC"]},
+                }
+            ],
+        }
+    ],
+}
+
+
+@pytest.mark.parametrize("name, content", [("train.jsonl", SPANS), ("train.json", [TASK])])
+@pytest.mark.parametrize("asked, first", [(None, "龙"), ("punctuation", "龙画于北京")])
+def test_raw_text_with_spans_is_split_by_its_script_unless_a_splitting_is_given(name, content, asked, first, tmp_path):
+    (tmp_path / name).write_text(json.dumps(content), encoding="utf-8")
+    tweet = load_tweets(tmp_path, options=ReadingOptions(word_splitting=asked))["train"][0]
+    assert tweet["tokens"][0] == first
+    if asked is None:
+        assert tweet["tokens"] == [*SPANS["text"]]
+        assert [n for n, tag in enumerate(tweet["ner_tags"]) if tag] == [3, 4]
+
+
+def test_texts_of_a_script_with_spaces_are_split_at_punctuation(tmp_path):
+    lines = [{"text": "i met Ada in 北京 !", "spans": []}, {"text": "好", "spans": []}]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    assert load_tweets(tmp_path)["train"]["tokens"][0] == ["i", "met", "Ada", "in", "北京", "!"]
 
 
 @pytest.mark.parametrize("name, splitting", [("twitter2017", "punctuation"), ("twitter2015", "tweet")])
