@@ -160,14 +160,28 @@ def add_train_flags(parser: argparse.ArgumentParser) -> None:
     """None here: `hamlearning.training.arguments` has them."""
 
 
+def add_reading_flags(parser: argparse.ArgumentParser) -> None:
+    """What the files of a data set do not say of themselves."""
+    parser.add_argument("--token_column", metavar="COLUMN", help="of the tokens: a number from 1, or a name [found]")
+    parser.add_argument("--tag_column", metavar="COLUMN", help="of the tags: a number, -1 the last, or a name [found]")
+    parser.add_argument(
+        "--tag_scheme", metavar="SCHEME", help="iob2, iob1, io, bioes, bmes, bilou, bmewo, none [found]"
+    )
+    parser.add_argument(
+        "--type_map", metavar="OLD=NEW,...", help="types that are read as another one, or left out, =O"
+    )
+    parser.add_argument("--annotator", help="whose annotations are read, where a task has several")
+
+
 def add_data_flags(parser: argparse.ArgumentParser) -> None:
     """Where tweets and pictures lie, and where what is made of them goes."""
-    parser.add_argument("--data_dir", help="folder with the splits, as text files or Parquet")
+    parser.add_argument("--data_dir", help="folder with the splits: columns, JSON lines, CSV, Parquet, ...")
     parser.add_argument("--dataset_name", help="data set of the Hub, in place of --data_dir")
     parser.add_argument("--image_dir", help="folder of pictures named by the tweets' ids")
     parser.add_argument("--image_subfolders", nargs="?", const="True", help="those of its folders, too")
     parser.add_argument("--vision_model", help="folder or Hub id of a vision model, or of a model that has one")
     parser.add_argument("--output_dir", help="a new folder [runs/hamlearning]")
+    add_reading_flags(parser)
 
 
 def add_predict_flags(parser: argparse.ArgumentParser) -> None:

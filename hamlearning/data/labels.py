@@ -107,9 +107,6 @@ def unify(tags: Mapping[str, SplitTags], options: ReadingOptions) -> tuple[dict[
 def _check_options(options: ReadingOptions) -> None:
     if options.tag_scheme is not None and options.tag_scheme not in SCHEMES:
         raise ValueError(f"--tag_scheme {options.tag_scheme} is none: choose from {', '.join(SCHEMES)}")
-    for type_ in (*options.type_map, *options.type_map.values()):
-        if not type_ or any(map(str.isspace, type_)):
-            raise ValueError(f"--type_map has the type {type_!r}: write OLD=NEW, types without spaces")
 
 
 def _as_iob2(tags: SplitTags, scheme: str) -> SplitTags:

@@ -4,10 +4,12 @@ A new format is a module with one function, `read(files, options) -> Reading`, a
 """
 
 import importlib
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 
 if TYPE_CHECKING:
@@ -44,6 +46,34 @@ class ReadingOptions(NamedTuple):
     type_map: Mapping[str, str] = {}
     tag_names: Sequence[str] = ()
     cache_dir: str | None = None
+
+
+def parse_type_map(text: str | None) -> dict[str, str]:
+    """The types of `--type_map`.
+
+    ```python
+    >>> parse_type_map("OTHER=MISC,per=PER")
+    {'OTHER': 'MISC', 'per': 'PER'}
+    ```
+
+    A settings file may give a mapping, which comes here as JSON.
+
+    Raises:
+        ValueError: It is no list of OLD=NEW, or names a type twice.
+    """
+    remedy = "write OLD=NEW,OLD=NEW, types without spaces"
+    if text is not None and text.lstrip().startswith("{"):
+        pairs: Any = json.loads(text, object_pairs_hook=list)
+    else:
+        pairs = [part.strip().split("=") for part in (text or "").split(",") if part.strip()]
+    found: dict[str, str] = {}
+    for pair in pairs:
+        if len(pair) != 2 or not all(isinstance(type_, str) and re.fullmatch(r"\S+", type_) for type_ in pair):
+            raise ValueError(f"--type_map {text!r} has {pair!r}: {remedy}")
+        if pair[0] in found:
+            raise ValueError(f"--type_map {text!r} has {pair[0]!r} twice: {remedy}")
+        found[pair[0]] = pair[1]
+    return found
 
 
 @dataclass

@@ -1,14 +1,17 @@
 """Tagged tweets of Parquet shards, read as they come."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from datasets import ClassLabel, Features, IterableDataset, List, Value, load_dataset
 
-from hamlearning.data.schemes import canonical_tag
+from hamlearning.data.labels import TYPES_READ_AS
+from hamlearning.data.schemes import mapped_tag
 
 
-def stream_tweets(shards: Sequence[str], tags: Sequence[str], seed: int, buffer_size: int) -> IterableDataset:
+def stream_tweets(
+    shards: Sequence[str], tags: Sequence[str], seed: int, buffer_size: int, type_map: Mapping[str, str] | None = None
+) -> IterableDataset:
     """Stream tagged tweets from Parquet shards, shuffled and without end: behind the last the first come again.
 
     ```python
@@ -24,6 +27,7 @@ def stream_tweets(shards: Sequence[str], tags: Sequence[str], seed: int, buffer_
         tags: All tags that a model of them knows.
         seed: Of the shuffling.
         buffer_size: Tweets of the buffer.
+        type_map: Types that are read as another one.
 
     Raises:
         ValueError: The shards lack a column, their `ner_tags` are no `ClassLabel`, or not among `tags`.
@@ -41,7 +45,8 @@ def stream_tweets(shards: Sequence[str], tags: Sequence[str], seed: int, buffer_
             f"{shards[0]} has ner_tags of type {types['ner_tags']}: a stream needs lists of ClassLabel, "
             "which say what tags will come, as `hamlearning prepare` writes them"
         )
-    names = [canonical_tag(name) for name in label.names]
+    types_read_as = TYPES_READ_AS | dict(type_map or {})
+    names = [mapped_tag(name, types_read_as) for name in label.names]
     unknown = sorted(set(names) - set(tags))
     if unknown:
         raise ValueError(f"{shards[0]} names the tags {unknown}, which are not among {list(tags)}")

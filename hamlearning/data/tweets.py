@@ -85,10 +85,7 @@ def load_tweets(
             and id, or file and line.
     """
     found = read_data(data_dir, dataset_name, dataset_config_name, revision, splits, options, cache_dir)
-    for line in found.described():
-        logger.info(line)
-    for remark in found.remarks():
-        logger.warning(remark)
+    found.log()
     return found.splits
 
 
@@ -99,6 +96,13 @@ class TweetData:
     splits: DatasetDict
     readings: dict[str, Reading]  # of each split
     labels: Labels
+
+    def log(self) -> None:
+        """Say how the files were read."""
+        for line in self.described():
+            logger.info(line)
+        for remark in self.remarks():
+            logger.warning(remark)
 
     def described(self) -> list[str]:
         """What the files turned out to be, a line each."""

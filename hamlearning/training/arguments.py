@@ -14,6 +14,8 @@ from transformers import HfArgumentParser, TrainingArguments
 from transformers.utils import is_torch_bf16_gpu_available
 
 from configuration_hamlearning import DETECTORS, HamLearningConfig
+from hamlearning.data.reading import ReadingOptions, parse_type_map
+from hamlearning.data.schemes import SCHEMES
 from hamlearning.training.signals import proposal
 from words_hamlearning import WORD_SPLITTINGS
 
@@ -89,10 +91,25 @@ class DataArguments:
     """Which tweets and which pictures."""
 
     data_dir: str | None = field(
-        default=None, metadata={"help": "Folder with train, valid and test as released text files or Parquet."}
+        default=None,
+        metadata={"help": "Folder with train, valid and test, each a file of columns, JSON lines, CSV, Parquet, ..."},
     )
     dataset_name: str | None = field(default=None, metadata={"help": "Data set of the Hub."})
     dataset_config_name: str | None = field(default=None, metadata={"help": "Its configuration."})
+    token_column: str | None = field(
+        default=None,
+        metadata={"help": "Column of the tokens: a number from 1, from -1 for the last, or a name. [found]"},
+    )
+    tag_column: str | None = field(default=None, metadata={"help": "Column of the tags, as --token_column. [found]"})
+    tag_scheme: str | None = field(
+        default=None, metadata={"help": "How the tags are written. [found from all of them]", "choices": [*SCHEMES]}
+    )
+    type_map: str | None = field(
+        default=None, metadata={"help": "Types that are read as another one: OTHER=MISC,per=PER. O leaves a type out."}
+    )
+    annotator: str | None = field(
+        default=None, metadata={"help": "Whose annotations are read of tasks that several people annotated."}
+    )
     visual_features: str | None = field(
         default=None,
         metadata={
@@ -126,6 +143,21 @@ class DataArguments:
     mask_words: bool = field(
         default=False, metadata={"help": "Control: every word is the mask token, so only the pictures tell."}
     )
+
+    def reading_options(self, word_splitting: str | None) -> ReadingOptions:
+        """What is said here of the files; `word_splitting` is the model's own.
+
+        Raises:
+            ValueError: see `parse_type_map`.
+        """
+        return ReadingOptions(
+            token_column=self.token_column,
+            tag_column=self.tag_column,
+            annotator=self.annotator,
+            word_splitting=word_splitting or ReadingOptions().word_splitting,
+            tag_scheme=self.tag_scheme,
+            type_map=parse_type_map(self.type_map),
+        )
 
 
 @dataclass

@@ -10,7 +10,7 @@ from datasets import Dataset, DatasetDict, IterableDataset
 from hamlearning.data.features import VisualFeatures
 from hamlearning.data.splitting import splitting_of, splitting_problem, words_given_back
 from hamlearning.data.streams import stream_tweets
-from hamlearning.data.tweets import SPLITS, load_tweets, split_sha256, tag_names
+from hamlearning.data.tweets import SPLITS, read_data, split_sha256, tag_names
 from hamlearning.pictures.tweet_images import TweetImages
 from hamlearning.tagging.shards import find_shards
 from hamlearning.training.arguments import Arguments, MNERTrainingArguments, ModelArguments
@@ -56,7 +56,10 @@ def load_data(arguments: Arguments, name: str) -> Data:
             "it out, it is for GPUs."
         )
     place = (data_args.data_dir, data_args.dataset_name, data_args.dataset_config_name)
-    tweets = load_tweets(*place, splits=("validation", "test") if is_streamed else tuple(SPLITS))
+    options = data_args.reading_options(model_args.word_splitting or splitting_of_checkpoint(model_args))
+    found = read_data(*place, splits=("validation", "test") if is_streamed else tuple(SPLITS), options=options)
+    found.log()
+    tweets = found.splits
     check_splits(tweets, args, is_streamed)
     tags: Any = next(
         (d.features["ner_tags"].feature.names for d in tweets.values() if "ner_tags" in d.column_names), None
@@ -70,9 +73,14 @@ def load_data(arguments: Arguments, name: str) -> Data:
             used_tags |= {tag for sentence in tag_names(dataset) for tag in sentence}
     data = Data(name, tweets, facts, tags, used_tags)
     if is_streamed:
+        if found.labels.scheme != "iob2":
+            raise ValueError(
+                f"--streaming True --do_train: the tags are of the scheme {found.labels.scheme}, and a stream is read "
+                "as IOB2: `hamlearning prepare` writes them so."
+            )
         data.shards = find_shards(*place, split="train")
         logger.info(f"{len(data.shards)} shards, from {data.shards[0]} to {data.shards[-1]}")
-        data.stream = stream_tweets(data.shards, tags, args.seed, data_args.shuffle_buffer)
+        data.stream = stream_tweets(data.shards, tags, args.seed, data_args.shuffle_buffer, options.type_map)
         reads_pictures = data_args.visual_features is None and model_args.use_vision is not False
         if reads_pictures and TweetImages(tweets, data_args.image_dir, data_args.image_subfolders).has_pictures:
             raise ValueError(
@@ -80,6 +88,17 @@ def load_data(arguments: Arguments, name: str) -> Data:
                 "file as --visual_features; or leave them out, --use_vision False."
             )
     return data
+
+
+def splitting_of_checkpoint(model_args: ModelArguments) -> str | None:
+    """How the model to go on with splits raw text; None for a new one, and where there is none of its name."""
+    if model_args.model_name_or_path is None:
+        return None
+    try:
+        settings, _ = HamLearningProcessor.get_processor_dict(model_args.model_name_or_path)
+    except OSError:  # said when the model is loaded
+        return None
+    return settings.get("word_splitting")
 
 
 def check_splits(tweets: DatasetDict, args: MNERTrainingArguments, is_streamed: bool) -> None:
