@@ -278,9 +278,16 @@ def add_tables_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_prepare_flags(parser: argparse.ArgumentParser) -> None:
     """Of `hamlearning prepare`."""
-    parser.add_argument("source", metavar="SOURCE", type=Path, help="folder of train.txt, valid.txt and test.txt")
-    parser.add_argument("target", metavar="TARGET", type=Path, help="folder to make")
+    parser.add_argument("source", metavar="SOURCE", type=Path, help="folder of train, valid and test, or one file")
+    parser.add_argument("target", metavar="TARGET", type=Path, nargs="?", default=None, help="folder to make")
+    parser.add_argument("--check", action="store_true", default=False, help="say what is there, and write nothing")
+    parser.add_argument("--split", metavar="80/10/10", default=None, help="divide one file into train, valid and test")
+    parser.add_argument("--seed", type=int, default=1, help="of --split [%(default)s]")
+    parser.add_argument("--max_length", type=int, default=128, help="texts of more words are counted [%(default)s]")
+    parser.add_argument("--word_splitting", help="of raw text with spans: punctuation, tweet or characters")
+    add_reading_flags(parser)
     parser.add_argument("--images", type=Path, default=None, help="folder of the pictures, named by the tweets' ids")
+    parser.add_argument("--image_subfolders", action="store_true", default=False, help="those of its folders, too")
     parser.add_argument("--visual_features", type=Path, default=None, help="visual feature file of the pictures")
     parser.add_argument("--name", default=None, help="the data set's name in its card [SOURCE's own]")
     parser.add_argument(
@@ -415,7 +422,7 @@ VERBS = {
         "make a data set with a card of tagged tweets and pictures",
         (
             "hamlearning prepare released/twitter2017 prepared/twitter2017 --images released/twitter2017_images",
-            "hamlearning prepare released/twitter2017 prepared/twitter2017 --push_to_hub ORG/twitter2017",
+            "hamlearning prepare my/export.json --check",
         ),
         "hamlearning.hub.data_set:prepare",
         add_prepare_flags,

@@ -298,7 +298,21 @@ def test_tweets_without_tags_are_read_as_they_were_written(folder, tweets):
     assert read_tweets(path) == {"id": [id_ for id_, _ in tweets], "tokens": [rows for _, rows in tweets]}
 
 
-@given(data=st.lists(st.one_of(st.binary(max_size=9), st.sampled_from([b"IMGID:1\n", b"a\tO\n", b"\n", b"\t"]))))
+LINES = [
+    b"IMGID:1\n",
+    b"a\tO\n",
+    b"\n",
+    b"\t",
+    b"a O\n",
+    b"b S-X\n",
+    b" \n",
+    b"# id = 1\n",
+    b"-DOCSTART- O\n",
+    b"1\ta\tX\n",
+]
+
+
+@given(data=st.lists(st.one_of(st.binary(max_size=9), st.sampled_from(LINES))))
 def test_any_bytes_are_tweets_or_a_value_error_that_names_the_file(folder, data):
     path = folder / "any.txt"
     path.write_bytes(b"".join(data))

@@ -32,7 +32,7 @@ def data_set_card(
     address: str,
     configs: list[str],
     name: str,
-    files: dict[str, Path],
+    files: dict[str, list[Path]],
     splits: DatasetDict,
     counts: dict[str, dict],
     features: VisualFeatures | None,
@@ -43,7 +43,7 @@ def data_set_card(
         address: What `load_dataset` is to be given.
         configs: Which of `CONFIGS` are there.
         name: What the data set is called.
-        files: The text file of each split.
+        files: Of each split.
         splits: The tweets.
         counts: What was counted in each split.
         features: The visual features, if `configs` has it.
@@ -94,7 +94,8 @@ def data_set_card(
         shared.append((title, [repeats(*pair, within=first == second) for pair in zip(*columns, strict=True)]))
     sources = [
         (f"`{path.name}`", [f"`{file_sha256(path)}`", f"`{split_sha256(splits[split])}`"])
-        for split, path in files.items()
+        for split, paths in files.items()
+        for path in paths
     ]
     written = "The tweets were written in English between 2014 and 2017. " if is_english else ""
     parts = [
@@ -102,7 +103,7 @@ def data_set_card(
         f"""# {name}
 
 {tweets} tweets with their named entities, of the types {", ".join(types)}, for multimodal named entity recognition.
-Made by HamLearning's `hamlearning prepare` from files in the released text format.
+Made by HamLearning's `hamlearning prepare` from {sources_named(files)}.
 
 **Whose tweets these are.** Tweets and pictures belong to the people who posted them, and the terms of X (Twitter)
 hold. Who made this copy answers for the right to pass it on, and so do you if you pass it on; `license: other` gives
@@ -136,6 +137,12 @@ The second hash is `split_sha256`'s: that of the split in the released text form
 {markdown_table(["File", "SHA-256 of the file", "SHA-256 of the split"], sources)}""",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def sources_named(files: dict[str, list[Path]]) -> str:
+    """The kinds of files that a data set was made from."""
+    kinds = sorted({path.suffix.lower() for paths in files.values() for path in paths})
+    return f"files of the kind {', '.join(f'`{kind}`' for kind in kinds)}"
 
 
 def load_examples(

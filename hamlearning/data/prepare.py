@@ -3,12 +3,15 @@
 A data set is a folder with a card and, for each configuration, Parquet files:
 
     text             the tweets, one file a split
-    pictures         the tweets with their pictures in the files; with --images
+    pictures         the tweets with their pictures in the files; with --images, or where the source holds pictures
     visual_features  a copy of the visual feature file, split "features"; with --visual_features
 """
 
+import io
+import os
 import shutil
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,11 +22,14 @@ from datasets import Dataset, DatasetDict, Features, Image
 from PIL import Image as Picture
 from PIL.Image import DecompressionBombError
 
-from hamlearning.data.card import FEATURES_FILE, data_set_card
+from hamlearning.data.card import FEATURES_FILE, data_set_card, repeats
+from hamlearning.data.dividing import divide
 from hamlearning.data.features import VisualFeatures
-from hamlearning.data.picture_files import find_images
+from hamlearning.data.files import move_into
+from hamlearning.data.picture_files import find_images, picture_of
+from hamlearning.data.reading import READERS, ReadingOptions, read_files
 from hamlearning.data.schemes import entities_of, orphan_i_tags
-from hamlearning.data.tweets import SPLITS, load_tweets, tag_names
+from hamlearning.data.tweets import SPLITS, TweetData, find_split_files, read_data, tag_names, unified
 
 
 CONFIGS = ("text", "pictures", "visual_features")  # each a folder of the data set
@@ -43,18 +49,24 @@ class DataSet:
     """
 
     name: str
-    files: dict[str, Path]  # the text file of each split
+    files: dict[str, list[Path]]  # of each split
     splits: DatasetDict
+    found: TweetData  # how the files were read
     images: Path | None = None
-    pictures: dict[str, Path] | None = None  # by image id
+    pictures: dict[str, Path] | None = None  # by image id; None: those that the source holds itself, if it does
     features: VisualFeatures | None = None
     counts: dict[str, dict[str, Any]] = field(default_factory=dict)  # of each split, once it is written
 
     @property
     def configs(self) -> list[str]:
         """Those of `CONFIGS` that the data set has."""
-        given = {"text": True, "pictures": self.pictures is not None, "visual_features": self.features is not None}
+        given = {"text": True, "pictures": self.has_pictures, "visual_features": self.features is not None}
         return [config for config in CONFIGS if given[config]]
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether there are pictures to be written, in a folder or in the source itself."""
+        return self.pictures is not None or any("image" in dataset.column_names for dataset in self.splits.values())
 
     def card(self, address: str, configs: list[str]) -> str:
         """The card; `address` is what `load_dataset` is to be given."""
@@ -66,24 +78,32 @@ class DataSet:
         Raises:
             ValueError: no picture can be read.
         """
-        remove_data_set(folder)
-        for config in ("text", "pictures") if self.pictures is not None else ("text",):
+        folder = folder.resolve()
+        staged = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+        try:
+            self._write_files(staged, folder.name)
+            remove_data_set(folder)
+            move_into(staged, folder)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+
+    def _write_files(self, folder: Path, name: str) -> None:
+        for config in ("text", "pictures") if self.has_pictures else ("text",):
             (folder / config).mkdir(parents=True, exist_ok=True)
         for split, dataset in self.splits.items():
             self.counts[str(split)] = counts = self._write_split(folder, f"{split}-00000-of-00001.parquet", dataset)
             print("{0}: {tweets} tweets, {entities} entities, {pictures} pictures".format(split, **counts))
             for picture in counts["unreadable"]:
-                print(f"  {self.images}/{picture} cannot be read: its tweet is left without a picture")
-        if self.pictures is not None and not any(count["pictures"] for count in self.counts.values()):
+                print(f"  {picture} cannot be read: its tweet is left without a picture")
+        if self.images is not None and not any(count["pictures"] for count in self.counts.values()):
             raise ValueError(f"{self.images} has no picture that can be read: get it anew, or leave out --images")
         if self.features is not None:
             (folder / "visual_features").mkdir(exist_ok=True)
             shutil.copyfile(self.features.path, folder / FEATURES_FILE)
             unused = len(set(self.features) - self.ids)
             print(f"visual features: {len(self.features)} rows, {unused} of them of no tweet here")
-        card = self.card(f"path/to/{folder.resolve().name}", self.configs)
+        card = self.card(f"path/to/{name}", self.configs)
         (folder / "README.md").write_text(card, encoding="utf-8")
-        print(f"{folder} is ready for load_dataset")
 
     @property
     def ids(self) -> set[str]:
@@ -91,35 +111,121 @@ class DataSet:
         return {image_id for dataset in self.splits.values() for image_id in dataset["id"]}
 
     def _write_split(self, folder: Path, file_name: str, dataset: Dataset) -> dict[str, Any]:
-        table = pa.table(dataset[:], schema=dataset.features.arrow_schema)
+        text = dataset.select_columns(["id", "tokens", "ner_tags"])
+        table = pa.table(text[:], schema=text.features.arrow_schema)
         pq.write_table(table, folder / "text" / file_name)
-        counts = count_entities(dataset) | {"pictures": 0, "unreadable": []}
-        if self.pictures is not None:
-            counts |= write_pictures(folder / "pictures" / file_name, dataset, self.pictures)
+        counts = count_entities(text) | {"pictures": 0, "unreadable": []}
+        if self.has_pictures:
+            counts |= write_pictures(folder / "pictures" / file_name, text, self.pictures_of(dataset))
         return counts
+
+    def pictures_of(self, dataset: Dataset) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
+        """For each text of a split its picture, as `Image` stores it, and what cannot be read of those it should have.
+
+        A picture of the folder goes before one of the source.
+        """
+        own: Any = None
+        if self.pictures is None and "image" in dataset.column_names:
+            own = dataset.select_columns(["image"]).cast_column("image", Image(decode=False))
+        for row, image_id in enumerate(dataset["id"]):
+            path = None if self.pictures is None else picture_of(image_id, self.pictures)
+            image: Any = {"bytes": None, "path": str(path)} if path is not None else own and own[row]["image"]
+            if image is None or (image["bytes"] is None and image["path"] is None):
+                yield None, None
+                continue
+            content = image["bytes"] or _bytes_of(Path(image["path"]))
+            name = Path(image["path"]).name if image["path"] else None
+            if content is not None and is_readable(content):
+                yield {"bytes": content, "path": name}, None
+            else:
+                yield None, str(path or name or image_id)
+
+    def report(self, max_length: int = 128) -> list[str]:
+        """What was seen in the source, a line each: formats, scheme, and what each split holds.
+
+        Args:
+            max_length: Of texts with more words it is said how many there are: each word is a sub-token at least.
+        """
+        lines = [*self.found.described()]
+        if self.found.labels.scheme == "iob2":
+            lines.append("tag scheme iob2")
+        for split, dataset in self.splits.items():
+            counts, lengths = count_entities(dataset), [len(tokens) for tokens in dataset["tokens"]]
+            types = ", ".join(f"{type_} {count}" for type_, count in counts["types"].items())
+            too_long = sum(length > max_length for length in lengths)
+            lines.append(
+                f"{split}: {len(lengths)} texts of {sum(lengths)} words, {too_long} of them "
+                f"longer than {max_length}; {counts['entities']} entities{': ' if types else ''}{types}"
+            )
+            same = [
+                repeats(*(2 * [list(map(tuple, dataset["tokens"]))]), within=True),
+                repeats(*(2 * [dataset["id"]]), within=True),
+            ]
+            lines += [f"  duplicates: {same[0]} with the words, {same[1]} with the id of another"] if any(same) else []
+            for other in list(self.splits)[: list(self.splits).index(split)]:
+                shared = repeats(map(tuple, self.splits[other]["tokens"]), map(tuple, dataset["tokens"]), within=False)
+                lines += [f"  duplicates: {shared} with the words of one in {other}"] if shared else []
+        return [*lines, *self.found.remarks()]
+
+    def report_pictures(self) -> list[str]:
+        """How many pictures each split has, and which cannot be read: all of them are decoded."""
+        lines = []
+        for split, dataset in self.splits.items() if self.has_pictures else ():
+            pictures = list(map(lambda pair: (pair[0] is not None, pair[1]), self.pictures_of(dataset)))
+            lines.append(f"{split}: {sum(there for there, _ in pictures)} pictures of {len(pictures)} texts")
+            lines += [f"  {name} cannot be read" for _, name in pictures if name is not None]
+        return lines
+
+
+def _bytes_of(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
 
 
 def read_data_set(
-    source: Path, images: Path | None = None, visual_features: Path | None = None, name: str | None = None
+    source: Path,
+    images: Path | None = None,
+    visual_features: Path | None = None,
+    name: str | None = None,
+    image_subfolders: bool = False,
+    options: ReadingOptions | None = None,
+    shares: Sequence[int] | None = None,
+    seed: int = 1,
 ) -> DataSet:
     """Read and check what a data set is to be made of.
 
     Args:
-        source: The folder of the text files.
+        source: A folder that `load_tweets` reads, or one file of any of its formats.
         images: The folder of the pictures, `<id>.jpg` or with another suffix of a picture. A tweet whose picture is
             missing or unreadable has a null image.
         visual_features: A visual feature file (see `VisualFeatures`) of these tweets.
         name: The data set's name in its card; that of `source` if None.
+        image_subfolders: Whether pictures in the folders of `images` are read as well.
+        options: What the files do not say of themselves.
+        shares: How one file is divided into splits, see `divide`.
+        seed: Of that.
 
     Raises:
         FileNotFoundError: `source`, `images` or `visual_features` is missing.
         ValueError: A file of `source` is malformed or without tags; the message names file and line. `images` or
             `visual_features` has none of the tweets.
     """
-    splits, files = read_source(source)
-    pictures = None if images is None else find_images(images)
+    found, files = read_source(source, options or ReadingOptions())
+    splits = found.splits
+    if shares is not None:
+        if len(splits) > 1:
+            raise ValueError(
+                f"{source} has {', '.join(map(str, splits))} already: leave --split out, or give one file"
+            )
+        (own,) = files.values()
+        splits = divide(next(iter(splits.values())), shares, seed)
+        files = {str(split): own for split in splits}
+    pictures = None if images is None else find_images(images, image_subfolders)
     features = None if visual_features is None else VisualFeatures(visual_features)
-    data_set = DataSet(name or source.resolve().name, files, splits, images, pictures, features)
+    name = name or (source.resolve().stem if source.is_file() else source.resolve().name)
+    data_set = DataSet(name, files, splits, found, images, pictures, features)
     for place, found in ((images, pictures), (visual_features, features)):
         if found is not None and data_set.ids.isdisjoint(found):
             raise ValueError(
@@ -135,7 +241,7 @@ def check_target(source: Path, folder: Path, visual_features: Path | None, overw
     Raises:
         FileExistsError: `folder` is `source`, or holds something and `overwrite` is False.
     """
-    if folder.resolve() == source.resolve():
+    if folder.resolve() in (source.resolve(), source.resolve().parent if source.is_file() else None):
         raise FileExistsError(f"SOURCE and TARGET are both {folder}: choose another folder for the data set")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not overwrite:
         raise FileExistsError(f"{folder} is not an empty folder: choose another one, or add --overwrite")
@@ -143,21 +249,19 @@ def check_target(source: Path, folder: Path, visual_features: Path | None, overw
         raise FileExistsError(f"{visual_features} is in TARGET and would be replaced: give --visual_features a copy")
 
 
-def read_source(source: Path) -> tuple[DatasetDict, dict[str, Path]]:
-    """Read the splits of the text files, and say which file each is from."""
-    splits = load_tweets(source)
-    files = {
-        split: source / f"{alias}.txt"
-        for split, aliases in SPLITS.items()
-        for alias in aliases
-        if (source / f"{alias}.txt").is_file()
-    }
-    for split, dataset in ((str(split), dataset) for split, dataset in splits.items()):
-        if split not in files:
-            raise ValueError(f"{source} holds the {split} split as Parquet: give a folder of text files")
+def read_source(source: Path, options: ReadingOptions) -> tuple[TweetData, dict[str, list[Path]]]:
+    """Read the splits of a folder, or one file as a train split, and say which files each is from."""
+    if source.is_file():
+        if source.suffix.lower() not in READERS:
+            raise ValueError(f"{source} has a suffix of no format that is read: expected one of {' '.join(READERS)}")
+        found, files = unified({"train": read_files([source], options)}, options), {"train": [source]}
+    else:
+        found = read_data(source, options=options)
+        files = {split: find_split_files(source, split) for split in SPLITS if split in found.splits}
+    for split, dataset in ((str(split), dataset) for split, dataset in found.splits.items()):
         if "ner_tags" not in dataset.column_names:
-            raise ValueError(f"{files[split]} has no tags: add them, or take the file out of {source}")
-    return splits, files
+            raise ValueError(f"{files[split][0]} has no tags: add them, or take the file out of {source}")
+    return found, files
 
 
 def data_files(output: Path, config: str) -> list[Path]:
@@ -176,8 +280,10 @@ def remove_data_set(output: Path) -> None:
             (output / folder).rmdir()
 
 
-def write_pictures(target: Path, dataset: Dataset, pictures: dict[str, Path]) -> dict:
-    """Write one split with the bytes of its pictures in it, and count them."""
+def write_pictures(
+    target: Path, dataset: Dataset, pictures: Iterator[tuple[dict[str, Any] | None, str | None]]
+) -> dict[str, Any]:
+    """Write one split with the bytes of its pictures (see `DataSet.pictures_of`) in it, and count them."""
     features = Features({**dataset.features, "image": Image()})
     unreadable: list[str] = []
     found, first = 0, None
@@ -185,14 +291,12 @@ def write_pictures(target: Path, dataset: Dataset, pictures: dict[str, Path]) ->
         for start in range(0, dataset.num_rows, ROW_GROUP):
             rows = dataset[start : start + ROW_GROUP]
             rows["image"] = []
-            for row, image_id in enumerate(rows["id"], start):
-                path = pictures.get(image_id)
-                image = None
-                if path is not None and is_readable(path):
-                    image = {"bytes": path.read_bytes(), "path": path.name}
+            for row in range(start, start + len(rows["id"])):
+                image, name = next(pictures)
+                if image is not None:
                     first = first or (row, Image().decode_example(image).size)
-                elif path is not None:
-                    unreadable.append(path.name)
+                if name is not None:
+                    unreadable.append(name)
                 rows["image"].append(image)
                 found += image is not None
             writer.write_table(pa.table(rows, schema=features.arrow_schema))
@@ -200,10 +304,10 @@ def write_pictures(target: Path, dataset: Dataset, pictures: dict[str, Path]) ->
     return {"pictures": found, "missing": missing, "unreadable": unreadable, "first": first}
 
 
-def is_readable(path: Path) -> bool:
+def is_readable(content: bytes) -> bool:
     """Decode the whole picture: published folders hold a few that are cut short."""
     try:
-        with Picture.open(path) as picture:
+        with Picture.open(io.BytesIO(content)) as picture:
             picture.load()
     except (OSError, SyntaxError, ValueError, DecompressionBombError):
         return False

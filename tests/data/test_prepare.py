@@ -14,6 +14,7 @@ from huggingface_hub import DatasetCard
 from PIL import Image
 
 from hamlearning.cli import main
+from hamlearning.data.dividing import divide
 from hamlearning.data.features import VisualFeatures, write_visual_features
 from hamlearning.data.tweets import load_tweets, split_sha256
 from hub_server import HubServer, run_client
@@ -130,7 +131,7 @@ def test_the_command_runs_beside_a_folder_of_the_name_of_the_datasets_library(so
     command = [sys.executable, "-m", "hamlearning", "prepare", str(source), str(tmp_path / "out")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [
+    assert done.stdout.splitlines()[-3:] == [
         "train: 4 tweets, 5 entities, 0 pictures",
         "test: 2 tweets, 2 entities, 0 pictures",
         f"{tmp_path / 'out'} is ready for load_dataset",
@@ -348,6 +349,107 @@ def test_a_flag_without_the_one_that_it_needs_is_refused(prepare, source, tmp_pa
     status, said = prepare(source, tmp_path / "out", *flags)
     assert (status, f"error: {message}" in said) == (1, True)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_check_says_what_is_there_and_writes_nothing(prepare, source, pictures, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    status, said = prepare(source, "--check", "--images", pictures, "--max_length", "1")
+    assert status == 0
+    assert said.splitlines() == [
+        "train, test: 2 columns separated by a tab",
+        "tag scheme iob2",
+        "train: 4 texts of 7 words, 3 of them longer than 1; 5 entities: LOC 2, MISC 1, PER 2",
+        "  duplicates: 1 with the words, 1 with the id of another",
+        "test: 2 texts of 3 words, 1 of them longer than 1; 2 entities: LOC 1, PER 1",
+        "  duplicates: 2 with the words of one in train",
+        "train: 1 pictures of 4 texts",
+        f"  {pictures / '2.jpeg'} cannot be read",
+        f"  {pictures / '2.jpeg'} cannot be read",
+        "test: 2 pictures of 2 texts",
+        "nothing was written: --check",
+    ]
+    assert sorted(path for path in tmp_path.rglob("*") if "cache" not in path.parts) == before
+
+
+def test_without_a_target_only_a_check_is_possible(prepare, source):
+    status, said = prepare(source)
+    assert (status, "error: no TARGET: give the folder to make, or --check" in said) == (1, True)
+
+
+def test_what_was_seen_is_said_before_what_is_written(prepare, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "train.bio").write_text("Ada S-per\nsings O\n\nRome S-LOC\n")
+    status, said = prepare(tmp_path / "mine", tmp_path / "out", "--type_map", "per=PER")
+    assert status == 0
+    assert "train: 2 columns separated by a space\ntag scheme bioes, read as IOB2" in said
+    assert load_tweets(tmp_path / "out")["train"].features["ner_tags"].feature.names[:2] == ["O", "B-PER"]
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl"])
+def test_one_file_is_divided_into_splits_and_the_same_seed_divides_alike(prepare, tmp_path, suffix):
+    file = tmp_path / f"all{suffix}"
+    rows = [(f"t{place}", f"word{place}") for place in range(20)]
+    if suffix == ".txt":
+        file.write_text("".join(f"IMGID:{id_}\n{word}\tB-PER\n\n" for id_, word in rows))
+    else:
+        lines = [json.dumps({"id": id_, "tokens": [word], "ner_tags": ["B-PER"]}) for id_, word in rows]
+        file.write_text("\n".join(lines))
+    found = []
+    for target, seed in (("one", "1"), ("two", "1"), ("three", "2")):
+        assert prepare(file, tmp_path / target, "--split", "80/10/10", "--seed", seed)[0] == 0
+        found.append({split: rows["id"][:] for split, rows in load_tweets(tmp_path / target).items()})
+    assert {split: len(own) for split, own in found[0].items()} == {"train": 16, "validation": 2, "test": 2}
+    assert sorted(id_ for own in found[0].values() for id_ in own) == sorted(id_ for id_, _ in rows)
+    assert found[0] == found[1] != found[2]
+    assert table((tmp_path / "one" / "README.md").read_text(), f"`all{suffix}`")
+
+
+def test_texts_of_the_same_words_or_the_same_id_come_to_one_split():
+    rows = {"id": ["a", "b", "b", "c", "d", "e"], "tokens": [["x"], ["x"], ["y"], ["z"], ["y"], ["u"]]}
+    splits = divide(datasets.Dataset.from_dict(rows), (1, 1, 1), seed=3)
+    together = next(own["id"][:] for own in splits.values() if "a" in own["id"][:])
+    assert together == ["a", "b", "b", "d"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--split", "80"], "--split 80: write the shares of train, validation and test, such as 80/10/10"),
+        (["--split", "80/10/10"], "has train, test already: leave --split out, or give one file"),
+        (["--type_map", "PER"], "--type_map 'PER' has ['PER']: write OLD=NEW,OLD=NEW"),
+        (["--tag_scheme", "io"], "word 1, 'Rome': the tag 'B-LOC' is not of the scheme io"),
+        (["--tag_column", "3"], "has no such column: give 1 to 2"),
+    ],
+)
+def test_what_a_flag_cannot_do_is_said_and_nothing_is_written(prepare, source, tmp_path, flags, message):
+    status, said = prepare(source, tmp_path / "out", *flags)
+    assert (status, message in said) == (1, True), said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_split_that_would_be_empty_is_refused(prepare, tmp_path):
+    (tmp_path / "all.txt").write_text("IMGID:1\nAda\tB-PER\n\nIMGID:1\nRome\tB-LOC\n")
+    status, said = prepare(tmp_path / "all.txt", tmp_path / "out", "--split", "50/50")
+    assert status == 1
+    assert "leaves no text for validation: there are 2, 1 of them with words and ids of their own" in said
+
+
+def test_pictures_that_a_parquet_source_holds_are_written(prepare, prepared, tmp_path):
+    status, said = prepare(prepared, tmp_path / "again")
+    assert status == 0, said
+    assert "train: 4 tweets, 5 entities, 1 pictures" in said
+    assert [image and image.size for image in load_tweets(tmp_path / "again")["train"]["image"]] == [
+        (4, 3), None, None, None,
+    ]  # fmt: skip
+
+
+def test_what_fails_half_way_leaves_the_data_set_that_was_there(prepare, prepared, source, pictures):
+    before = {path: path.read_bytes() for path in prepared.rglob("*") if path.is_file()}
+    for name in ("1.jpg", "5.PNG"):
+        (pictures / name).unlink()
+    assert prepare(source, prepared, "--overwrite", "--images", pictures)[0] == 1
+    assert {path: path.read_bytes() for path in prepared.rglob("*") if path.is_file()} == before
+    assert not list(prepared.parent.glob(".*.partial"))
 
 
 @needs_released_files

@@ -1,5 +1,7 @@
 """Tag schemes: found from all tags of a data set, read as IOB2, whatever the entities."""
 
+import itertools
+import json
 import re
 
 import pytest
@@ -96,6 +98,34 @@ def test_tags_that_break_their_scheme_make_the_entities_of_seqevals_default_mode
 @given(tags=st.lists(st.sampled_from(["O", "B-PER", "I-PER", "B-LOC", "I-LOC"])))
 def test_iob2_stays_as_it_is(tags):
     assert to_iob2(tags, "iob2") == tags
+
+
+SPACY = """
+spacy==3.8.18 thinc==8.3.14 blis==1.3.4 catalogue==2.0.10 confection==1.3.4 cymem==2.0.16 murmurhash==1.0.16
+preshed==3.0.15 srsly==2.5.6 wasabi==1.1.3 weasel==1.0.1 spacy-legacy==3.0.12 spacy-loggers==1.0.5
+""".split()
+
+
+@pytest.mark.slow
+def test_spacy_writes_our_iob2_as_the_bilou_that_it_was(own_environment, tmp_path):
+    """Each text of four words whose entities are of two types."""
+    words = ["O", *(f"{letter}-{type_}" for letter in "BILU" for type_ in ("PER", "LOC"))]
+    texts = [list(tags) for tags in itertools.product(words, repeat=4)]
+    sound = [tags for tags in texts if written(*entities_and_length(tags), "bilou") == tags]
+    assert len(sound) == 153
+    (tmp_path / "tags.json").write_text(json.dumps([to_iob2(tags, "bilou") for tags in sound]))
+    code = (
+        "import json, sys\nfrom spacy.training import iob_to_biluo\n"
+        "print('FOUND' + json.dumps([iob_to_biluo(tags) for tags in json.load(open(sys.argv[1]))]))"
+    )
+    said = own_environment(*SPACY).run(code, tmp_path / "tags.json")
+    assert json.loads(said.partition("FOUND")[2]) == sound
+
+
+def entities_and_length(tags):
+    """Those that strict BILOU finds, and the number of words."""
+    found = Entities([tags], BILOU).entities[0]
+    return [(entity.tag, entity.start, entity.end - 1) for entity in found], len(tags)
 
 
 @pytest.mark.parametrize(

@@ -84,9 +84,22 @@ def read_as_tweets(data: bytes) -> None:
 
 
 def seeds_of_tweets() -> list[bytes]:
-    """The format's forms: tagged and not, with a byte order mark, of Windows, with odd tokens."""
+    """The format's forms: tagged and not, with a byte order mark, of Windows, with odd tokens; and those of others."""
     tagged = "IMGID:1\nHi\tO\nAda\tB-PER\n\nIMGID:2\nRome\tB-LOC\nI\tI-OTHER\n\n"
-    texts = [tagged, "\ufeff" + tagged.replace("\n", "\r\n"), "IMGID:1\nHi\nAda\n", "IMGID:a\n\xa0\tO\n\u2028\tI-X\n"]
+    others = [
+        tagged.replace("\t", " "),
+        "-DOCSTART- -X- O\n\nHi UH O\nAda NNP B-PER\n \nRome NNP B-LOC\n",
+        "# sent_id = 1\n# text = am\n1-2\tam\t_\n1\tan\tO\n2\tdem\tO\n3\tRhein\tS-LOC\n\n# image_id = 2\n1\ta\tO\n",
+        "word\tner\nHi\tO\nAda\tPER\n",
+        "Hi O\nAda I-PER\nLee B-PER\n  O\n",
+    ]
+    texts = [
+        *others,
+        tagged,
+        "\ufeff" + tagged.replace("\n", "\r\n"),
+        "IMGID:1\nHi\nAda\n",
+        "IMGID:a\n\xa0\tO\n\u2028\tI-X\n",
+    ]
     return [text.encode() for text in texts]
 
 
@@ -464,7 +477,22 @@ TARGETS: dict[str, Target] = {
     "tweets": (
         read_as_tweets,
         seeds_of_tweets,
-        ["IMGID:", "\\x0a", "\\x09", "\\x0d\\x0a", "\\x09O\\x0a", "\\x09B-PER\\x0a", "I-OTHER", "\\xef\\xbb\\xbf"],
+        [
+            "IMGID:",
+            "# id = ",
+            "-DOCSTART-",
+            "\\x20O\\x0a",
+            "\\x20S-PER\\x0a",
+            "\\x20PER\\x0a",
+            "\\x20\\x0a",
+            "\\x0a",
+            "\\x09",
+            "\\x0d\\x0a",
+            "\\x09O\\x0a",
+            "\\x09B-PER\\x0a",
+            "I-OTHER",
+            "\\xef\\xbb\\xbf",
+        ],
         4096,
     ),
     "json_files": (read_as_json, seeds_of_json, [f'\\"{key}\\"' for key in KEYS], 2048),
