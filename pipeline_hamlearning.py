@@ -143,7 +143,7 @@ class HamLearningPipeline(Pipeline):
             return []
         is_list = isinstance(inputs, Collection) and not isinstance(inputs, str | Mapping)
         if is_split and is_list and all(isinstance(word, str) for word in inputs):
-            return super().__call__({"tokens": list(inputs)}, **kwargs)  # pyright: ignore[reportArgumentType]
+            return super().__call__({"tokens": list(inputs)}, **kwargs)
         answers: Any = super().__call__(several, **kwargs)
         return list(answers) if several is not inputs and isinstance(inputs, Sized) else answers
 
