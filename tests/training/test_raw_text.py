@@ -43,7 +43,7 @@ def paintings(tmp_path_factory):
             for number, frame in enumerate(FRAMES * times)
         ]
         (folder / "texts" / f"{split}.txt").write_text("\n".join(blocks) + "\n", encoding="utf-8")
-    sizes = ["--layers", "1", "--width", "32", "--positions", "64"]
+    sizes = ["--layers", "1", "--width", "32", "--positions", "128"]
     assert main(["encoder", str(folder / "texts"), str(folder / "encoder"), *sizes]) == 0
     return folder
 
