@@ -6,6 +6,7 @@
 What is exported ends at the emissions; the CRF stays PyTorch's, the same code as the trained model's.
 """
 
+import math
 import os
 import shutil
 import warnings
@@ -386,6 +387,7 @@ def convert_network(model: HamLearningForTokenClassification) -> openvino.Model:
             example_input=tuple(example),
             extension=[ConversionExtension("aten::hypot", hypot)],
         )
+    _answer_rows_without_keys(network)
     for node, name in zip(network.inputs, TEXT_INPUTS + VISUAL_INPUTS, strict=False):
         node.get_tensor().set_names({name})
     outputs = ("logits", "word_mask", "relevance")[: len(network.outputs) // (1 + config.use_vision)]
@@ -394,6 +396,28 @@ def convert_network(model: HamLearningForTokenClassification) -> openvino.Model:
     for node, name in zip(network.outputs, names, strict=True):
         node.get_tensor().add_names({name})
     return network
+
+
+def _answer_rows_without_keys(network: openvino.Model) -> None:
+    """Attention of a query that may attend to nothing gives 0, as PyTorch's does; OpenVINO's gives NaN.
+
+    Padding far from the last sub-token is such a query in a text encoder with windows, and NaN spreads from it: what a
+    mask leaves out is multiplied by 0, not left out.
+    """
+    for attention in network.get_ordered_ops():
+        if attention.get_type_name() != "ScaledDotProductAttention" or attention.get_input_size() < 4:
+            continue
+        mask = attention.input_value(3)
+        if mask.get_element_type() != openvino.Type.boolean:
+            lowest = opset.convert(opset.constant(-math.inf, openvino.Type.f32), mask.get_element_type())
+            mask = opset.greater(mask, lowest).output(0)
+        has_key = opset.reduce_logical_or(mask, opset.constant(-1, openvino.Type.i64), keep_dims=True)
+        attended = attention.output(0)
+        readers = attended.get_target_inputs()
+        zero = opset.convert(opset.constant(0.0, openvino.Type.f32), attended.get_element_type())
+        answered = opset.select(has_key, attended, zero).output(0)
+        for reader in readers:
+            reader.replace_source_output(answered)
 
 
 def export_model(source: str | os.PathLike, folder: str | os.PathLike, precision: str = "bf16") -> None:

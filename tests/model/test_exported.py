@@ -16,7 +16,7 @@ from transformers import AutoConfig, BertConfig, pipeline
 from configuration_hamlearning import HamLearningConfig, HamLearningVisionConfig
 from hamlearning.cli import main
 from hub_server import HubServer, run_client, stranger
-from modeling_hamlearning import HamLearningForTokenClassification
+from modeling_hamlearning import HamLearningAttention, HamLearningForTokenClassification
 from modeling_hamlearning_vision import HamLearningVisionModel
 from pipeline_hamlearning import HamLearningPipeline
 
@@ -200,6 +200,46 @@ def test_every_switch_gives_the_same_numbers(export, make_batch, fields):
         batch = unlabelled(make_batch(words, regions, seed=seed))
         assert_same_outputs(exported, model, batch)
         assert_same_outputs(exported, model, text_of(batch))
+
+
+@pytest.mark.parametrize(
+    "text, attn_implementation",
+    [("bert", "sdpa"), ("modernbert", "sdpa"), ("bert", "eager")]
+    + [pytest.param(text, "sdpa", marks=pytest.mark.slow) for text in ("roberta", "mpnet", "distilbert")]
+    + [pytest.param(text, "eager", marks=pytest.mark.slow) for text in ("mpnet", "modernbert")],
+)
+def test_who_may_attend_to_nothing_is_answered_as_in_pytorch(
+    export, make_batch, tiny_text_configs, text, attn_implementation
+):
+    """In every place: padding beyond all windows, a text without sub-tokens, one without words, without regions."""
+    tiny_text_configs["modernbert"].local_attention = 8
+    model, exported = export(text, attn_implementation)
+    batch = unlabelled(make_batch(words=(40, 2, 0, 3, 5), regions=(3, 2, 4, 0, None)))
+    assert batch["attention_mask"].sum(dim=1)[1] + 8 < batch["attention_mask"].shape[1]
+    batch["attention_mask"][2], batch["word_ids"][2] = 0, -1
+    batch["attention_mask"][3, 3:], batch["word_ids"][3, 1:] = 0, -1
+    for given in (batch, text_of(batch)):
+        assert exported(**given).logits.isfinite().all()
+        assert_same_outputs(exported, model, given)
+
+
+@pytest.mark.parametrize("attn_implementation", ["sdpa", "eager"])
+def test_the_networks_own_attention_always_has_a_key(make_model, make_batch, monkeypatch, attn_implementation):
+    """So that no library, of which each has its own answer where there is none, is asked for it."""
+    model = make_model()
+    model.set_attn_implementation(attn_implementation)
+    seen, forward = [], HamLearningAttention.forward
+
+    def spy(self, queries, keys, key_mask):
+        seen.append((self, key_mask.any(dim=1).all().item()))
+        return forward(self, queries, keys, key_mask)
+
+    monkeypatch.setattr(HamLearningAttention, "forward", spy)
+    batch = unlabelled(make_batch(words=(4, 2, 0, 3, 5), regions=(3, 2, 4, 0, None)))
+    batch["attention_mask"][2], batch["word_ids"][2] = 0, -1
+    model(**batch)
+    assert {module for module, _ in seen} == {one for one in model.modules() if isinstance(one, HamLearningAttention)}
+    assert all(has_keys for _, has_keys in seen)
 
 
 @pytest.fixture(scope="module")
