@@ -171,6 +171,7 @@ def add_reading_flags(parser: argparse.ArgumentParser) -> None:
         "--type_map", metavar="OLD=NEW,...", help="types that are read as another one, or left out, =O"
     )
     parser.add_argument("--annotator", help="whose annotations are read, where a task has several")
+    parser.add_argument("--tag_names", metavar="O,B-PER,...", help="of tags that are numbers without names")
 
 
 def add_data_flags(parser: argparse.ArgumentParser) -> None:

@@ -76,6 +76,23 @@ def parse_type_map(text: str | None) -> dict[str, str]:
     return found
 
 
+def parse_tag_names(text: str | None) -> tuple[str, ...]:
+    """The names of `--tag_names`.
+
+    ```python
+    >>> parse_tag_names("O,B-PER,I-PER")
+    ('O', 'B-PER', 'I-PER')
+    ```
+
+    Raises:
+        ValueError: One is empty, or stands there twice.
+    """
+    names = tuple(name.strip() for name in text.split(",")) if text else ()
+    if "" in names or len(set(names)) < len(names):
+        raise ValueError(f"--tag_names {text!r} has an empty name or one twice: write O,B-PER,I-PER and so on")
+    return names
+
+
 @dataclass
 class Reading:
     """What a reader found in the files of one split.

@@ -14,7 +14,7 @@ from transformers import HfArgumentParser, TrainingArguments
 from transformers.utils import is_torch_bf16_gpu_available
 
 from configuration_hamlearning import DETECTORS, HamLearningConfig
-from hamlearning.data.reading import ReadingOptions, parse_type_map
+from hamlearning.data.reading import ReadingOptions, parse_tag_names, parse_type_map
 from hamlearning.data.schemes import SCHEMES
 from hamlearning.training.signals import proposal
 from words_hamlearning import WORD_SPLITTINGS
@@ -110,6 +110,10 @@ class DataArguments:
     annotator: str | None = field(
         default=None, metadata={"help": "Whose annotations are read of tasks that several people annotated."}
     )
+    tag_names: str | None = field(
+        default=None,
+        metadata={"help": "Names of tags that are numbers, 0 the first, where the files do not say: O,B-PER,I-PER."},
+    )
     visual_features: str | None = field(
         default=None,
         metadata={
@@ -148,7 +152,7 @@ class DataArguments:
         """What is said here of the files; `word_splitting` is the model's own.
 
         Raises:
-            ValueError: see `parse_type_map`.
+            ValueError: see `parse_type_map` and `parse_tag_names`.
         """
         return ReadingOptions(
             token_column=self.token_column,
@@ -157,6 +161,7 @@ class DataArguments:
             word_splitting=word_splitting or ReadingOptions().word_splitting,
             tag_scheme=self.tag_scheme,
             type_map=parse_type_map(self.type_map),
+            tag_names=parse_tag_names(self.tag_names),
         )
 
 

@@ -124,6 +124,7 @@ NOT_STREAMED = {
     "tag_scheme": "tags are not read",
     "type_map": "tags are not read",
     "annotator": "annotations are not read",
+    "tag_names": "tags are not read",
     "text_model": "the model has its own",
     "word_splitting": "the model has its own",
     "max_length": "the model has its own",

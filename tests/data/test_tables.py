@@ -13,9 +13,10 @@ import pytest
 from datasets import Array2D, ClassLabel, Dataset, Features, Image, LargeList, List, Value
 from PIL import Image as Picture
 
-from hamlearning.data.reading import ReadingOptions
+from hamlearning.data.reading import ReadingOptions, parse_tag_names
 from hamlearning.data.tweets import load_tweets, tag_names
 from hamlearning.pictures.tweet_images import TweetImages
+from hamlearning.training.arguments import parse_arguments
 from image_processing_hamlearning import ImageError, read_image
 from words_hamlearning import TAGS
 
@@ -109,6 +110,15 @@ def test_ids_of_tags_have_the_names_that_are_said(read):
         read(table(ner_tags=numbers))
     with pytest.raises(ValueError, match=r"row 0 has the tag 1, but --tag_names has 1 names"):
         read(table(ner_tags=numbers), tag_names=("O",))
+
+
+def test_the_names_of_tags_are_a_flag(tmp_path):
+    numbers = table(ner_tags=pa.array([[1, 0], [0, 0]]))
+    pq.write_table(numbers, tmp_path / "train.parquet")
+    _, data_args, *_ = parse_arguments(["--data_dir", str(tmp_path), "--tag_names", "O,B-PER", "--output_dir", "x"])
+    check(load_tweets(tmp_path, options=data_args.reading_options(None))["train"])
+    with pytest.raises(ValueError, match="--tag_names 'O,,B-PER' has an empty name or one twice"):
+        parse_tag_names("O,,B-PER")
 
 
 @pytest.mark.parametrize("lists", [List, LargeList, lambda label: List(label, length=2)])
