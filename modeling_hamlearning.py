@@ -4,6 +4,7 @@ Letters in shapes: B tweets, S sub-tokens, W words, N regions, d hidden size, T 
 """
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel, initialization
 from transformers.activations import ACT2FN
+from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput, can_return_tuple, logging
@@ -733,6 +735,20 @@ class HamLearningPreTrainedModel(PreTrainedModel):
         kwargs |= {"use_safetensors": True, "weights_only": True}
         with damaged_weights_named(pretrained_model_name_or_path, kwargs.get("subfolder", "")):
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """Saves weights and config, and the code that reads them, that of pipeline and processor too.
+
+        The processor itself is saved by its own `save_pretrained`: without it no pipeline can be made of the folder.
+        What else is given is that of `PreTrainedModel.save_pretrained`.
+        """
+        code = Path(__file__).with_name("processing_hamlearning.py")
+        if code.is_file() and kwargs.get("is_main_process", True) and not os.path.isfile(save_directory):
+            os.makedirs(save_directory, exist_ok=True)
+            for file in (code, *map(Path, get_relative_import_files(code))):
+                if file.parent.resolve() != Path(save_directory).resolve():
+                    shutil.copy(file, save_directory)
+        super().save_pretrained(save_directory, *args, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

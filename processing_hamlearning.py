@@ -223,7 +223,17 @@ class HamLearningProcessor(ProcessorMixin):
         options = ("cache_dir", "local_files_only", "revision", "subfolder", "token")
         found = {name: kwargs[name] for name in options if kwargs.get(name) is not None}
         # Where the Hub does not send it, transformers would go on with the arguments' defaults, other tags and all.
-        settings = Path(cached_file(pretrained_model_name_or_path, PROCESSOR_NAME, **found) or PROCESSOR_NAME)
+        try:
+            settings = Path(cached_file(pretrained_model_name_or_path, PROCESSOR_NAME, **found) or PROCESSOR_NAME)
+        except OSError as error:
+            if not os.path.isdir(pretrained_model_name_or_path):
+                raise
+            raise OSError(
+                f"{pretrained_model_name_or_path} has no {PROCESSOR_NAME}: the processor is missing, which knows the "
+                "words and the tags. Save the one that the model was trained with beside it, "
+                f"`processor.save_pretrained({str(pretrained_model_name_or_path)!r})`; a tokenizer alone can make "
+                "one, `HamLearningProcessor(tokenizer, tags=model.config.tags)`."
+            ) from error
         try:
             is_object = isinstance(json.loads(settings.read_text(encoding="utf-8")), dict)
         except (ValueError, RecursionError):

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 import subprocess
 import sys
 import warnings
@@ -14,8 +15,9 @@ from datasets import Dataset
 from datasets.fingerprint import Hasher
 from datasets.utils._dill import dumps
 from torch.utils.data import DataLoader
-from transformers import AutoProcessor, BertTokenizer, Trainer, TrainingArguments
+from transformers import AutoProcessor, BertTokenizer, Trainer, TrainingArguments, pipeline
 
+from pipeline_hamlearning import HamLearningPipeline
 from processing_hamlearning import HamLearningDataCollator, HamLearningInputs, HamLearningProcessor
 
 
@@ -156,6 +158,19 @@ def test_a_processor_of_a_repos_code_is_found_by_its_name(processor, tmp_path):
     assert type(of_repo).__module__.startswith("transformers_modules.")
     assert Hasher.hash(of_repo) == Hasher.hash(AutoProcessor.from_pretrained(tmp_path, trust_remote_code=True))
     assert len(dumps(type(of_repo))) < 500
+
+
+def test_a_pipeline_of_a_model_without_its_processor_says_how_to_save_one(processor, make_model, tmp_path):
+    """What every recipe saves: model and tokenizer."""
+    model = make_model(use_vision=False)
+    model.save_pretrained(tmp_path)
+    processor.tokenizer.save_pretrained(tmp_path)
+    remedy = re.escape(f"`processor.save_pretrained('{tmp_path}')`")
+    with pytest.raises(OSError, match=f"has no processor_config.json: the processor is missing, .* {remedy}"):
+        pipeline(model=str(tmp_path), trust_remote_code=True)
+    processor.save_pretrained(tmp_path)
+    of_folder = pipeline(model=str(tmp_path), trust_remote_code=True)
+    assert of_folder("ann met rome") == HamLearningPipeline(model=model, processor=processor)("ann met rome")
 
 
 MAPS = """
