@@ -1,5 +1,6 @@
 """A folder of pictures: which files are pictures, and which tweet each one belongs to."""
 
+import base64
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -57,6 +58,31 @@ def picture_of(id_: str, files: Mapping[str, Path]) -> Path | None:
     if file is None and stem in files and files[stem].name == id_:
         file = files[stem]
     return file
+
+
+def is_file(path: str | os.PathLike) -> bool:
+    """Whether a file is there, and no folder, pipe or device, which may keep its reader waiting."""
+    try:
+        return os.path.isfile(path)
+    except (OSError, ValueError):  # a name that is too long, or has NUL in it, as base64 may look
+        return False
+
+
+def picture_bytes(place: str) -> bytes | None:
+    """The bytes of a picture's file, or of the base64 that stands in place of its path; None if it is neither.
+
+    No URL is opened.
+    """
+    if is_file(place):
+        try:
+            return Path(place).read_bytes()
+        except OSError:
+            return None
+    code = place.partition(",")[2] if place[:5].lower() == "data:" else place
+    try:
+        return base64.b64decode("".join(code.split()), validate=True)
+    except ValueError:
+        return None
 
 
 def picture_files(folder: Path, suffixes: Sequence[str], subfolders: bool = False) -> list[Path]:

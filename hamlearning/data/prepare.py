@@ -26,7 +26,8 @@ from hamlearning.data.card import FEATURES_FILE, data_set_card, repeats
 from hamlearning.data.dividing import divide
 from hamlearning.data.features import VisualFeatures
 from hamlearning.data.files import move_into
-from hamlearning.data.picture_files import find_images, picture_of
+from hamlearning.data.parquet import shortened
+from hamlearning.data.picture_files import find_images, is_file, picture_bytes, picture_of
 from hamlearning.data.reading import READERS, ReadingOptions, read_files
 from hamlearning.data.schemes import entities_of, orphan_i_tags
 from hamlearning.data.tweets import SPLITS, TweetData, find_split_files, read_data, tag_names, unified
@@ -133,12 +134,14 @@ class DataSet:
             if image is None or (image["bytes"] is None and image["path"] is None):
                 yield None, None
                 continue
-            content = image["bytes"] or _bytes_of(Path(image["path"]))
-            name = Path(image["path"]).name if image["path"] else None
+            place = image["path"] or ""
+            content = image["bytes"] or picture_bytes(place)
+            name = Path(place).name
             if content is not None and is_readable(content):
-                yield {"bytes": content, "path": name}, None
+                has_name = image["bytes"] or is_file(place)  # else it is base64
+                yield {"bytes": content, "path": name if has_name and name else None}, None
             else:
-                yield None, str(path or name or image_id)
+                yield None, shortened(path or name or image_id)
 
     def report(self, max_length: int = 128) -> list[str]:
         """What was seen in the source, a line each: formats, scheme, and what each split holds.
@@ -175,13 +178,6 @@ class DataSet:
             lines.append(f"{split}: {sum(there for there, _ in pictures)} pictures of {len(pictures)} texts")
             lines += [f"  {name} cannot be read" for _, name in pictures if name is not None]
         return lines
-
-
-def _bytes_of(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return None
 
 
 def read_data_set(
@@ -226,10 +222,12 @@ def read_data_set(
     features = None if visual_features is None else VisualFeatures(visual_features)
     name = name or (source.resolve().stem if source.is_file() else source.resolve().name)
     data_set = DataSet(name, files, splits, found, images, pictures, features)
-    for place, found in ((images, pictures), (visual_features, features)):
-        if found is not None and data_set.ids.isdisjoint(found):
+    pictured = {image_id for image_id in data_set.ids if picture_of(image_id, pictures or {}) is not None}
+    described = data_set.ids.intersection(features or ())
+    for place, known, fitting in ((images, pictures, pictured), (visual_features, features, described)):
+        if known is not None and not fitting:
             raise ValueError(
-                f"{place} has none of the tweets of {source}: an id there is {next(iter(found), None)!r}, one of the "
+                f"{place} has none of the tweets of {source}: an id there is {next(iter(known), None)!r}, one of the "
                 f"tweets' is {next(iter(splits.values()))['id'][0]!r}"
             )
     return data_set

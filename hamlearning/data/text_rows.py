@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any, NamedTuple, TypeGuard
 
+from hamlearning.data.picture_files import is_file
 from hamlearning.data.reading import Reading, ReadingOptions
 from hamlearning.data.spans import checked_text, cut, is_span, tag_tokens, tag_words
 from hamlearning.data.splitting import splitting_of_raw
@@ -175,11 +176,8 @@ def text_image(row: Row, value: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def beside(file: Path, path: str) -> str:
     """A path as it is to be opened: beside the file that names it, if there is such a file, else as it is written."""
-    try:
-        found = file.parent / path
-        return str(found) if len(path) < 4096 and found.is_file() else path
-    except (OSError, ValueError):  # too long for a name, or NUL in it: base64, or nothing at all
-        return path
+    found = file.parent / path
+    return str(found) if is_file(found) else path
 
 
 def file_name(picture: str) -> str:

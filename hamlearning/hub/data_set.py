@@ -55,8 +55,6 @@ def prepare(
     if (push_pictures or private) and push_to_hub is None:
         flag = "--push_pictures" if push_pictures else "--private"
         raise ValueError(f"{flag} without --push_to_hub: name the repo, --push_to_hub ORG/NAME")
-    if push_pictures and images is None:
-        raise ValueError("--push_pictures without --images: give the folder that holds <id>.jpg")
     if target is None and not check:
         raise ValueError("no TARGET: give the folder to make, or --check to read and write nothing")
     if target is not None:
@@ -68,6 +66,8 @@ def prepare(
     options = ReadingOptions(**(reading | parsed))  # pyright: ignore[reportArgumentType]  # the other fields are text
     shares = None if split is None else parse_shares(split)
     data_set = read_data_set(source, images, visual_features, name, image_subfolders, options, shares, seed)
+    if push_pictures and not data_set.has_pictures:
+        raise ValueError(f"--push_pictures, but {source} holds no pictures: give the folder of them, --images")
     print(*data_set.report(max_length), sep="\n")
     if check or target is None:
         print(*data_set.report_pictures(), "nothing was written: --check", sep="\n")

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from datasets import Dataset, DatasetDict, Image
 
-from hamlearning.data.picture_files import find_images, picture_of
+from hamlearning.data.picture_files import find_images, is_file, picture_of
 from processing_hamlearning import PICTURE_KEY
 
 
@@ -161,7 +161,7 @@ def _sha256(image: Path | dict[str, Any] | None) -> str:
             return hashlib.sha256(image["bytes"]).hexdigest()
         path = image["path"] or ""
         image = Path(path)
-        if not _is_file(image):  # then it is what is read itself: base64, or a URL
+        if not is_file(image):  # then it is what is read itself: base64, or a URL
             return hashlib.sha256(path.encode("utf-8", "surrogatepass")).hexdigest()
     try:
         if not image.is_file():  # a pipe would keep us waiting for its writer
@@ -170,10 +170,3 @@ def _sha256(image: Path | dict[str, Any] | None) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         return type(error).__name__
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that is too long, or has NUL in it, as base64 may look
-        return False

@@ -1,7 +1,9 @@
 """`hamlearning prepare`: from text files and pictures to a data set that `load_dataset` reads."""
 
+import base64
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -342,12 +344,12 @@ def test_a_missing_folder_of_pictures_is_named(prepare, source, tmp_path):
     [
         (["--push_pictures"], "--push_pictures without --push_to_hub: name the repo"),
         (["--private"], "--private without --push_to_hub: name the repo"),
-        (["--push_pictures", "--push_to_hub", "org/tiny"], "--push_pictures without --images: give the folder"),
+        (["--push_pictures", "--push_to_hub", "org/tiny"], "--push_pictures, but {source} holds no pictures: give"),
     ],
 )
 def test_a_flag_without_the_one_that_it_needs_is_refused(prepare, source, tmp_path, flags, message):
     status, said = prepare(source, tmp_path / "out", *flags)
-    assert (status, f"error: {message}" in said) == (1, True)
+    assert (status, f"error: {message.format(source=source)}" in said) == (1, True)
     assert not (tmp_path / "out").exists()
 
 
@@ -441,6 +443,26 @@ def test_pictures_that_a_parquet_source_holds_are_written(prepare, prepared, tmp
     assert [image and image.size for image in load_tweets(tmp_path / "again")["train"]["image"]] == [
         (4, 3), None, None, None,
     ]  # fmt: skip
+
+
+def test_pictures_of_a_source_are_files_or_base64_and_nothing_that_keeps_waiting(prepare, pictures, tmp_path):
+    encoded = base64.b64encode((pictures / "1.jpg").read_bytes()).decode()
+    os.mkfifo(tmp_path / "pipe")
+    given = ["images/1.jpg", encoded, f"data:image/jpeg;base64,{encoded}", str(tmp_path / "pipe"), "a\0b", "QUFB"]
+    rows = [{"id": str(n), "tokens": ["Ada"], "ner_tags": ["B-PER"], "image": place} for n, place in enumerate(given)]
+    source = tmp_path / "train.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    status, said = prepare(source, tmp_path / "out")
+    assert (status, "train: 6 tweets, 6 entities, 3 pictures" in said) == (0, True), said
+    assert said.count("cannot be read: its tweet is left without a picture") == 3
+    stored = load_tweets(tmp_path / "out")["train"].cast_column("image", datasets.Image(decode=False))["image"]
+    assert [image and image["path"] for image in stored] == ["1.jpg", None, None, None, None, None]
+
+
+def test_an_id_with_a_suffix_has_the_picture_of_that_name(prepare, pictures, tmp_path):
+    (tmp_path / "train.txt").write_text("IMGID:1.jpg\nAda\tB-PER\n\n")
+    status, said = prepare(tmp_path / "train.txt", tmp_path / "out", "--images", pictures)
+    assert (status, "1 pictures" in said) == (0, True), said
 
 
 def test_what_fails_half_way_leaves_the_data_set_that_was_there(prepare, prepared, source, pictures):
