@@ -145,7 +145,7 @@ class Part:
         self.total = self.sign = None
 
     def _read_header(self, response: http.client.HTTPResponse) -> None:
-        found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+        found = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", response.headers.get("Content-Range", ""))
         if response.status == 206 and found is not None and int(found[1]) == len(self.content):
             total = None if found[2] == "*" else int(found[2])
             if self.total not in (None, total):
@@ -158,7 +158,7 @@ class Part:
         else:
             self.begin_anew()
             length = response.headers.get("Content-Length", "")
-            self.total = int(length) if length.isdecimal() else None
+            self.total = int(length) if re.fullmatch(r"\d{1,18}", length) else None
             tag = response.headers.get("ETag", "")
             self.sign = tag if tag.startswith('"') else response.headers.get("Last-Modified")
         if (self.total or 0) > MAX_BYTES:
@@ -187,9 +187,9 @@ def asked_to_wait(header: str | None) -> float:
         return float(header)
     try:
         date = email.utils.parsedate_to_datetime(header)
-    except ValueError:
+        return max(0.0, (date.astimezone(UTC) - datetime.now(UTC)).total_seconds())
+    except (ValueError, OverflowError):  # no date, or one at the edge of what Python has
         return 0
-    return max(0.0, (date.astimezone(UTC) - datetime.now(UTC)).total_seconds())
 
 
 def git_sha1(content: bytes) -> str:

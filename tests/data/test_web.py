@@ -122,7 +122,17 @@ def test_a_server_that_says_how_long_to_wait_is_given_the_time(monkeypatch):
         assert 0.25 < time.monotonic() - started < 3
 
 
-@pytest.mark.parametrize("header, least, most", [(None, 0, 0), ("7", 7, 7), ("soon", 0, 0)])
+def test_sizes_of_more_digits_than_are_numbers_are_none():
+    with Web({"/a.txt": [Answer(body=TEXT, length="9" * 5000)]}) as web:  # Python reads 4300 digits
+        assert get(web) == TEXT
+    part = {"Content-Range": f"bytes {'1' * 5000}-2/3"}
+    with Web({"/a.txt": [Answer(206, TEXT, headers=part), WHOLE]}) as web:
+        assert get(web) == TEXT
+
+
+@pytest.mark.parametrize(
+    "header, least, most", [(None, 0, 0), ("7", 7, 7), ("soon", 0, 0), ("Fri, 31 Dec 9999 23:59:59 -2359", 0, 0)]
+)
 def test_what_a_server_says_of_waiting(header, least, most):
     assert least <= asked_to_wait(header) <= most
 
