@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sized
 from functools import partial
+from itertools import accumulate
 from numbers import Integral, Real
 from types import GeneratorType
 from typing import Any
@@ -55,7 +56,8 @@ class HamLearningPipeline(Pipeline):
         ignore_labels: types, or with `none` tags, that are left out. An empty list asks for O too, so it means `none`
             where no strategy is given.
         is_split_into_words: a list of strings is the words of one tweet, a list of such lists several tweets.
-        delimiter: between words; their offsets are those in the text that it makes.
+        delimiter: between words; their offsets are those in the text that it makes. By default they are joined as
+            `join_words` does it: by spaces, or without where the model's language has none.
         stride: nothing, as a text of any length is one text here.
         max_pixels: most pixels of a picture.
         batch_size: tweets that go through the network together.
@@ -190,7 +192,7 @@ class HamLearningPipeline(Pipeline):
         tweet: str | Mapping[str, Any] | list[str],
         max_pixels: int | None = None,
         is_split_into_words: bool = False,
-        delimiter: str = " ",
+        delimiter: str | None = None,
     ) -> dict[str, Any]:
         """`text` (a string, or words), `image` (a PIL image or None) and, of words, the `delimiter` of a tweet."""
         if hasattr(tweet, "as_py"):  # a scalar of Arrow
@@ -219,7 +221,7 @@ class HamLearningPipeline(Pipeline):
             image = download(image)
         return read | {"image": read_image(image, max_pixels or MAX_PIXELS)}
 
-    def _read_text(self, tweet: Mapping[str, Any], delimiter: str) -> dict[str, Any]:
+    def _read_text(self, tweet: Mapping[str, Any], delimiter: str | None) -> dict[str, Any]:
         """`text` of a record; and the `delimiter`, where these are words."""
         text, tokens = tweet.get("text"), tweet.get("tokens")
         kinds = {key: type(value).__name__ for key, value in tweet.items()}
@@ -245,7 +247,7 @@ class HamLearningPipeline(Pipeline):
             places = by_length[first : first + size]
             answers = self._read([tweets[place] for place in places], output_probabilities)
             for place, answer in zip(places, answers, strict=True):
-                found[place] = place_words(answer, tweets[place].get("delimiter", " "))
+                found[place] = place_words(answer, tweets[place].get("delimiter"))
         return found
 
     def _read(self, tweets: list[dict[str, Any]], output_probabilities: bool) -> list[dict[str, Any]]:
@@ -334,12 +336,15 @@ def is_missing(value: Any) -> bool:
     return value is None or is_nan or type(value).__name__ in ("NAType", "NaTType")
 
 
-def place_words(answer: dict[str, Any], delimiter: str) -> dict[str, Any]:
-    """What was found in words joined by spaces, at its place where something else joins them."""
-    if delimiter == " ":
+def place_words(answer: dict[str, Any], delimiter: str | None) -> dict[str, Any]:
+    """What was found in words, at its place in the text that a delimiter makes of them; None: where it is."""
+    if delimiter is None:
         return answer
-    wider = len(delimiter) - 1
-    offsets = [(start + k * wider, end + k * wider) for k, (start, end) in enumerate(answer["offsets"])]
+    ends = [*accumulate(len(word) + len(delimiter) for word in answer["words"])]
+    offsets = [
+        (end - len(delimiter) - len(word), end - len(delimiter))
+        for end, word in zip(ends, answer["words"], strict=True)
+    ]
     entities = []
     for entity in answer["entities"]:
         first, end = entity["word_start"], entity["word_end"]

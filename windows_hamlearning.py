@@ -94,7 +94,8 @@ def read_in_windows(
     pieces, width = _cut_windows(windows, row, place, input_ids, attention_mask, word_ids, token_type_ids)
 
     # Where layers are sharded, every process must call them as often as the others.
-    is_bounded = not torch.is_grad_enabled() and not torch.distributed.is_initialized()
+    is_alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
+    is_bounded = is_alone and not torch.is_grad_enabled()
     at_once = max(WINDOWS_AT_ONCE, len(windows)) if is_bounded else len(row)
     outputs = []
     for some in torch.arange(len(row), device=row.device).split(at_once):

@@ -274,14 +274,22 @@ def test_words_give_what_the_processor_gives(ner):
         split("Loved New")
 
 
-@pytest.mark.parametrize("delimiter", ["", "--"])
-def test_places_of_words_are_in_the_text_that_the_delimiter_makes(ner, delimiter):
+@pytest.mark.parametrize("word_splitting", ["punctuation", "characters"])
+@pytest.mark.parametrize("delimiter", ["", " ", "--"])
+def test_places_of_words_are_in_the_text_that_the_delimiter_makes(ner, monkeypatch, delimiter, word_splitting):
+    monkeypatch.setattr(ner.processor, "word_splitting", word_splitting)
     words = [*TEXT.split(), "end"]
     text = delimiter.join(words)
     entities = ner(words, is_split_into_words=True, delimiter=delimiter)
     assert entities and all(text[entity["start"] : entity["end"]] == entity["word"] for entity in entities)
     each = ner(words, is_split_into_words=True, delimiter=delimiter, aggregation_strategy="none")
     assert [text[word["start"] : word["end"]] for word in each] == words
+
+
+def test_without_a_delimiter_words_are_joined_as_the_script_of_the_model_is(ner, monkeypatch):
+    monkeypatch.setattr(ner.processor, "word_splitting", "characters")
+    each = ner(["北", "京", "Ada"], is_split_into_words=True, aggregation_strategy="none")
+    assert [(word["start"], word["end"]) for word in each] == [(0, 1), (1, 2), (2, 5)]
 
 
 # ---------------------------------------------------------------------------- what callers of transformers' class send
