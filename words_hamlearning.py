@@ -66,7 +66,12 @@ def split_words(text: str, word_splitting: str) -> list[tuple[int, int]]:
 
     Returns:
         (start, end) of each word, so that `text[start:end]` is the word.
+
+    Raises:
+        ValueError: there is no such splitting.
     """
+    if word_splitting not in WORD_SPLITTINGS:
+        raise ValueError(f"word_splitting={word_splitting!r}: must be 'punctuation', 'tweet' or 'characters'.")
     if word_splitting == "punctuation":
         return [span for _, span in BertPreTokenizer().pre_tokenize_str(SURROGATES.sub("\ufffd", text))]
     pattern = CHARACTER_WORD if word_splitting == "characters" else TWEET_WORD

@@ -325,6 +325,8 @@ def add_encoder_flags(parser: argparse.ArgumentParser) -> None:
         "--min_count", type=int, metavar="N", default=2, help="times that a piece must occur [%(default)s]"
     )
     parser.add_argument("--seed", type=int, metavar="N", default=1, help="of the weights [%(default)s]")
+    parser.add_argument("--word_splitting", help="of raw text with spans: punctuation, tweet or characters")
+    add_reading_flags(parser)
 
 
 def add_publish_flags(parser: argparse.ArgumentParser) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+from hamlearning.data.files import read_utf8
 from hamlearning.data.reading import Reading, ReadingOptions
 from hamlearning.data.schemes import could_be_tag
 
@@ -101,18 +102,7 @@ def read_lines(path: Path) -> list[str]:
         OSError: It cannot be read.
         ValueError: It is not UTF-8; the line is named.
     """
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise OSError(f"{path} cannot be read: {error.strerror}") from error
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise ValueError(
-            f"{path}, line {line}: the byte 0x{raw[error.start]:02x} is not UTF-8: save the file as UTF-8"
-        ) from None
-    lines = text.split("\n")
+    lines = read_utf8(path).split("\n")
     return [line.removesuffix("\r") for line in lines] if lines[0].endswith("\r") else lines
 
 

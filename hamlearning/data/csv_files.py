@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hamlearning.data.annotation_tools import read_tool_rows
-from hamlearning.data.json_files import read_utf8
+from hamlearning.data.files import read_utf8
 from hamlearning.data.reading import Reading, ReadingOptions
 from hamlearning.data.spans import cut
 from hamlearning.data.text_rows import ID_KEYS, IMAGE_KEYS, SPAN_KEYS, TAG_KEYS, TEXT_KEYS, TOKEN_KEYS, Row
@@ -47,13 +47,13 @@ def read_csv(files: Sequence[Path], options: ReadingOptions) -> Reading:
         ValueError: It is no such CSV; the message names file and line.
     """
     rows: list[Row] = []
-    format = "CSV"
+    format, form = "CSV", None
     for file in files:
         separator, found = _load(file)
         format = "CSV" if separator == "," else f"CSV separated by {separator!r}"
         form = _find_token_rows(found, options)
         rows += [_with_lists(row, options) for row in found] if form is None else _sentences(found, *form)
-    if "a token a row" in rows[0].value:
+    if form is not None:
         format += ", a token a row"
         options = options._replace(token_column=None, tag_column=None)  # their columns have other names now
     return read_tool_rows(rows, options, format)
@@ -262,7 +262,7 @@ def _sentences(rows: Sequence[Row], sentence: str, token: str, tag: str | None) 
                 raise ValueError(f"{row.place} {said}: write the tokens of each sentence one behind the other")
             begun.add(name)
             images = {key: row.value[key] or None for key in IMAGE_KEYS if key in row.value}
-            content: dict[str, Any] = {"id": name, "tokens": [], "a token a row": True, **images}
+            content: dict[str, Any] = {"id": name, "tokens": [], **images}
             found.append(row._replace(number=len(found) + 1, value=content | ({"ner_tags": []} if tag else {})))
         if not row.value[token] or (tag is not None and not row.value[tag]):
             raise ValueError(f"{row.place} has no {tag if row.value[token] else token}: write one, or leave it out")

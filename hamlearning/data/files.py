@@ -26,6 +26,26 @@ def write_bytes(path: Path, content: bytes):
         partial.unlink(missing_ok=True)
 
 
+def read_utf8(path: Path) -> str:
+    """The text of a file, without a byte order mark; line ends stay as they are.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is not UTF-8; the message names the line.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise OSError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"{path}, line {line}: the byte 0x{raw[error.start]:02x} is not UTF-8: save the file as UTF-8"
+        ) from None
+
+
 def move_into(staged: Path, folder: Path):
     """Moves the files of one folder into another, each in place of its predecessor at one stroke."""
     for path in sorted(path for path in staged.rglob("*") if path.is_file()):

@@ -7,7 +7,7 @@ from datasets import Dataset, get_dataset_config_names, load_dataset, load_datas
 
 from hamlearning.data.downloads import local_file, wanted_of_hub
 from hamlearning.data.reading import READERS, Reading, ReadingOptions, read_files
-from hamlearning.data.tables import read_table
+from hamlearning.data.tables import check_shards, read_table
 
 
 def read_hub(
@@ -31,7 +31,7 @@ def read_hub(
     Raises:
         FileNotFoundError: There is no such data set.
         ConnectionError: The Hub is down, silent or busy, or refuses.
-        ValueError: A file is malformed.
+        ValueError: A file is malformed, or shards of a split number their tags in different ways.
     """
     names = {alias: split for split, aliases in wanted.items() for alias in aliases}
     with wanted_of_hub(name):
@@ -47,6 +47,9 @@ def read_hub(
         if suffixes and suffixes <= READERS.keys() - {".parquet"}:
             local = {split: [Path(local_file(path)) for path in paths] for split, paths in files.items()}
             return {names.get(split, split): read_files(paths, options) for split, paths in local.items()}
+        for paths in files.values():
+            if len(paths) > 1 and suffixes == {".parquet"}:
+                check_shards([str(path) for path in paths])
         if is_all:
             builder.download_and_prepare()
             found = builder.as_dataset()

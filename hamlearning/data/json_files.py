@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hamlearning.data.annotation_tools import read_tool_rows
+from hamlearning.data.files import read_utf8
 from hamlearning.data.label_studio import is_task
 from hamlearning.data.reading import Reading, ReadingOptions
 from hamlearning.data.spans import cut
@@ -64,26 +65,6 @@ def load_rows(file: Path) -> tuple[list[Row], str]:
     if len(rows) == 1 and (isinstance(rows[0].value, list) or _table(rows[0].value) is not None):
         return _rows_of(file, rows[0].value), "JSON"
     return rows, "JSON lines"
-
-
-def read_utf8(file: Path) -> str:
-    """The text of a file, without a byte order mark.
-
-    Raises:
-        OSError: It cannot be read.
-        ValueError: It is not UTF-8; the message names the line.
-    """
-    try:
-        raw = file.read_bytes()
-    except OSError as error:
-        raise OSError(f"{file} cannot be read: {error.strerror}") from error
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise ValueError(
-            f"{file}, line {line}: the byte 0x{raw[error.start]:02x} is not UTF-8: save the file as UTF-8"
-        ) from None
 
 
 def _parsed(text: str) -> Any:

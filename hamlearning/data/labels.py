@@ -8,6 +8,7 @@ import numpy as np
 from hamlearning.data.reading import ReadingOptions
 from hamlearning.data.schemes import (
     SCHEMES,
+    TYPES_READ_AS,
     SchemeError,
     check_scheme,
     find_scheme,
@@ -17,9 +18,6 @@ from hamlearning.data.schemes import (
     types_alike,
 )
 from words_hamlearning import TAGS
-
-
-TYPES_READ_AS = {"OTHER": "MISC"}  # Twitter-2015 says OTHER where the literature, and Twitter-2017, say MISC
 
 
 class SplitTags(NamedTuple):

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from words_hamlearning import WORD_SPLITTINGS
+
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -48,7 +50,7 @@ class ReadingOptions(NamedTuple):
     cache_dir: str | None = None
 
 
-def parse_type_map(text: str | None) -> dict[str, str]:
+def parse_type_map(text: str) -> dict[str, str]:
     """The types of `--type_map`.
 
     ```python
@@ -62,10 +64,10 @@ def parse_type_map(text: str | None) -> dict[str, str]:
         ValueError: It is no list of OLD=NEW, or names a type twice.
     """
     remedy = "write OLD=NEW,OLD=NEW, types without spaces"
-    if text is not None and text.lstrip().startswith("{"):
+    if text.lstrip().startswith("{"):
         pairs: Any = json.loads(text, object_pairs_hook=list)
     else:
-        pairs = [part.strip().split("=") for part in (text or "").split(",") if part.strip()]
+        pairs = [part.strip().split("=") for part in text.split(",") if part.strip()]
     found: dict[str, str] = {}
     for pair in pairs:
         if len(pair) != 2 or not all(isinstance(type_, str) and re.fullmatch(r"\S+", type_) for type_ in pair):
@@ -76,7 +78,7 @@ def parse_type_map(text: str | None) -> dict[str, str]:
     return found
 
 
-def parse_tag_names(text: str | None) -> tuple[str, ...]:
+def parse_tag_names(text: str) -> tuple[str, ...]:
     """The names of `--tag_names`.
 
     ```python
@@ -91,6 +93,26 @@ def parse_tag_names(text: str | None) -> tuple[str, ...]:
     if "" in names or len(set(names)) < len(names):
         raise ValueError(f"--tag_names {text!r} has an empty name or one twice: write O,B-PER,I-PER and so on")
     return names
+
+
+def parse_options(typed: Mapping[str, str | None]) -> ReadingOptions:
+    """The options as flags give them, by name; None for a flag that was not given.
+
+    ```python
+    >>> parse_options({"tag_column": "4", "type_map": "per=PER", "annotator": None}).type_map
+    {'per': 'PER'}
+    ```
+
+    Raises:
+        ValueError: See `parse_type_map` and `parse_tag_names`; or there is no word splitting of that name.
+    """
+    splitting = typed.get("word_splitting")
+    if splitting is not None and splitting not in WORD_SPLITTINGS:
+        raise ValueError(f"--word_splitting {splitting} is none: choose from {', '.join(WORD_SPLITTINGS)}")
+    parsers: dict[str, Any] = {"type_map": parse_type_map, "tag_names": parse_tag_names}
+    return ReadingOptions(
+        **{name: parsers.get(name, str)(value) for name, value in typed.items() if value is not None}
+    )
 
 
 @dataclass

@@ -5,8 +5,8 @@ from typing import Any
 
 from datasets import ClassLabel, Features, IterableDataset, List, Value, load_dataset
 
-from hamlearning.data.labels import TYPES_READ_AS
-from hamlearning.data.schemes import mapped_tag
+from hamlearning.data.schemes import TYPES_READ_AS, mapped_tag
+from hamlearning.data.tables import check_shards
 
 
 def stream_tweets(
@@ -30,8 +30,11 @@ def stream_tweets(
         type_map: Types that are read as another one.
 
     Raises:
-        ValueError: The shards lack a column, their `ner_tags` are no `ClassLabel`, or not among `tags`.
+        ValueError: The shards lack a column, their `ner_tags` are no `ClassLabel`, or not among `tags`; or two
+            shards number their tags in different ways.
     """
+    if len(shards) > 1:
+        check_shards(shards)
     columns = ["id", "tokens", "ner_tags"]  # no others are read: pictures would be most of the bytes
     files = {"train": list(shards)}
     stream = load_dataset("parquet", data_files=files, columns=columns, split="train", streaming=True)

@@ -1,10 +1,12 @@
 """Parquet and Arrow files, whatever wrote them: pandas, polars, DuckDB, `datasets` or another."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, Features, List, Value
@@ -124,7 +126,7 @@ def _check_sound(file: Path, name: str, column: pa.ChunkedArray):
         ) from None
 
 
-def _check_features(path: Path, schema: pa.Schema):
+def _check_features(path: str | Path, schema: pa.Schema):
     """Refuse types, or the metadata that name others, of which `datasets` says what is wrong but not where."""
     try:
         Features.from_arrow_schema(schema)
@@ -136,7 +138,29 @@ def _check_features(path: Path, schema: pa.Schema):
         ) from None
 
 
-def _check_tag_names(files: Sequence[Path], schemas: Sequence[pa.Schema]):
+def check_shards(shards: Sequence[str]) -> None:
+    """See that Parquet shards, which others read together, number their tags alike; their footers alone are read.
+
+    Args:
+        shards: Paths or URLs that fsspec opens, `hf://` among them.
+
+    Raises:
+        ValueError: They do not, or one is damaged.
+    """
+
+    def schema_of(shard: str) -> pa.Schema:
+        opened: Any = fsspec.open(shard, "rb")
+        with damage_named(shard, REMEDY), opened as file:
+            return pq.read_schema(file)
+
+    with ThreadPoolExecutor(8) as pool:  # of far ones most of the time is waiting
+        schemas = list(pool.map(schema_of, shards))
+    for shard, schema in zip(shards, schemas, strict=True):
+        _check_features(shard, schema)
+    _check_tag_names(shards, schemas)
+
+
+def _check_tag_names(files: Sequence[str | Path], schemas: Sequence[pa.Schema]):
     """Refuse files whose numbers mean other tags: read together, `datasets` takes all of them by the first one's."""
 
     def names_of(schema: pa.Schema) -> dict[str, list[str]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hamlearning.data.dividing import parse_shares
 from hamlearning.data.prepare import CONFIGS, DataSet, check_target, data_files, read_data_set
-from hamlearning.data.reading import ReadingOptions, parse_tag_names, parse_type_map
+from hamlearning.data.reading import parse_options
 from hamlearning.hub.repos import PublishError, commit_files, create_repo
 
 
@@ -59,11 +59,7 @@ def prepare(
         raise ValueError("no TARGET: give the folder to make, or --check to read and write nothing")
     if target is not None:
         check_target(source, target, visual_features, overwrite)
-    parsed = {
-        "type_map": parse_type_map(reading.get("type_map")),
-        "tag_names": parse_tag_names(reading.get("tag_names")),
-    }
-    options = ReadingOptions(**(reading | parsed))  # pyright: ignore[reportArgumentType]  # the other fields are text
+    options = parse_options(reading)
     shares = None if split is None else parse_shares(split)
     data_set = read_data_set(source, images, visual_features, name, image_subfolders, options, shares, seed)
     if push_pictures and not data_set.has_pictures:

@@ -63,8 +63,8 @@ def predict_shards(
     model has a vision model. Ids are compared, and written, as strings. A word that is null is an empty one.
 
     The output has a row a tweet, in its order: `id` (null where there was none), `entities` (as
-    `HamLearningProcessor.post_process_entities` returns them; of `tokens`, places are in the words joined by spaces;
-    null where the tweet is), `relevance` (|C^r| a view, null without a picture) and `image_error` (why the tweet's
+    `HamLearningProcessor.post_process_entities` returns them; of `tokens`, places are in what `join_words` makes of
+    them; null where the tweet is), `relevance` (|C^r| a view, null without a picture) and `image_error` (why the tweet's
     picture could not be used, null where there is none or it could).
 
     Its metadata hold what it depends on, see `FACTS`. Output that is there is kept if all of that is as it was: the

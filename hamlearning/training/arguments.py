@@ -14,7 +14,7 @@ from transformers import HfArgumentParser, TrainingArguments
 from transformers.utils import is_torch_bf16_gpu_available
 
 from configuration_hamlearning import DETECTORS, HamLearningConfig
-from hamlearning.data.reading import ReadingOptions, parse_tag_names, parse_type_map
+from hamlearning.data.reading import ReadingOptions, parse_options
 from hamlearning.data.schemes import SCHEMES
 from hamlearning.training.signals import proposal
 from words_hamlearning import WORD_SPLITTINGS
@@ -152,17 +152,10 @@ class DataArguments:
         """What is said here of the files; `word_splitting` is the model's own.
 
         Raises:
-            ValueError: see `parse_type_map` and `parse_tag_names`.
+            ValueError: see `parse_options`.
         """
-        return ReadingOptions(
-            token_column=self.token_column,
-            tag_column=self.tag_column,
-            annotator=self.annotator,
-            word_splitting=word_splitting or ReadingOptions().word_splitting,
-            tag_scheme=self.tag_scheme,
-            type_map=parse_type_map(self.type_map),
-            tag_names=parse_tag_names(self.tag_names),
-        )
+        typed = {name: getattr(self, name, None) for name in ReadingOptions._fields}
+        return parse_options(typed | {"word_splitting": word_splitting})
 
 
 @dataclass

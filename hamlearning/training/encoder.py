@@ -18,6 +18,7 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from transformers import BertConfig, BertModel, BertTokenizer
 
+from hamlearning.data.reading import parse_options
 from hamlearning.data.tweets import load_tweets
 
 
@@ -35,6 +36,7 @@ def make_encoder(
     positions: int = 512,
     min_count: int = 2,
     seed: int = 1,
+    **reading: str,
 ) -> None:
     """Write a BERT with random weights and a tokenizer whose vocabulary is of the train split.
 
@@ -52,10 +54,11 @@ def make_encoder(
         positions: Most sub-tokens of a text, [CLS] and [SEP] included.
         min_count: How often a piece must occur to be in the vocabulary; others are unknown.
         seed: Of the weights.
+        reading: Fields of `ReadingOptions`, as they are typed.
 
     Raises:
         FileExistsError: `target` holds something.
-        ValueError: a number is out of range, or there is no train split.
+        ValueError: a number is out of range, or there is no train split; or see `load_tweets`.
     """
     least = {"layers": (layers, 1), "heads": (heads, 1), "positions": (positions, 3), "min_count": (min_count, 1)}
     for name, (value, minimum) in least.items():
@@ -65,7 +68,7 @@ def make_encoder(
         raise ValueError(f"--width {width} is no multiple of --heads {heads}: make it one")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise FileExistsError(f"{target} is not an empty folder: choose another one")
-    splits = load_tweets(data_dir)
+    splits = load_tweets(data_dir, options=parse_options(reading))
     if "train" not in splits:
         raise ValueError(f"{data_dir} has no train split: its words are the vocabulary, add train.txt")
     tokenizer = make_tokenizer(splits["train"], positions, min_count)

@@ -101,6 +101,10 @@ def predict_streamed(
             f"{features_file} has no picture of any of {counts['tweets']} tweets: its ids are like "
             f"{next(iter(visual_features))!r}."
         )
+    if reader.pictures.startswith("folder") and counts["tweets"] and not counts["pictures"]:
+        logger.warning(
+            f"{data_args.image_dir} has no picture of any of {counts['tweets']} tweets: call them by the ids."
+        )
     logger.info(f"This process's {counts['shards']} of {len(shards)} shards are in {args.output_dir}: {counts}")
     return {}
 

@@ -5,9 +5,10 @@ import re
 
 import pytest
 
-from hamlearning.data.reading import ReadingOptions
+from hamlearning.data.reading import ReadingOptions, parse_options
 from hamlearning.data.splitting import splitting_of, splitting_problem, words_given_back
 from hamlearning.data.tweets import load_tweets
+from words_hamlearning import split_words
 
 
 @pytest.mark.parametrize(
@@ -103,3 +104,10 @@ def test_texts_of_a_script_with_spaces_are_split_at_punctuation(tmp_path):
 def test_the_words_of_the_public_tweets_come_back(name, splitting, shared_folder):
     tweets = load_tweets(shared_folder / "data" / name)["validation"]["tokens"][:]
     assert words_given_back(tweets)["same_words"][splitting] > 0.95
+
+
+def test_a_splitting_of_another_name_is_refused():
+    with pytest.raises(ValueError, match="word_splitting='tweets': must be 'punctuation', 'tweet' or 'characters'"):
+        split_words("Ada", "tweets")
+    with pytest.raises(ValueError, match="--word_splitting tweets is none: choose from punctuation, tweet, char"):
+        parse_options({"word_splitting": "tweets"})

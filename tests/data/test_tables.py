@@ -14,6 +14,7 @@ from datasets import Array2D, ClassLabel, Dataset, Features, Image, LargeList, L
 from PIL import Image as Picture
 
 from hamlearning.data.reading import ReadingOptions, parse_tag_names
+from hamlearning.data.streams import stream_tweets
 from hamlearning.data.tweets import load_tweets, tag_names
 from hamlearning.pictures.tweet_images import TweetImages
 from hamlearning.training.arguments import parse_arguments
@@ -152,8 +153,14 @@ def test_shards_that_number_their_tags_otherwise_are_refused(tmp_path, suffix):
         numbers = pa.array([[names.index(tag) for tag in tags] for tags in TAGGED])
         rows = table(ner_tags=numbers).cast(types.arrow_schema).replace_schema_metadata(types.arrow_schema.metadata)
         WRITERS[f"train{suffix}"](rows, tmp_path / f"train-0000{shard}-of-00002{suffix}")
-    with pytest.raises(ValueError, match=r"train-00001.*numbers the tags of its column ner_tags as \['B-PER', 'O'\]"):
+    said = r"train-00001.*numbers the tags of its column ner_tags as \['B-PER', 'O'\]"
+    with pytest.raises(ValueError, match=said):
         load_tweets(tmp_path)
+    if suffix == ".parquet":
+        with pytest.raises(ValueError, match=said):
+            load_tweets(dataset_name=str(tmp_path))
+        with pytest.raises(ValueError, match=said):
+            stream_tweets([str(path) for path in sorted(tmp_path.glob("train-*"))], TAGS, seed=1, buffer_size=8)
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".arrow"])

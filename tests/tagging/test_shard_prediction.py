@@ -547,6 +547,13 @@ def test_features_of_other_tweets_are_warned_of(seeing, illustrated, tmp_path, c
     assert "has no picture of any of 12 tweets: its ids are like 'another'" in caplog.text
 
 
+def test_a_folder_of_other_tweets_pictures_is_warned_of(seeing, illustrated, tmp_path, caplog):
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "pictures" / "another.png")
+    run_mner(flags(seeing, illustrated, tmp_path / "out", image_dir=tmp_path / "pictures"))
+    assert f"{tmp_path / 'pictures'} has no picture of any of 12 tweets: call them by the ids" in caplog.text
+
+
 @pytest.mark.parametrize("argument", ["visual_features", "image_dir", "vision_model"])
 def test_pictures_for_a_model_of_text_are_refused(argument, model_folder, shards, seeing, world, tmp_path):
     place = write_seen(tmp_path / "seen", ["1"]) if argument == "visual_features" else seeing

@@ -52,6 +52,14 @@ def test_sizes_and_seed_are_those_of_the_flags(data_dir, tmp_path):
     assert not torch.equal(weights[0], weights[2])
 
 
+def test_files_are_read_as_a_training_reads_them(data_dir, tmp_path, capsys):
+    (data_dir / "train.txt").write_text("Ada\tB-PER\t7\nAda\tI-PER\t7\n", encoding="utf-8")
+    assert main(["encoder", str(data_dir), str(tmp_path / "encoder")]) == 1
+    assert "--tag_column" in capsys.readouterr().err
+    assert main(["encoder", str(data_dir), str(tmp_path / "encoder"), "--tag_column", "2"]) == 0
+    assert "Ada" in AutoTokenizer.from_pretrained(tmp_path / "encoder").get_vocab()
+
+
 @pytest.mark.parametrize(
     "flags, message",
     [
