@@ -64,8 +64,8 @@ def predict_shards(
 
     The output has a row a tweet, in its order: `id` (null where there was none), `entities` (as
     `HamLearningProcessor.post_process_entities` returns them; of `tokens`, places are in what `join_words` makes of
-    them; null where the tweet is), `relevance` (|C^r| a view, null without a picture) and `image_error` (why the tweet's
-    picture could not be used, null where there is none or it could).
+    them; null where the tweet is), `relevance` (|C^r| a view, null without a picture) and `image_error` (why the
+    tweet's picture could not be used, null where there is none or it could).
 
     Its metadata hold what it depends on, see `FACTS`. Output that is there is kept if all of that is as it was: the
     content of a shard of the Hub is told by the hash that the Hub has of it, that of a file by size and time of change
