@@ -153,7 +153,8 @@ def _read_task(row: Row, annotation: Mapping[str, Any], picture: str, options: R
     texts.widened += words.widened
     place = _place_of_picture(row)
     image = None if place is None else {"bytes": None, "path": _found(row.file, place)}
-    id_ = data.get("id") or picture or row.value.get("id", f"{row.file.stem}-{row.number}")
+    given = (data.get("id"), picture, row.value.get("id"))
+    id_ = next((value for value in given if value not in (None, "")), f"{row.file.stem}-{row.number}")
     texts.add(row.place, str(id_), words.tokens, words.tags, image)
 
 

@@ -468,7 +468,8 @@ def test_a_local_file_of_label_studio_is_found_beside_the_export(read, tmp_path)
 
 
 def test_the_id_of_a_task_is_that_of_its_data(read):
-    assert read([task(1, "so", (1, []), **{"id": "17_06"})], "train.json").columns["id"] == ["17_06"]
+    for given, id_ in (("17_06", "17_06"), (0, "0"), ("", "game.jpg")):
+        assert read([task(1, "so", (1, []), **{"id": given})], "train.json").columns["id"] == [id_]
     alone = task(1, "so", (1, []), image=None)
     assert read([alone], "train.json").columns == {"id": ["1"], "tokens": [["so"]], "ner_tags": [["O"]]}
 
