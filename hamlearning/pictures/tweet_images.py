@@ -39,7 +39,7 @@ class TweetImages:
 
     Raises:
         FileNotFoundError: `image_dir` is no folder.
-        ValueError: it has two pictures of one name, nothing but links out of it, or no picture of any tweet; or, with
+        ValueError: it has two pictures of one name, nothing but links out of it, or no picture of a tweet; or, with
             `by_id`, one id stands for two pictures.
     """
 
@@ -107,7 +107,9 @@ class TweetImages:
     def _check_files(self) -> None:
         """Names that do not fit are a slip that nobody would notice: the model would learn from text alone."""
         found = sum(self._file_of(id_) is not None for id_ in self.ids)
-        if found == 0 and self._files:
+        if not self._files:
+            raise ValueError(f"{self.image_dir} has no picture: give the folder of the tweets' pictures.")
+        if found == 0:
             raise ValueError(
                 f"{self.image_dir} has no picture of any of the {len(self.ids)} tweets: an id is {self.ids[0]!r}, a "
                 f"file {next(iter(self._files.values())).name!r}; give the files the ids as names."

@@ -184,6 +184,9 @@ def test_a_folder_of_other_pictures_has_none_of_the_tweets(tmp_path):
     message = "has no picture of any of the 1 tweets: an id is 'a ', a file 'other.gif'"
     with pytest.raises(ValueError, match=message):
         TweetImages(make_tweets(train={"a ": encoded(0)}), tmp_path)
+    (tmp_path / "other.gif").unlink()
+    with pytest.raises(ValueError, match="has no picture: give the folder of the tweets' pictures"):
+        TweetImages(make_tweets(train={"a": None}), tmp_path)
 
 
 def test_a_folder_that_lacks_most_pictures_is_said_with_the_share(tmp_path, caplog):
