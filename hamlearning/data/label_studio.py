@@ -95,6 +95,7 @@ def read_tasks(rows: Sequence[Row], options: ReadingOptions, format: str) -> Rea
             )
     if options.word_splitting is None:
         options = options._replace(word_splitting=splitting_of_raw(_strings([row for row, _ in work])))
+    texts.word_splitting = options.word_splitting
     pictures = _picture_names([row for row, _ in work])
     for (row, annotation), picture in zip(work, pictures, strict=True):
         _read_task(row, annotation, picture, options, texts)

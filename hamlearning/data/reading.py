@@ -128,6 +128,7 @@ class Reading:
             says it.
         widened: Spans that did not fall on words and were widened, each with its place and text.
         left_out: Tasks and rows that were not read, each with its place and the reason.
+        word_splitting: How raw text was split into the tokens; None where the files have tokens.
     """
 
     columns: "dict[str, list] | Dataset"
@@ -135,6 +136,7 @@ class Reading:
     places: list[str] = field(default_factory=list)
     widened: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    word_splitting: str | None = None
 
 
 READERS = {

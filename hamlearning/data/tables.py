@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ def read_table(dataset: Dataset, file: Path, options: ReadingOptions, format: st
         dataset = dataset.rename_column(own, "image")
     if "image" in dataset.column_names:
         dataset = _with_pictures(dataset, file)
-    return Reading(dataset, reading.format, reading.places, reading.widened, reading.left_out)
+    return replace(reading, columns=dataset)
 
 
 def _check_sound(file: Path, name: str, column: pa.ChunkedArray):

@@ -41,6 +41,7 @@ class Texts:
     places: list[str] = field(default_factory=list)
     widened: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    word_splitting: str | None = None  # of raw text
 
     def add(
         self,
@@ -83,7 +84,7 @@ class Texts:
             columns["ner_tags"] = self.tags
         if any(image is not None for image in self.images):
             columns["image"] = self.images
-        return Reading(columns, format, self.places, self.widened, self.left_out)
+        return Reading(columns, format, self.places, self.widened, self.left_out, self.word_splitting)
 
 
 def read_rows(rows: Sequence[Row], options: ReadingOptions, format: str) -> Reading:
@@ -111,6 +112,7 @@ def read_rows(rows: Sequence[Row], options: ReadingOptions, format: str) -> Read
     if layout.is_text and options.word_splitting is None:
         raw = (row.value.get(layout.words) for row in rows)
         options = options._replace(word_splitting=splitting_of_raw(text for text in raw if isinstance(text, str)))
+    texts.word_splitting = options.word_splitting if layout.is_text else None
     for row in _of_one_annotator(rows, options.annotator, texts):
         _read_row(row, layout, options, texts)
     return texts.reading(f"{format}, {layout}")

@@ -122,7 +122,18 @@ class TweetData:
             for what, places in kinds:
                 more = "; ..." if len(places) > SHOWN else ""
                 lines += [f"{split}: {len(places)} {what}: {'; '.join(places[:SHOWN])}{more}"] if places else []
+        if len(self.word_splittings) > 1:
+            lines.append(
+                f"the raw texts of the splits are split by {' and '.join(self.word_splittings)}: --word_splitting "
+                "names one for all"
+            )
         return lines + self.labels.remarks
+
+    @property
+    def word_splittings(self) -> list[str]:
+        """How raw text was split into words, in whichever split it was."""
+        found = (reading.word_splitting for reading in self.readings.values())
+        return sorted({splitting for splitting in found if splitting is not None})
 
 
 def read_data(

@@ -36,6 +36,7 @@ class Data:
     stream: IterableDataset | None = None  # of the train split, if it is streamed
     shards: list[str] = field(default_factory=list)  # that it is read from
     features: VisualFeatures | None = None
+    word_splittings: list[str] = field(default_factory=list)  # of its raw texts with spans
     raw_text: dict[str, Any] = field(default_factory=dict)  # whether it gives the words back; see `words_given_back`
 
 
@@ -71,7 +72,7 @@ def load_data(arguments: Arguments, name: str) -> Data:
         for split, dataset in tagged.items():
             facts[split] = {"tweets": len(dataset), "sha256": split_sha256(dataset)}
             used_tags |= {tag for sentence in tag_names(dataset) for tag in sentence}
-    data = Data(name, tweets, facts, tags, used_tags)
+    data = Data(name, tweets, facts, tags, used_tags, word_splittings=found.word_splittings)
     if is_streamed:
         if found.labels.scheme != "iob2":
             raise ValueError(
@@ -135,7 +136,9 @@ def look_at_words(data: Data, model_args: ModelArguments) -> None:
     data.raw_text = words_given_back(words)
     if model_args.word_splitting is None and model_args.model_name_or_path is None:
         model_args.word_splitting, share = splitting_of(words)
-        if model_args.word_splitting == "characters":
+        if len(data.word_splittings) == 1:  # raw text was split here, so the model is to split it in the same way
+            [model_args.word_splitting] = data.word_splittings
+        elif model_args.word_splitting == "characters":
             logger.info(
                 f"The model will split raw text into characters: {share:.0%} of the words of the {split} split are "
                 "single characters of a script without spaces; --word_splitting overrides it."

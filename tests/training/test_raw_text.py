@@ -7,8 +7,11 @@ import pytest
 from transformers import pipeline
 
 from hamlearning.cli import main
+from hamlearning.data.tweets import read_data
 from hamlearning.hub.model_card import model_card
 from hamlearning.info import describe_model
+from hamlearning.training.arguments import ModelArguments
+from hamlearning.training.data import Data, look_at_words
 from hamlearning.training.run import main as run_mner
 from pipeline_hamlearning import HamLearningPipeline  # noqa: F401  # registers it
 from tiny_world import flags, results_of
@@ -112,6 +115,28 @@ def test_a_model_that_learns_further_keeps_its_splitting_unless_a_flag_changes_i
     changed = run(paintings, tmp_path / "changed", **further, word_splitting="tweet")
     assert changed["raw_text"]["word_splitting"] == "tweet"
     assert json.loads((tmp_path / "changed" / "processor_config.json").read_text())["word_splitting"] == "tweet"
+
+
+def write_raw(folder, **texts):
+    for split, text in texts.items():
+        (folder / f"{split}.jsonl").write_text(json.dumps({"id": split, "text": text, "label": [[0, 2, "LOC"]]}))
+    return read_data(folder)
+
+
+def test_a_model_splits_raw_text_as_that_of_its_data_was_split(tmp_path):
+    """Most letters are of such a script, and most words are digits."""
+    found = write_raw(tmp_path, train="北京2020年10月12日")
+    data = Data("mine", found.splits, {}, None, set(), word_splittings=found.word_splittings)
+    model_args = ModelArguments()
+    look_at_words(data, model_args)
+    assert (model_args.word_splitting, data.raw_text["same_words"]["characters"]) == ("characters", 1.0)
+
+
+def test_splits_whose_raw_text_is_split_differently_are_said(tmp_path):
+    found = write_raw(tmp_path, train="北京。", valid="in Rome")
+    assert found.remarks() == [
+        "the raw texts of the splits are split by characters and punctuation: --word_splitting names one for all"
+    ]
 
 
 def test_an_unknown_splitting_is_refused_with_the_known_ones(capsys):
