@@ -27,7 +27,7 @@ class Answer:
 
     status: int = 200
     body: bytes = b""
-    length: int | None = None
+    length: int | str | None = None
     cut: int | None = None
     pause: float = 0
     tag: str | None = None
