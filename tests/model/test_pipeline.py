@@ -292,6 +292,17 @@ def test_without_a_delimiter_words_are_joined_as_the_script_of_the_model_is(ner,
     assert [(word["start"], word["end"]) for word in each] == [(0, 1), (1, 2), (2, 5)]
 
 
+@pytest.mark.parametrize("delimiter", ["", " ", "--"])
+def test_places_of_characters_are_in_the_text_that_the_delimiter_makes(ner, monkeypatch, delimiter):
+    monkeypatch.setattr(ner.processor, "word_splitting", "characters")
+    words = [*"北京NBA很好"]
+    text = delimiter.join(words)
+    entities = ner(words, is_split_into_words=True, delimiter=delimiter)
+    assert entities and all(text[entity["start"] : entity["end"]] == entity["word"] for entity in entities)
+    each = ner(words, is_split_into_words=True, delimiter=delimiter, aggregation_strategy="none")
+    assert [text[word["start"] : word["end"]] for word in each] == words
+
+
 # ---------------------------------------------------------------------------- what callers of transformers' class send
 
 
