@@ -742,10 +742,12 @@ class HamLearningPreTrainedModel(PreTrainedModel):
         The processor itself is saved by its own `save_pretrained`: without it no pipeline can be made of the folder.
         What else is given is that of `PreTrainedModel.save_pretrained`.
         """
-        code = Path(__file__).with_name("processing_hamlearning.py")
-        if code.is_file() and kwargs.get("is_main_process", True) and not os.path.isfile(save_directory):
+        # transformers puts into its cache only what loads the model; the rest is where the model came from.
+        homes = (Path(__file__).parent, Path(self.name_or_path))
+        codes = [path for home in homes if (path := home / "processing_hamlearning.py").is_file()]
+        if codes and kwargs.get("is_main_process", True) and not os.path.isfile(save_directory):
             os.makedirs(save_directory, exist_ok=True)
-            for file in (code, *map(Path, get_relative_import_files(code))):
+            for file in (codes[0], *map(Path, get_relative_import_files(codes[0]))):
                 if file.parent.resolve() != Path(save_directory).resolve():
                     shutil.copy(file, save_directory)
         super().save_pretrained(save_directory, *args, **kwargs)

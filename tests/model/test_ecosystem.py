@@ -15,7 +15,14 @@ from datasets import Dataset
 from datasets.fingerprint import Hasher
 from datasets.utils._dill import dumps
 from torch.utils.data import DataLoader
-from transformers import AutoProcessor, BertTokenizer, Trainer, TrainingArguments, pipeline
+from transformers import (
+    AutoModelForTokenClassification,
+    AutoProcessor,
+    BertTokenizer,
+    Trainer,
+    TrainingArguments,
+    pipeline,
+)
 
 from pipeline_hamlearning import HamLearningPipeline
 from processing_hamlearning import HamLearningDataCollator, HamLearningInputs, HamLearningProcessor
@@ -171,6 +178,16 @@ def test_a_pipeline_of_a_model_without_its_processor_says_how_to_save_one(proces
     processor.save_pretrained(tmp_path)
     of_folder = pipeline(model=str(tmp_path), trust_remote_code=True)
     assert of_folder("ann met rome") == HamLearningPipeline(model=model, processor=processor)("ann met rome")
+
+
+def test_a_model_of_a_repos_code_is_saved_with_the_code_of_the_pipeline_too(processor, make_model, tmp_path):
+    make_model(use_vision=False).save_pretrained(tmp_path / "first")
+    of_repo = AutoModelForTokenClassification.from_pretrained(tmp_path / "first", trust_remote_code=True)
+    assert type(of_repo).__module__.startswith("transformers_modules.")
+    of_repo.save_pretrained(tmp_path / "second")
+    processor.tokenizer.save_pretrained(tmp_path / "second")
+    with pytest.raises(OSError, match="has no processor_config.json: the processor is missing"):
+        pipeline(model=str(tmp_path / "second"), trust_remote_code=True)
 
 
 MAPS = """
