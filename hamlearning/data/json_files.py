@@ -47,13 +47,13 @@ def load_rows(file: Path) -> tuple[list[Row], str]:
         raise ValueError(f"{file} is empty: fill the file or remove it")
     lines = text.split("\n")
     first = next(number for number, line in enumerate(lines, start=1) if line.strip())
-    is_whole = file.suffix.lower() == ".json" or lines[first - 1].strip() in ("[", "{")
-    if is_whole:
+    is_json = file.suffix.lower() == ".json"
+    if is_json or not _is_whole(lines[first - 1]):
         try:
             return _rows_of(file, _parsed(text)), "JSON"
         except json.JSONDecodeError as error:
             # Many tools name JSON lines so, too: there the first line is whole, and more follows.
-            if not error.msg.startswith("Extra data"):
+            if not error.msg.startswith("Extra data") and (is_json or error.lineno > first):
                 raise _not_json(file, text, error) from None
     rows = []
     for number, line in enumerate(lines, start=1):
@@ -76,6 +76,15 @@ def _parsed(text: str) -> Any:
         if isinstance(error, json.JSONDecodeError):
             raise
         raise json.JSONDecodeError("a number of too many digits", text, 0) from None  # Python reads 4300
+
+
+def _is_whole(line: str) -> bool:
+    """Whether a line is JSON by itself. A list may be laid out over lines in a file of any name: `[{...},`."""
+    try:
+        _parsed(line)
+    except json.JSONDecodeError:
+        return False
+    return True
 
 
 def _not_json(file: Path, text: str, error: json.JSONDecodeError, line: int | None = None) -> ValueError:

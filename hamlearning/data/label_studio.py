@@ -89,10 +89,10 @@ def read_tasks(rows: Sequence[Row], options: ReadingOptions, format: str) -> Rea
         by_task[row.place].append(_names(annotation)[0])
     for place, names in by_task.items():
         if len(names) > 1:
-            raise ValueError(
-                f"{place} has {len(names)} annotations, by {', '.join(names)}: choose one of them, --annotator, or "
-                "delete the others"
-            )
+            # Where all have one name, no name tells which is meant.
+            remedy = "choose one of them, --annotator, or delete the others"
+            remedy = remedy if len(set(names)) > 1 else "delete all but one of them"
+            raise ValueError(f"{place} has {len(names)} annotations, by {', '.join(names)}: {remedy}")
     if options.word_splitting is None:
         options = options._replace(word_splitting=splitting_of_raw(_strings([row for row, _ in work])))
     texts.word_splitting = options.word_splitting
@@ -116,7 +116,7 @@ def _names(annotation: Mapping[str, Any]) -> list[str]:
     if isinstance(by, Mapping):
         full = " ".join(str(by[key]) for key in ("first_name", "last_name") if by.get(key))
         return [str(name) for name in (by.get("email"), by.get("id"), by.get("username"), full) if name] or ["unknown"]
-    return [str(by)]
+    return ["unknown" if by is None else str(by)]
 
 
 def _of_annotator(

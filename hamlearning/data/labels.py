@@ -78,8 +78,10 @@ def unify(tags: Mapping[str, SplitTags], options: ReadingOptions) -> tuple[dict[
     """
     _check_options(options)
     names = {name for own in tags.values() for name in own.names}
+    remarks: list[str] = []
     if options.tag_scheme is None:
         scheme = find_scheme({pair for own in tags.values() for pair in own.pairs}, names)
+        remarks = _split_remarks(tags, scheme)
     else:
         scheme = options.tag_scheme
         for name in sorted(names):
@@ -99,7 +101,7 @@ def unify(tags: Mapping[str, SplitTags], options: ReadingOptions) -> tuple[dict[
         )
         for split, own in mapped.items()
     }
-    return numbered, Labels(scheme, labels, _remarks(types, types_read_as, options))
+    return numbered, Labels(scheme, labels, remarks + _remarks(types, types_read_as, options))
 
 
 def _check_options(options: ReadingOptions) -> None:
@@ -116,6 +118,18 @@ def _as_iob2(tags: SplitTags, scheme: str) -> SplitTags:
     number_of = {name: number for number, name in enumerate(names)}
     indices = [number_of[tag] for sequence in tags.sequences() for tag in to_iob2(sequence, scheme)]
     return tags._replace(names=names, indices=np.array(indices, np.int64))
+
+
+def _split_remarks(tags: Mapping[str, SplitTags], scheme: str) -> list[str]:
+    """The splits that write an entity's begin otherwise than the others, where that cannot be seen of all tags."""
+    if scheme != "iob2":
+        return []
+    return [
+        f"{split}: its entities begin with I-, as in the scheme {own}, and those of another split with B-: "
+        "--tag_scheme iob1 reads all of them alike"
+        for split, own_tags in tags.items()
+        if (own := find_scheme(own_tags.pairs)) in ("iob1", "io")
+    ]
 
 
 def _label_names(found: set[str]) -> list[str]:

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -96,8 +96,11 @@ class DataSet:
             print("{0}: {tweets} tweets, {entities} entities, {pictures} pictures".format(split, **counts))
             for picture in counts["unreadable"]:
                 print(f"  {picture} cannot be read: its tweet is left without a picture")
-        if self.images is not None and not any(count["pictures"] for count in self.counts.values()):
-            raise ValueError(f"{self.images} has no picture that can be read: get it anew, or leave out --images")
+            print(*said_absent(counts["absent"]), sep="\n", end="\n" if counts["absent"] else "")
+        if not any(count["pictures"] for count in self.counts.values()):
+            if self.images is not None:
+                raise ValueError(f"{self.images} has no picture that can be read: get it anew, or leave out --images")
+            self._leave_out_pictures(folder)
         if self.features is not None:
             (folder / "visual_features").mkdir(exist_ok=True)
             shutil.copyfile(self.features.path, folder / FEATURES_FILE)
@@ -105,6 +108,12 @@ class DataSet:
             print(f"visual features: {len(self.features)} rows, {unused} of them of no tweet here")
         card = self.card(f"path/to/{name}", self.configs)
         (folder / "README.md").write_text(card, encoding="utf-8")
+
+    def _leave_out_pictures(self, folder: Path) -> None:
+        """The source says where its pictures are, and none of them is there: a data set of text is left."""
+        shutil.rmtree(folder / "pictures", ignore_errors=True)
+        columns = {split: [name for name in own.column_names if name != "image"] for split, own in self.splits.items()}
+        self.splits = DatasetDict({split: own.select_columns(columns[split]) for split, own in self.splits.items()})
 
     @property
     def ids(self) -> set[str]:
@@ -115,16 +124,13 @@ class DataSet:
         text = dataset.select_columns(["id", "tokens", "ner_tags"])
         table = pa.table(text[:], schema=text.features.arrow_schema)
         pq.write_table(table, folder / "text" / file_name)
-        counts = count_entities(text) | {"pictures": 0, "unreadable": []}
+        counts = count_entities(text) | {"pictures": 0, "unreadable": [], "absent": []}
         if self.has_pictures:
             counts |= write_pictures(folder / "pictures" / file_name, text, self.pictures_of(dataset))
         return counts
 
-    def pictures_of(self, dataset: Dataset) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
-        """For each text of a split its picture, as `Image` stores it, and what cannot be read of those it should have.
-
-        A picture of the folder goes before one of the source.
-        """
+    def pictures_of(self, dataset: Dataset) -> Iterator["Found"]:
+        """For each text of a split its picture. One of the folder goes before one of the source."""
         own: Any = None
         if self.pictures is None and "image" in dataset.column_names:
             own = dataset.select_columns(["image"]).cast_column("image", Image(decode=False))
@@ -132,16 +138,16 @@ class DataSet:
             path = None if self.pictures is None else picture_of(image_id, self.pictures)
             image: Any = {"bytes": None, "path": str(path)} if path is not None else own and own[row]["image"]
             if image is None or (image["bytes"] is None and image["path"] is None):
-                yield None, None
+                yield Found(None)
                 continue
             place = image["path"] or ""
             content = image["bytes"] or picture_bytes(place)
             name = Path(place).name
             if content is not None and is_readable(content):
                 has_name = image["bytes"] or is_file(place)  # else it is base64
-                yield {"bytes": content, "path": name if has_name and name else None}, None
+                yield Found({"bytes": content, "path": name if has_name and name else None})
             else:
-                yield None, shortened(path or name or image_id)
+                yield Found(None, shortened(path or name or image_id), is_there=content is not None)
 
     def report(self, max_length: int = 128) -> list[str]:
         """What was seen in the source, a line each: formats, scheme, and what each split holds.
@@ -174,10 +180,29 @@ class DataSet:
         """How many pictures each split has, and which cannot be read: all of them are decoded."""
         lines = []
         for split, dataset in self.splits.items() if self.has_pictures else ():
-            pictures = list(map(lambda pair: (pair[0] is not None, pair[1]), self.pictures_of(dataset)))
-            lines.append(f"{split}: {sum(there for there, _ in pictures)} pictures of {len(pictures)} texts")
-            lines += [f"  {name} cannot be read" for _, name in pictures if name is not None]
+            pictures = [found._replace(image=found.image and {}) for found in self.pictures_of(dataset)]
+            count = sum(found.image is not None for found in pictures)
+            lines.append(f"{split}: {count} pictures of {len(pictures)} texts")
+            lines += [f"  {found.lost} cannot be read" for found in pictures if found.lost and found.is_there]
+            lines += said_absent([found.lost for found in pictures if found.lost and not found.is_there])
         return lines
+
+
+class Found(NamedTuple):
+    """A text's picture as `Image` stores it; or the name of the one that it should have and has not."""
+
+    image: dict[str, Any] | None
+    lost: str | None = None
+    is_there: bool = True  # the lost one, but it cannot be read
+
+
+def said_absent(names: Sequence[str]) -> list[str]:
+    """The pictures that are not where their texts say, which are all or none as a rule: in one line."""
+    if not names:
+        return []
+    return [
+        f"  {len(names)} pictures are not where the source says, {names[0]} the first: give their folder, --images"
+    ]
 
 
 def read_data_set(
@@ -258,7 +283,11 @@ def read_source(source: Path, options: ReadingOptions) -> tuple[TweetData, dict[
         files = {split: find_split_files(source, split) for split in SPLITS if split in found.splits}
     for split, dataset in ((str(split), dataset) for split, dataset in found.splits.items()):
         if "ner_tags" not in dataset.column_names:
-            raise ValueError(f"{files[split][0]} has no tags: add them, or take the file out of {source}")
+            begins = " ".join(map(repr, dataset[0]["tokens"][:3]))
+            raise ValueError(
+                f"{files[split][0]} has no tags ({found.readings[split].format}; its first text begins {begins}): add "
+                f"them, or take the file out of {source}"
+            )
     return found, files
 
 
@@ -278,28 +307,26 @@ def remove_data_set(output: Path) -> None:
             (output / folder).rmdir()
 
 
-def write_pictures(
-    target: Path, dataset: Dataset, pictures: Iterator[tuple[dict[str, Any] | None, str | None]]
-) -> dict[str, Any]:
+def write_pictures(target: Path, dataset: Dataset, pictures: Iterator[Found]) -> dict[str, Any]:
     """Write one split with the bytes of its pictures (see `DataSet.pictures_of`) in it, and count them."""
     features = Features({**dataset.features, "image": Image()})
-    unreadable: list[str] = []
+    lost: dict[bool, list[str]] = {True: [], False: []}  # those that are there, and others
     found, first = 0, None
     with pq.ParquetWriter(target, features.arrow_schema) as writer:
         for start in range(0, dataset.num_rows, ROW_GROUP):
             rows = dataset[start : start + ROW_GROUP]
             rows["image"] = []
             for row in range(start, start + len(rows["id"])):
-                image, name = next(pictures)
+                image, name, is_there = next(pictures)
                 if image is not None:
                     first = first or (row, Image().decode_example(image).size)
                 if name is not None:
-                    unreadable.append(name)
+                    lost[is_there].append(name)
                 rows["image"].append(image)
                 found += image is not None
             writer.write_table(pa.table(rows, schema=features.arrow_schema))
-    missing = dataset.num_rows - found - len(unreadable)
-    return {"pictures": found, "missing": missing, "unreadable": unreadable, "first": first}
+    missing = dataset.num_rows - found - len(lost[True])
+    return {"pictures": found, "missing": missing, "unreadable": lost[True], "absent": lost[False], "first": first}
 
 
 def is_readable(content: bytes) -> bool:

@@ -31,7 +31,7 @@ from hamlearning.data.text_rows import (
 
 pc: Any = compute  # most of its functions are made when it is imported, so no type checker sees them
 REMEDY = "give the tweets as Parquet"
-OF_PRODIGY = ("answer", "_annotator_id", "_input_hash")
+OF_PRODIGY = ("answer", "_annotator_id", "_session_id", "_input_hash")
 MAX_PATH = 4096  # characters
 
 

@@ -215,29 +215,33 @@ def _of_one_annotator(rows: list[Row], annotator: str | None, texts: Texts) -> l
     Raises:
         ValueError: Nobody is chosen, or somebody who has none.
     """
-    workers = [str(row.value.get("_annotator_id")) for row in rows]
+    workers = [_worker(row) for row in rows]
     if annotator is not None and rows:
         if annotator not in workers:
-            known = ", ".join(
-                sorted({str(row.value["_annotator_id"]) for row in rows if "_annotator_id" in row.value})
-            )
+            known = ", ".join(sorted({worker for worker in workers if worker is not None}))
             said = f"only of {known}" if known else "nor of anybody: leave --annotator out"
             raise ValueError(f"{rows[0].file} has nothing of the annotator {annotator!r}, {said}")
         others = [row for row, worker in zip(rows, workers, strict=True) if worker != annotator]
         texts.left_out += [f"{row.place}: {annotator} has not annotated it" for row in others]
         return [row for row, worker in zip(rows, workers, strict=True) if worker == annotator]
     by_text: dict[Any, list[Row]] = defaultdict(list)
-    for row in rows:
-        if "_annotator_id" in row.value:
+    for row, worker in zip(rows, workers, strict=True):
+        if worker is not None:
             by_text[str(row.value.get("_input_hash"))].append(row)
     for several in by_text.values():
-        if len({str(row.value["_annotator_id"]) for row in several}) > 1:
-            names = ", ".join(str(row.value["_annotator_id"]) for row in several)
+        if len({_worker(row) for row in several}) > 1:
+            names = ", ".join(str(_worker(row)) for row in several)
             raise ValueError(
                 f"{several[1].place} is the text of {several[0].place} again, annotated by {names}: choose one of "
                 "them, --annotator"
             )
     return rows
+
+
+def _worker(row: Row) -> str | None:
+    """Who made a row in Prodigy; older exports say it by the session alone."""
+    worker = row.value.get("_annotator_id") or row.value.get("_session_id")
+    return None if worker is None else str(worker)
 
 
 def _words_column(values: Sequence[Mapping[str, Any]]) -> str | None:

@@ -250,9 +250,10 @@ def test_rows_that_were_rejected_in_prodigy_are_left_out_and_counted(read):
     assert "no text is left" in refusal(read, [row | {"answer": "reject"}])
 
 
-def test_of_several_annotators_in_prodigy_one_is_chosen(read):
+@pytest.mark.parametrize("key", ["_annotator_id", "_session_id"])
+def test_of_several_annotators_in_prodigy_one_is_chosen(read, key):
     row = {key: value for key, value in SPAN_ROWS["Prodigy"].items() if key != "spans"}  # none: it leaves them out
-    rows = [SPAN_ROWS["Prodigy"] | {"_annotator_id": "ner-ann"}, row | {"_annotator_id": "ner-bo"}]
+    rows = [SPAN_ROWS["Prodigy"] | {key: "ner-ann"}, row | {key: "ner-bo"}]
     assert "annotated by ner-ann, ner-bo: choose one of them, --annotator" in refusal(read, rows)
     found = read(rows, annotator="ner-bo")
     assert found.columns["ner_tags"] == [["O", "O", "O", "O"]] and len(found.left_out) == 1
@@ -303,6 +304,8 @@ def test_json_as_a_whole(read, value, name):
 def test_json_that_is_laid_out_over_lines_is_read_by_any_name(read):
     assert read(json.dumps([ROW, OTHER], indent=1), "train.jsonl").columns == COLUMNS
     assert read(json.dumps(ROW, indent=1), "train.json").columns == {name: [ROW[name]] for name in ROW}
+    assert read(f"[{json.dumps(ROW)},\n{json.dumps(OTHER)}]\n", "train.jsonl").columns == COLUMNS
+    assert "train.jsonl, line 2" in refusal(read, f"[{json.dumps(ROW)},\n{{]\n")
 
 
 def test_json_lines_are_read_by_any_name(read):
@@ -448,7 +451,16 @@ def test_of_several_annotators_one_is_chosen(read, name):
 def test_a_task_that_one_annotator_has_done_twice_is_refused(read):
     rows = [task(1, TEXT, (7, SPANS), (7, []))]
     for options in ({}, {"annotator": "7"}):
-        assert "task 1 has 2 annotations, by 7, 7" in refusal(read, rows, "train.json", **options)
+        message = refusal(read, rows, "train.json", **options)
+        assert message.endswith("task 1 has 2 annotations, by 7, 7: delete all but one of them")
+
+
+def test_annotations_of_nobody_named_are_refused_with_what_can_be_done(read):
+    rows = [task(1, TEXT, (None, SPANS), (None, []))]
+    assert refusal(read, rows, "train.json").endswith("by unknown, unknown: delete all but one of them")
+    rows = [task(1, TEXT, (None, SPANS), (7, []))]
+    assert "by unknown, 7: choose one of them, --annotator" in refusal(read, rows, "train.json")
+    assert read(rows, "train.json", annotator="unknown").columns["ner_tags"] == [TAGS_OF_TEXT]
 
 
 def test_an_uploaded_picture_has_the_name_that_its_owner_gave_it(read, tmp_path):

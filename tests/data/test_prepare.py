@@ -193,6 +193,28 @@ def test_what_belongs_to_other_tweets_is_refused_by_name(prepare, source, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
+def test_an_id_with_the_suffix_of_its_picture_is_the_pictures(prepare, tmp_path, pictures):
+    (tmp_path / "my").mkdir()
+    (tmp_path / "my" / "train.txt").write_text("IMGID:1.jpg\nAda\tB-PER\n")
+    status, said = prepare(tmp_path / "my", tmp_path / "out", "--images", pictures)
+    assert (status, "train: 1 tweets, 1 entities, 1 pictures" in said) == (0, True)
+
+
+def test_pictures_that_are_not_where_the_source_says_are_counted_with_the_flag_to_type(prepare, tmp_path):
+    task = {"annotations": [{"completed_by": 1, "result": []}]}
+    tasks = [{"id": n, "data": {"text": "so", "image": f"/data/upload/1/{n}.jpg"}, **task} for n in range(3)]
+    (tmp_path / "train.json").write_text(json.dumps(tasks))
+    line = "  3 pictures are not where the source says, 0.jpg the first: give their folder, --images"
+    for flags in (["--check"], [tmp_path / "out"]):
+        status, said = prepare(tmp_path / "train.json", *flags)
+        assert (status, said.splitlines().count(line), "cannot be read" in said) == (0, 1, False)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["README.md", "text"]
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (4, 3)).save(tmp_path / "pictures" / "1.jpg")
+    said = prepare(tmp_path / "train.json", "--check", "--images", tmp_path / "pictures")[1]
+    assert "train: 1 pictures of 3 texts" in said
+
+
 def test_pictures_that_are_all_broken_are_refused(prepare, source, pictures, tmp_path):
     for name in ("1.jpg", "5.PNG"):
         (pictures / name).unlink()
@@ -327,6 +349,13 @@ def test_files_without_tags_are_refused(prepare, source, tmp_path):
     (source / "test.txt").write_text("IMGID:1\nHi\n")
     status, said = prepare(source, tmp_path / "out")
     assert (status, "test.txt has no tags" in said) == (1, True)
+
+
+def test_what_separates_no_columns_is_seen_in_the_error(prepare, tmp_path):
+    (tmp_path / "train.txt").write_text("Ada,B-PER\nsings,O\n")
+    status, said = prepare(tmp_path, "--check")
+    assert status == 1
+    assert "has no tags (a token a line, untagged; its first text begins 'Ada,B-PER' 'sings,O'): add them" in said
 
 
 def test_the_source_is_not_written_over(prepare, source):

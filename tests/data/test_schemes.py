@@ -187,6 +187,16 @@ def test_an_orphan_i_tag_stays_where_the_data_set_is_iob2(tmp_path):
     assert tag_names(load_tweets(tmp_path)["test"]) == [["O", "I-PER", "I-PER"]]
 
 
+def test_a_split_of_another_scheme_is_a_warning_with_the_flag(tmp_path):
+    folder_of(tmp_path, train="O I-PER B-PER", test="O B-PER I-PER")
+    (remark,) = read_data(tmp_path).remarks()
+    assert remark.startswith("train: its entities begin with I-, as in the scheme iob1")
+    assert "--tag_scheme iob1 reads all of them alike" in remark
+    found = read_data(tmp_path, options=ReadingOptions(tag_scheme="iob1"))
+    assert (found.remarks(), tag_names(found.splits["train"])) == ([], [["O", "B-PER", "B-PER"]])
+    assert tag_names(found.splits["test"]) == [["O", "B-PER", "I-PER"]]
+
+
 def test_a_scheme_that_is_named_is_the_one(tmp_path):
     folder_of(tmp_path, train="O I-PER B-PER")
     tags = load_tweets(tmp_path, options=ReadingOptions(tag_scheme="iob2"))["train"]
