@@ -25,6 +25,7 @@ TAG_NAMES = ("tag", "tags", "ner_tag", "ner_tags", "ner", "label", "labels")
 _ID_COMMENT = re.compile(
     r"#\s*(id|sent_id|image|image_id|imgid|img_id|tweet_id)(?:\s*=\s*|\s+)(\S+)(?:\s+\S+=\S*)*\s*"
 )
+_ID_AND_MORE = re.compile(r"#\s*(?:id|sent_id|image_id|img_id|tweet_id)\s+\S+(?:\s+\w+=\S*)+\s*")  # MultiCoNER
 _VALUE_COMMENT = re.compile(r"#\s*[\w.]+(?: id)? =(?: .*)?")
 _TAG_BEHIND_A_SPACE = re.compile(r" (O|[BIESMLUW]-\S+)$")
 _NOT_A_WORD = re.compile(r"\d+[-.]\d+")  # of CoNLL-U: a word that is written as two, one that is left out
@@ -223,6 +224,8 @@ class _ColumnFile:
             return False
         if _VALUE_COMMENT.fullmatch(line) and (form.separator != "\t" or "\t" not in line):
             return True
+        if is_first and _ID_AND_MORE.fullmatch(line):  # it may have as many columns as a token
+            return not form.is_released
         width = 1 if form.separator is None else len(_fields(line, form.separator))
         return is_first and (
             width != form.width or (form.separator is None and _ID_COMMENT.fullmatch(line) is not None)

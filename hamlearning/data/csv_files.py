@@ -1,5 +1,6 @@
 """CSV, whatever wrote it: a text a row, its lists as JSON, Python, NumPy or DuckDB write them, or a token a row."""
 
+import ast
 import csv
 import io
 import json
@@ -23,6 +24,7 @@ SENTENCE_KEYS = ("sentence_id", "sentence #", "sentence_idx", "sent_id", "senten
 KNOWN = {*ID_KEYS, *IMAGE_KEYS, *TOKEN_KEYS, *TEXT_KEYS, *TAG_KEYS, *SPAN_KEYS, *WORD_KEYS, *TAG_OF_WORD_KEYS}
 KNOWN |= {*SENTENCE_KEYS}
 
+NESTED = re.compile(r"\s*\[\s*[\[({]")
 QUOTED = re.compile(r"'((?:[^'\\]|\\.)*+)'|\"((?:[^\"\\]|\\.)*+)\"", re.DOTALL)
 BARE = re.compile(r"[^,'\"\[\]{}()]+")
 ESCAPED = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U(0[0-9a-fA-F]{7})|(.))", re.DOTALL)
@@ -78,6 +80,8 @@ def parse_list(cell: str, place: str) -> list[Any]:
             return value
     except (ValueError, RecursionError):
         pass
+    if NESTED.match(cell):
+        return _python_list(cell, place)
     items: list[str] = []
     bare: list[str] = []
     separators = set()
@@ -106,6 +110,19 @@ def parse_list(cell: str, place: str) -> list[Any]:
     if "NULL" in bare or (bare and set(bare) <= NULLS):
         raise ValueError(f"{place} has {cut(cell)}, with a null: write a text there")
     return items
+
+
+def _python_list(cell: str, place: str) -> list[Any]:
+    """The list of lists, tuples or objects that Python's `repr` has written: the spans of a text.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        value = ast.literal_eval(cell.strip())
+        return json.loads(json.dumps(value))  # tuples become lists
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        raise ValueError(f"{place} has {cut(cell)}, which is no list: write it as JSON") from None
 
 
 def _unescaped(text: str) -> str:

@@ -1,6 +1,7 @@
 """The tags of all splits as one list of labels: their scheme is found, and they become IOB2 of the types wanted."""
 
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from typing import NamedTuple
 
 import numpy as np
@@ -94,6 +95,7 @@ def unify(tags: Mapping[str, SplitTags], options: ReadingOptions) -> tuple[dict[
         for split, own in written.items()
     }
     labels = _label_names({name for own in mapped.values() for name in own.names})
+    remarks += _unlearned(mapped)
     number_of = {label: number for number, label in enumerate(labels)}
     numbered = {
         split: own._replace(
@@ -130,6 +132,22 @@ def _split_remarks(tags: Mapping[str, SplitTags], scheme: str) -> list[str]:
         for split, own_tags in tags.items()
         if (own := find_scheme(own_tags.pairs)) in ("iob1", "io")
     ]
+
+
+def _unlearned(tags: Mapping[str, SplitTags]) -> list[str]:
+    """The types of other splits that no model learns, as the train split has none: slips of the pen, as a rule."""
+    types = {split: {tag[2:] for _, tag in own.pairs if tag != "O"} for split, own in tags.items()}
+    learned = types.get("train")
+    remarks = []
+    for split, own in types.items():
+        slips = sorted(own - learned) if learned else []
+        if learned and slips:
+            flag = ",".join(f"{slip}={get_close_matches(slip, sorted(learned), n=1, cutoff=0)[0]}" for slip in slips)
+            remarks.append(
+                f"{split}: the train split has no entity of the type {', '.join(slips)}: --type_map {flag} reads it "
+                "as another one, if it is misspelt"
+            )
+    return remarks
 
 
 def _label_names(found: set[str]) -> list[str]:

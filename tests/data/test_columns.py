@@ -95,6 +95,12 @@ def test_a_comment_names_the_text(read, separator, comment):
     assert read("\n".join(lines))[0] == TWEETS
 
 
+@pytest.mark.parametrize("separator", ["\t", " "], ids=["tab", "space"])
+def test_a_comment_may_have_as_many_columns_as_a_token(read, separator):
+    text = "# id 1 domain=en\nHi _ _ O\nAda _ _ B-PER\n\n# id 2 domain=en\nRome _ _ B-LOC\n"
+    assert read(text.replace(" ", separator))[0] == TWEETS
+
+
 def test_an_image_id_goes_before_a_sentence_id(read):
     assert read("# image_id = 7\n# sent_id = s1\nHi\tO\n\n# sent_id = s2\nHo\tO\n")[0]["id"] == ["7", "s2"]
 

@@ -50,6 +50,12 @@ def duckdb_list(words) -> str:
     return "[" + ", ".join(map(written, words)) + "]"
 
 
+@pytest.mark.parametrize("spans", ["[(0, 3, 'PER')]", "[[0, 3, 'PER']]", "[{'start': 0, 'end': 3, 'label': 'PER'}]"])
+def test_spans_as_python_writes_them(read, spans):
+    assert read(table(text=["Ada sings"], entities=[spans])).columns["ner_tags"] == [["B-PER", "O"]]
+    assert "which is no list: write it as JSON" in refusal(read, table(text=["Ada"], entities=["[(0, 3, PER)]"]))
+
+
 WRITERS = {
     "JSON": json.dumps,
     "pandas": lambda words: str(list(words)),

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import datasets
+import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import DatasetCard
 from PIL import Image
@@ -213,6 +214,17 @@ def test_pictures_that_are_not_where_the_source_says_are_counted_with_the_flag_t
     Image.new("RGB", (4, 3)).save(tmp_path / "pictures" / "1.jpg")
     said = prepare(tmp_path / "train.json", "--check", "--images", tmp_path / "pictures")[1]
     assert "train: 1 pictures of 3 texts" in said
+
+
+@pytest.mark.parametrize("before", ["", "data:image/jpeg;base64,"])
+def test_pictures_that_a_source_holds_as_base64_are_written(prepare, tmp_path, pictures, before):
+    content = (pictures / "1.jpg").read_bytes()
+    row = {"id": "1", "text": "Ada", "label": [], "image": before + base64.b64encode(content).decode()}
+    (tmp_path / "train.jsonl").write_text(json.dumps(row) + "\n")
+    status, said = prepare(tmp_path / "train.jsonl", tmp_path / "out")
+    assert (status, "train: 1 tweets, 0 entities, 1 pictures" in said) == (0, True)
+    (file,) = (tmp_path / "out" / "pictures").iterdir()
+    assert pq.read_table(file)["image"].to_pylist() == [{"bytes": content, "path": None}]
 
 
 def test_pictures_that_are_all_broken_are_refused(prepare, source, pictures, tmp_path):

@@ -232,6 +232,18 @@ def test_types_that_differ_in_case_alone_are_a_warning_with_the_flag(tmp_path, c
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
+def test_a_type_that_no_model_learns_is_a_warning_with_the_flag(tmp_path):
+    folder_of(tmp_path, train="B-PER O B-LOC", valid="B-PRE O", test="B-PER B-PRE")
+    assert read_data(tmp_path).remarks() == [
+        f"{split}: the train split has no entity of the type PRE: --type_map PRE=PER reads it as another one, "
+        "if it is misspelt"
+        for split in ("validation", "test")
+    ]
+    assert read_data(tmp_path, options=ReadingOptions(type_map={"PRE": "PER"})).remarks() == []
+    (tmp_path / "train.txt").unlink()
+    assert read_data(tmp_path).remarks() == []
+
+
 def test_other_beside_misc_is_a_warning_and_stays_if_it_is_named(tmp_path, caplog):
     folder_of(tmp_path, train="B-OTHER O B-MISC")
     load_tweets(tmp_path)
