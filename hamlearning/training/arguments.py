@@ -72,13 +72,29 @@ class ModelArguments:
             "choices": WORD_SPLITTINGS,
         },
     )
-    max_length: int = field(
-        default=128, metadata={"help": "Most sub-tokens that are read at once; a longer tweet is read in windows."}
+    max_length: int | None = field(
+        default=None,
+        metadata={
+            "help": "Most sub-tokens that are read at once; a longer tweet is read in windows. [that of "
+            "--model_name_or_path, else 128]"
+        },
     )
-    stride: int = field(
-        default=32, metadata={"help": "Words that a window shares with the one before it, half of that one at most."}
+    stride: int | None = field(
+        default=None,
+        metadata={
+            "help": "Words that a window shares with the one before it, half of that one at most. [that of "
+            "--model_name_or_path, else 32]"
+        },
     )
-    max_regions: int = field(default=15, metadata={"help": "Most regions of a picture, best score first."})
+    max_regions: int | None = field(
+        default=None,
+        metadata={"help": "Most regions of a picture, best score first. [that of --model_name_or_path, else 15]"},
+    )
+
+    def limits(self) -> dict[str, int]:
+        """The limits of `HamLearningProcessor` that were given."""
+        given = {"max_length": self.max_length, "stride": self.stride, "max_regions": self.max_regions}
+        return {name: value for name, value in given.items() if value is not None}
 
     def config_switches(self) -> dict[str, Any]:
         """The fields of `HamLearningConfig` that were given."""

@@ -56,9 +56,9 @@ def load_trained_model(
     with wanted_of_hub(path):
         config = HamLearningConfig.from_pretrained(path, **model_args.config_switches())
         model = HamLearningForTokenClassification.from_pretrained(path, config=config, dtype=torch.float32)
-        processor = HamLearningProcessor.from_pretrained(path)
+        processor = HamLearningProcessor.from_pretrained(path, **model_args.limits())
     processor.word_splitting = model_args.word_splitting or processor.word_splitting
-    remedy = "set max_length to {most} in its processor_config.json"
+    remedy = "give --max_length {most}"
     check_text_encoder(model.model.text_model, f"The text encoder of {path}", processor.max_length, remedy)
     unknown = sorted({tag[2:] for tag in set(used_tags) - set(processor.tags)})
     if model_args.new_head and tags is not None:
@@ -98,19 +98,17 @@ def make_model(
         model = HamLearningForTokenClassification.from_text_pretrained(
             text_model, id2label=dict(enumerate(tags)), label2id=label2id, **switches
         )
-        remedy = "give --max_length {most}"
-        check_text_encoder(model.model.text_model, f"--text_model {text_model}", max(model_args.max_length, 3), remedy)
         tokenizer = AutoTokenizer.from_pretrained(text_model)
     sizes = {name: switches.get(name) for name in ("image_feature_size", "region_feature_size", "num_classes")}
     processor = HamLearningProcessor(
         tokenizer,
         tags=tags,
         word_splitting=model_args.word_splitting or "punctuation",
-        max_length=model_args.max_length,
-        stride=model_args.stride,
-        max_regions=model_args.max_regions,
+        **model_args.limits(),
         **sizes,
     )
+    remedy = "give --max_length {most}"
+    check_text_encoder(model.model.text_model, f"--text_model {text_model}", processor.max_length, remedy)
     return model, processor
 
 

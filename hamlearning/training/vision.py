@@ -38,13 +38,14 @@ def load_vision_model(model_args: ModelArguments, vision_args: VisionArguments) 
         with wanted_of_hub(model_args.model_name_or_path):
             processor = HamLearningProcessor.from_pretrained(model_args.model_name_or_path)
             return None if processor.vision_source is None else processor.vision_model
+    limits = {} if model_args.max_regions is None else {"max_regions": model_args.max_regions}
     try:
         return HamLearningVisionModel.from_backbone_detector_pretrained(
             vision_args.vision_backbone,
             vision_args.detector,
             vision_args.detector_name_or_path,
             vision_args.class_names_file,
-            max_regions=model_args.max_regions,
+            **limits,
         )
     except (httpx.HTTPError, OSError):
         wanted = vision_args.vision_backbone

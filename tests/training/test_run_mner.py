@@ -334,6 +334,19 @@ def test_new_types_are_learned_by_a_new_head(world, typed, tmp_path):
     assert results["test"]["f1"] == 1 and results["types"] == ["FOOD", "LOC"]
 
 
+def test_limits_are_those_of_the_model_that_is_trained_further_but_where_they_are_given(
+    world, trained_folder, tmp_path
+):
+    settings = {"model_name_or_path": trained_folder, "text_model": None, "num_train_epochs": 1}
+    run_mner(flags(world, tmp_path / "kept", **settings))
+    run_mner(flags(world, tmp_path / "given", **settings, max_length=24, stride=4, max_regions=1))
+    kept, given = (HamLearningProcessor.from_pretrained(tmp_path / name) for name in ("kept", "given"))
+    before = HamLearningProcessor.from_pretrained(trained_folder)
+    names = ("max_length", "stride", "max_regions")
+    assert [getattr(kept, name) for name in names] == [getattr(before, name) for name in names]
+    assert [getattr(given, name) for name in names] == [24, 4, 1]
+
+
 def test_a_tweet_beyond_the_length_limit_is_learned_and_tagged_whole(world, tmp_path):
     (tmp_path / "tweets").mkdir()
     words = "\n".join(["so\tO"] * 20 + ["ann\tB-PER", "bob\tB-PER"])
