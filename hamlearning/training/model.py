@@ -99,7 +99,8 @@ def make_model(
             text_model, id2label=dict(enumerate(tags)), label2id=label2id, **switches
         )
         tokenizer = AutoTokenizer.from_pretrained(text_model)
-    sizes = {name: switches.get(name) for name in ("image_feature_size", "region_feature_size", "num_classes")}
+    names = ("image_feature_size", "region_feature_size", "num_classes")
+    sizes: dict[str, Any] = {name: switches.get(name) for name in names}
     processor = HamLearningProcessor(
         tokenizer,
         tags=tags,
