@@ -141,9 +141,7 @@ class HamLearningExportedForTokenClassification(HamLearningForTokenClassificatio
         model.model = HamLearningExportedTrunk(model.config, (Path(structure), Path(weights)))
         return model
 
-    def save_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]  # the rest is in `kwargs`
-        self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any
-    ) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> None:
         """Saves config, CRF, code and network. `kwargs` are those of `PreTrainedModel.save_pretrained`."""
         super().save_pretrained(save_directory, **kwargs)
         for path in self.model.network_files or ():

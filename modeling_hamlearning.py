@@ -743,7 +743,7 @@ class HamLearningPreTrainedModel(PreTrainedModel):
         What else is given is that of `PreTrainedModel.save_pretrained`.
         """
         # transformers puts into its cache only what loads the model; the rest is where the model came from.
-        homes = (Path(__file__).parent, Path(self.name_or_path))
+        homes = [Path(__file__).parent, *map(Path, filter(None, [self.name_or_path]))]
         codes = [path for home in homes if (path := home / "processing_hamlearning.py").is_file()]
         if codes and kwargs.get("is_main_process", True) and not os.path.isfile(save_directory):
             os.makedirs(save_directory, exist_ok=True)
