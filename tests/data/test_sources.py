@@ -252,9 +252,10 @@ def test_ctrl_c_ends_it_at_once_and_leaves_whole_pictures(tmp_path):
     drip["/images/1.jpg"] = PICTURES["/images/1.jpg"]
     with Web({"/train.txt": [WHOLE], **drip}) as web:
         code = f"""
-import sys
+import signal, sys
 from hamlearning.cli import main
 from hamlearning.data import sources
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start without it
 from hamlearning.data.public_pictures import PictureFolder
 file = sources.SourceFile({FILE.name!r}, {FILE.sha256!r}, 5)
 pictures = (PictureFolder({web.address!r} + "/images"),)

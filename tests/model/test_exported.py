@@ -391,8 +391,9 @@ def test_what_was_not_exported_is_refused(pair, inputs, asked):
         pair[1](**inputs, **{asked: torch.zeros_like(inputs["input_ids"]) if "output" not in asked else True})
 
 
-def test_sub_tokens_without_word_ids_are_refused(pair, inputs):
-    with pytest.raises(ValueError, match="word_ids are missing"):
+def test_sub_tokens_without_word_ids_and_marks_are_refused(pair, inputs, monkeypatch):
+    monkeypatch.setattr(pair[1].config, "word_marks", None)
+    with pytest.raises(ValueError, match="word_ids or input_ids are missing"):
         pair[1](inputs["input_ids"])
 
 

@@ -1017,6 +1017,7 @@ def test_what_is_saved_as_json_holds_no_weights(seeing, vision, monkeypatch):
 CODE = {
     "configuration_hamlearning.py",
     "image_processing_hamlearning.py",
+    "marks_hamlearning.py",
     "modeling_faster_rcnn_vg.py",
     "modeling_hamlearning.py",
     "modeling_hamlearning_vision.py",

@@ -568,7 +568,8 @@ GIVEN = {
     "resume_from_checkpoint": True, "torch_compile": True, "bf16_full_eval": True, "fp16_full_eval": True,
     "prediction_loss_only": True, "full_determinism": True, "dataloader_num_workers": 2, "report_to": "tensorboard",
     "deepspeed": "x", "fsdp": "full_shard", "new_head": True,
-    "predict_probabilities": True,
+    "predict_probabilities": True, "token_column": "0", "tag_column": "-1", "tag_scheme": "iob2", "annotator": "ann",
+    "tag_names": "O,B-PER,I-PER", "type_map": "OTHER=MISC", "stride": 4,
 }  # fmt: skip
 
 
@@ -583,8 +584,8 @@ def test_every_argument_of_ours_is_honoured_or_refused_or_of_training():
         "model_name_or_path", "use_vision", "use_semantic_encoder", "use_spatial_encoder", "use_relevance", "use_crf",
         "num_text_layers", "num_semantic_layers", "num_spatial_layers", "num_ffnn_layers", "num_interaction_layers",
         "share_interaction_layers", "class_embedding_size", "forced_relevance", "data_dir", "dataset_name",
-        "dataset_config_name", "visual_features", "image_dir", "streaming", "hide_pictures", "mask_words",
-        "vision_model", "extraction_batch_size",
+        "dataset_config_name", "visual_features", "image_dir", "image_subfolders", "streaming", "hide_pictures",
+        "mask_words", "vision_model", "extraction_batch_size",
     }  # fmt: skip
     of_training = {
         "dropout", "picture_dropout", "text_learning_rate", "crf_learning_rate", "tokens_per_batch", "hub_license",
