@@ -145,7 +145,7 @@ def look_at_words(data: Data, model_args: ModelArguments) -> None:
             )
 
 
-def describe_raw_text(data: Data, word_splitting: str) -> dict[str, Any]:
+def report_raw_text(data: Data, word_splitting: str) -> dict[str, Any]:
     """Says whether raw text gives the words that a model learned from; for `results.json`."""
     problem = splitting_problem(data.raw_text, word_splitting)
     if problem is not None:

@@ -30,7 +30,7 @@ from hamlearning.scores.metric import entity_scores, score_table
 from hamlearning.training.arguments import Arguments, MNERTrainingArguments, parse_arguments
 from hamlearning.training.batches import PictureInEveryBatch
 from hamlearning.training.checkpoints import UNFINISHED
-from hamlearning.training.data import Data, describe_raw_text, find_pictures, load_data, look_at_words, prepare_words
+from hamlearning.training.data import Data, find_pictures, load_data, look_at_words, prepare_words, report_raw_text
 from hamlearning.training.model import load_model
 from hamlearning.training.prediction import predict, show_tweet, whole_tags, write_predictions
 from hamlearning.training.results import data_set_name, describe_run, plot_training, run_facts
@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     results |= describe_run(data, model, arguments)
     if trainer.is_world_process_zero():
         if arguments.training.do_train:
-            results["raw_text"] = describe_raw_text(data, processor.word_splitting)
+            results["raw_text"] = report_raw_text(data, processor.word_splitting)
         write_results(results, trainer, model)
         if publishes:
             publish_run(arguments.training)
