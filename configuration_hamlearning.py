@@ -58,6 +58,11 @@ DETECTORS = ("faster_rcnn_vg", "mask_rcnn_coco", "object_detection", "grid")
 MAX_LAYERS = 1000  # of a kind; the network of a slip, or of a stranger, would be built until the memory is full
 MAX_CLASSES = 100_000  # and tags; a list of names is made of the number alone
 MAX_GRID = 1000  # rows, and columns
+# Fields of `HamLearningConfig` that are sizes of what comes in, or fixed by the paper.
+NO_SWITCHES = {
+    "text_config", "image_feature_size", "region_feature_size", "num_classes", "hidden_act", "layer_norm_eps",
+    "initializer_range", "word_marks",
+}  # fmt: skip
 MAX_FLOAT = 3.4028234663852886e38  # of 32 bits, as the network has them: what is larger is infinite there
 
 
@@ -195,6 +200,11 @@ class HamLearningConfig(PreTrainedConfig):
     def to_dict(self) -> dict:
         """What `config.json` holds."""
         return super().to_dict() | {"custom_pipelines": copy.deepcopy(CUSTOM_PIPELINES)}
+
+    @classmethod
+    def switches(cls) -> tuple[str, ...]:
+        """The fields that decide what the network does, which are its flags on the command line."""
+        return tuple(sorted(HamLearningConfig.__annotations__.keys() - NO_SWITCHES))
 
     @property
     def tags(self) -> list[str]:

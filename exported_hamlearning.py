@@ -240,7 +240,7 @@ class HamLearningExportedTrunk(nn.Module):
         if image_features is not None and self.config.use_vision:
             kind = "pictures"
             # Of a trunk it has the config, which is all that this reads.
-            visual_inputs = HamLearningModel._fill_visual_inputs(
+            visual_inputs = HamLearningModel.fill_visual_inputs(
                 self,  # pyright: ignore[reportArgumentType]  # no trunk
                 input_ids, image_features, region_features, region_boxes, region_class_ids, region_mask,
                 image_mask, image_sizes,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -787,7 +787,8 @@ class HamLearningPreTrainedModel(PreTrainedModel):
         if Path(text_model_name_or_path).is_dir():
             text_model.config.name_or_path = ""  # nobody else has this folder
         attn_implementation = text_model.config._attn_implementation
-        config = HamLearningConfig(text_config=text_model.config, **config_kwargs)
+        config_class: Any = cls.config_class
+        config = config_class(text_config=text_model.config, **config_kwargs)
         text_model.config._attn_implementation = attn_implementation  # a config made of another resets this in both
         return cls(config, text_model=text_model).to(dtype)  # pyright: ignore[reportArgumentType]  # `to` is wrapped without its self
 
@@ -1044,7 +1045,7 @@ class HamLearningModel(HamLearningPreTrainedModel):
             views, has_picture = [], None
             # In training a batch without any picture still goes through, so that every parameter has its gradient.
             if image_features is not None or self.training:
-                visual_inputs = self._fill_visual_inputs(
+                visual_inputs = self.fill_visual_inputs(
                     words, image_features, region_features, region_boxes, region_class_ids, region_mask, image_mask,
                     image_sizes,
                 )  # fmt: skip
@@ -1066,7 +1067,7 @@ class HamLearningModel(HamLearningPreTrainedModel):
             attentions=tuple(attentions) if output_attentions and attentions and attentions[0] is not None else None,
         )
 
-    def _fill_visual_inputs(
+    def fill_visual_inputs(
         self,
         words: torch.Tensor,
         image_features: torch.Tensor | None,
@@ -1131,6 +1132,25 @@ class HamLearningModel(HamLearningPreTrainedModel):
         if relevance is None or has_picture is None:
             return words.new_zeros(words.shape[0], len(self.config.visual_views))
         return torch.where(has_picture[:, None], torch.stack(relevance, dim=1), 0)
+
+
+class Words(NamedTuple):
+    """The words of a batch, as a call tells them."""
+
+    ids: torch.Tensor | None  # (B, S), see `HamLearningModel.forward`
+    number: int | None  # W, or more, where it is known without asking the device
+    labels: torch.Tensor | None  # (B, W), or of sub-tokens (B, S)
+    are_found: bool  # by the marks of sub-tokens
+
+    def labels_of_words(self, num_words: int) -> torch.Tensor | None:
+        """Labels of words (B, W), whatever they were given of.
+
+        Raises:
+            ValueError: see `_labels_of_words`.
+        """
+        if self.labels is None or self.ids is None or self.number is not None:
+            return self.labels
+        return _labels_of_words(self.labels, self.ids, num_words)
 
 
 class HamLearningForTokenClassification(HamLearningPreTrainedModel):
@@ -1200,16 +1220,11 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
         Raises:
             ValueError: see `HamLearningModel.forward`; or `labels` have neither width.
         """
-        pieces = _sub_tokens(input_ids, inputs_embeds)
-        num_words = None if labels is None else self._label_width(labels, pieces, word_ids)
-        found = None if word_ids is not None or input_ids is None else self._find_words(input_ids, attention_mask)
-        if found is not None:
-            word_ids, num_words = found, pieces.shape[1]  # at most; to count them the host would have to wait
-            labels = None if labels is None else self._labels_of_found_words(labels, found)
+        words = self.find_words(input_ids, attention_mask, word_ids, labels, inputs_embeds)
         outputs = self.model(
             input_ids,
             attention_mask,
-            word_ids,
+            words.ids,
             image_features,
             region_features,
             region_boxes,
@@ -1220,7 +1235,7 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
             token_type_ids,
             windows=windows,
             inputs_embeds=inputs_embeds,
-            num_words=num_words,
+            num_words=words.number,
             output_hidden_states=output_hidden_states,
             output_attentions=output_attentions,
         )
@@ -1228,19 +1243,45 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
 
         with torch.autocast(logits.device.type, enabled=False):
             emissions = logits.float()
-            if labels is not None and word_ids is not None and num_words is None:
-                labels = _labels_of_words(labels, word_ids, emissions.shape[1])
+            labels = words.labels_of_words(emissions.shape[1])
             loss = None if labels is None else self._loss(emissions, labels)
             of_words = {"logits": logits}
             if not self.training:
-                of_words |= self._decode(emissions, outputs.word_mask, output_probabilities or found is not None)
+                of_words |= self._decode(emissions, outputs.word_mask, output_probabilities or words.are_found)
         return HamLearningTokenClassifierOutput(
             loss=loss,
             relevance=outputs.relevance,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
-            **(of_words if found is None else spread_over_pieces(of_words, found, self._continuations())),
+            **self.spread(of_words, words),
         )
+
+    def find_words(
+        self,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        word_ids: torch.Tensor | None,
+        labels: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None,
+    ) -> "Words":
+        """Whose word each sub-token is, as far as that can be told; see `forward` for the arguments.
+
+        Raises:
+            ValueError: labels fit neither words nor sub-tokens.
+        """
+        pieces = _sub_tokens(input_ids, inputs_embeds)
+        num_words = None if labels is None else self._label_width(labels, pieces, word_ids)
+        found = None if word_ids is not None or input_ids is None else self._find_words(input_ids, attention_mask)
+        if found is None:
+            return Words(word_ids, num_words, labels, are_found=False)
+        labels = None if labels is None else self._labels_of_found_words(labels, found)
+        return Words(found, pieces.shape[1], labels, are_found=True)  # to count them the host would have to wait
+
+    def spread(self, of_words: dict[str, torch.Tensor], words: "Words") -> dict[str, Any]:
+        """What is said of words, said of sub-tokens where these were all that was given."""
+        if not words.are_found or words.ids is None:
+            return of_words
+        return spread_over_pieces(of_words, words.ids, self._continuations())
 
     def _label_width(self, labels: torch.Tensor, pieces: torch.Tensor, word_ids: torch.Tensor | None) -> int | None:
         """W, if there is a label a word; None, if there is one a sub-token."""
@@ -1250,7 +1291,12 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
         return _width_of_words(labels, pieces, word_ids)
 
     def _loss(self, emissions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Eq 17: negative log-likelihood (a tweet without labels has none), averaged over tweets.
+        """Eq 17: negative log-likelihood (a tweet without labels has none), averaged over tweets."""
+        return self.likelihood_loss(self.crf, emissions, labels)
+
+    @staticmethod
+    def likelihood_loss(crf: HamLearningCRF, emissions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Negative log-likelihood of a CRF, (B, W, T) and (B, W) -> scalar, averaged over tweets.
 
         What has no label is left out: the chain runs over the other words, as if they stood side by side.
         """
@@ -1258,7 +1304,7 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
         order = mask.int().argsort(dim=1, descending=True, stable=True)  # those with a label first
         emissions = emissions.gather(1, order[..., None].expand_as(emissions))
         labels, mask = labels.gather(1, order), mask.gather(1, order)
-        log_likelihood = self.crf(emissions, labels.clamp(min=0), _first_on(mask), reduction="none")
+        log_likelihood = crf(emissions, labels.clamp(min=0), _first_on(mask), reduction="none")
         return -torch.where(mask[:, 0], log_likelihood, 0).mean()
 
     def _decode(

@@ -173,6 +173,8 @@ def _join_windows(
         elif name == "attentions":  # (M, heads, words of a window, N) each
             rounds = (torch.cat(attention).transpose(1, 2) for attention in zip(*parts, strict=True))
             joined_outputs[name] = tuple(joined(attention).transpose(1, 2) for attention in rounds)
+        elif parts[0].dim() == 1:  # a figure a window
+            joined_outputs[name] = _mean_of_windows(torch.cat(parts), row, len(windows))
         else:
             joined_outputs[name] = joined(torch.cat(parts))
     return type(outputs[0])(**joined_outputs)
@@ -184,8 +186,15 @@ def _mean_relevance(relevance: torch.Tensor, row: torch.Tensor, num_tweets: int)
     Its sign means nothing, so magnitudes are averaged; the sign is the first window's, as where there is but one.
     """
     counts = torch.bincount(row, minlength=num_tweets)
-    total = relevance.new_zeros(num_tweets, relevance.shape[1]).index_add(0, row, relevance.abs())
-    return total / counts[:, None] * relevance[counts.cumsum(0) - counts].sign()
+    first = counts.cumsum(0) - counts
+    return _mean_of_windows(relevance.abs(), row, num_tweets) * relevance[first].sign()
+
+
+def _mean_of_windows(figures: torch.Tensor, row: torch.Tensor, num_tweets: int) -> torch.Tensor:
+    """Figures of windows (M, ...) averaged over each tweet's, (B, ...)."""
+    counts = torch.bincount(row, minlength=num_tweets)
+    total = figures.new_zeros(num_tweets, *figures.shape[1:]).index_add(0, row, figures)
+    return total / counts.view(-1, *(1,) * (figures.dim() - 1))
 
 
 __all__ = ["plan_windows", "read_in_windows"]

@@ -33,6 +33,7 @@ from hypothesis import settings  # noqa: E402
 from transformers import BertConfig, DistilBertConfig, ModernBertConfig, MPNetConfig, RobertaConfig  # noqa: E402
 
 from configuration_hamlearning import HamLearningConfig  # noqa: E402
+from hamlearning.rivals.architectures import class_of  # noqa: E402
 from hamlearning.training.run import main as run_mner  # noqa: E402
 from hub_server import HubServer, run_client  # noqa: E402
 from modeling_hamlearning import HamLearningForTokenClassification  # noqa: E402
@@ -169,6 +170,33 @@ def make_model(tiny_text_configs):
         return model_class(HamLearningConfig(text_config=tiny_text_configs[text], **fields)).eval()
 
     return make
+
+
+@pytest.fixture
+def make_rival(tiny_text_configs):
+    """`make_rival("umt", **config_fields)`: a tiny network without dropout, in eval mode, always the same."""
+
+    def make(architecture: str, text: str = "bert", seed: int = 0, **fields):
+        torch.manual_seed(seed)
+        model_class = class_of(architecture)
+        sizes = {name: TINY_SIZES[name] for name in ("image_feature_size", "region_feature_size", "num_classes")}
+        fields = {"dropout": 0.0, **sizes, **fields}
+        return model_class(model_class.config_class(text_config=tiny_text_configs[text], **fields)).eval()
+
+    return make
+
+
+@pytest.fixture
+def count_new_parameters():
+    """`count_new_parameters("umt", **fields)`: all but the text encoder's, with BERT-base and 9 tags."""
+
+    def count(architecture: str, **fields) -> int:
+        model_class = class_of(architecture)
+        with torch.device("meta"):
+            model = model_class(model_class.config_class(text_config=BertConfig(), **fields))
+        return sum(p.numel() for name, p in model.named_parameters() if "text_model." not in name)
+
+    return count
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from conftest import ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 MODEL = set(PROJECT["tool"]["setuptools"]["py-modules"]) - {"run_mner"}
 # From the bottom to the top: a room imports those before it. `training.signals` is of the command, too.
-ROOMS = ("data", "pictures", "scores", "tagging", "hub", "training", "paper")
+ROOMS = ("data", "pictures", "scores", "tagging", "hub", "rivals", "training", "paper")
 FILES = sorted((ROOT / "hamlearning").rglob("*.py"))
 
 

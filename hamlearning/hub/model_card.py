@@ -53,8 +53,7 @@ def model_card(
         CARD_MARK,
         f"""# {name}
 
-This model {sees} and finds its named entities, of the types {types}. It is HamLearning, a multimodal network with
-multi-level alignments ([paper](https://arxiv.org/abs/2305.08372)), trained on {data_name}.""",
+This model {sees} and finds its named entities, of the types {types}. {_network(results)}, trained on {data_name}.""",
         f"""## Use
 
 ```bash
@@ -149,6 +148,17 @@ def _python_output(entities: Sequence[Mapping[str, Any]]) -> str:
 
 def _is_english(results: Mapping[str, Any]) -> bool:
     return any(facts["sha256"] in ENGLISH_2014_TO_2017 for facts in results["data"].values())
+
+
+def _network(results: Mapping[str, Any]) -> str:
+    """Which network it is. Results of before other systems could be trained do not name it."""
+    architecture = results.get("architecture", "hamlearning")
+    if architecture == "hamlearning":
+        return (
+            "It is HamLearning, a multimodal network with\n"
+            "multi-level alignments ([paper](https://arxiv.org/abs/2305.08372))"
+        )
+    return f"It is the system `{architecture}` as\nHamLearning's package has it (`pip install hamlearning`)"
 
 
 def _pictures(vision_config: HamLearningVisionConfig | None, model: Mapping[str, Any]) -> str:

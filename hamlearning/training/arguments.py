@@ -16,6 +16,7 @@ from transformers.utils import is_torch_bf16_gpu_available
 from configuration_hamlearning import DETECTORS, HamLearningConfig
 from hamlearning.data.reading import ReadingOptions, parse_options
 from hamlearning.data.schemes import SCHEMES
+from hamlearning.rivals.architectures import ARCHITECTURES
 from hamlearning.training.signals import proposal
 from words_hamlearning import WORD_SPLITTINGS
 
@@ -29,9 +30,16 @@ DESCRIPTION = "Train on tagged tweets and their pictures, score and predict: a f
 class ModelArguments:
     """Which model: one to go on with, or a new one around a text encoder. A switch left out keeps its default."""
 
+    architecture: str | None = field(
+        default=None,
+        metadata={
+            "help": "Network of a new model: HamLearning, or another system of the paper's Table 1. [hamlearning]",
+            "choices": ARCHITECTURES,
+        },
+    )
     model_name_or_path: str | None = field(
         default=None,
-        metadata={"help": "HamLearning model to evaluate, predict with or train further: folder or Hub id."},
+        metadata={"help": "Model to evaluate, predict with or train further: folder or Hub id."},
     )
     new_head: bool = field(
         default=False,
@@ -63,6 +71,12 @@ class ModelArguments:
     )
     picture_dropout: float | None = field(
         default=None, metadata={"help": "Share of pictures hidden in training, so that the model can do without."}
+    )
+    auxiliary_weight: float | None = field(
+        default=None, metadata={"help": "umt: of the loss of the text-only tagger."}
+    )
+    conversion_weight: float | None = field(
+        default=None, metadata={"help": "umt: share of the text-only tagger in the prediction."}
     )
     word_splitting: str | None = field(
         default=None,
@@ -96,10 +110,26 @@ class ModelArguments:
         given = {"max_length": self.max_length, "stride": self.stride, "max_regions": self.max_regions}
         return {name: value for name, value in given.items() if value is not None}
 
-    def config_switches(self) -> dict[str, Any]:
-        """The fields of `HamLearningConfig` that were given."""
-        names = {f.name for f in fields(HamLearningConfig)} & {f.name for f in fields(self)}
-        return {name: getattr(self, name) for name in sorted(names) if getattr(self, name) is not None}
+    def config_switches(self, config_class: type[HamLearningConfig] = HamLearningConfig) -> dict[str, Any]:
+        """The switches of a config that were given.
+
+        Raises:
+            ValueError: a switch was given that the architecture does not have.
+        """
+        known = config_class.switches()
+        given = {name: getattr(self, name) for name in self.all_switches() if getattr(self, name) is not None}
+        for name in given.keys() - set(known):
+            raise ValueError(
+                f"--{name} {given[name]}: the architecture {self.architecture or config_class.model_type} has no such "
+                f"switch; it has {', '.join(f'--{switch}' for switch in known)}."
+            )
+        return given
+
+    @classmethod
+    def all_switches(cls) -> list[str]:
+        """The flags that are switches of some architecture."""
+        others = {"architecture", "model_name_or_path", "new_head", "text_model", "word_splitting"}
+        return sorted({f.name for f in fields(cls)} - others - {"max_length", "stride", "max_regions"})
 
 
 @dataclass

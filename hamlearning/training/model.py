@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer
 
-from configuration_hamlearning import HamLearningConfig
 from hamlearning.data.downloads import wanted_of_hub
 from hamlearning.data.features import VisualFeatures
+from hamlearning.rivals.architectures import HAMLEARNING, architecture_of, class_of
 from hamlearning.training.arguments import ModelArguments
 from hamlearning.training.text_encoders import check_text_encoder
 from modeling_hamlearning import HamLearningCRF, HamLearningForTokenClassification
@@ -54,13 +54,20 @@ def load_trained_model(
     """The model to go on with; see `load_model`."""
     path: Any = model_args.model_name_or_path
     with wanted_of_hub(path):
-        config = HamLearningConfig.from_pretrained(path, **model_args.config_switches())
-        model = HamLearningForTokenClassification.from_pretrained(path, config=config, dtype=torch.float32)
+        architecture = architecture_of(path)
+        if model_args.architecture not in (None, architecture):
+            raise ValueError(f"--architecture {model_args.architecture}, but {path} is a model of {architecture}.")
+        model_class = class_of(architecture)
+        switches = model_args.config_switches(model_class.config_class)
+        config = model_class.config_class.from_pretrained(path, **switches)
+        model = model_class.from_pretrained(path, config=config, dtype=torch.float32)
         processor = HamLearningProcessor.from_pretrained(path, **model_args.limits())
     processor.word_splitting = model_args.word_splitting or processor.word_splitting
     remedy = "give --max_length {most}"
     check_text_encoder(model.model.text_model, f"The text encoder of {path}", processor.max_length, remedy)
     unknown = sorted({tag[2:] for tag in set(used_tags) - set(processor.tags)})
+    if model_args.new_head and architecture != HAMLEARNING:
+        raise ValueError(f"--new_head True: {path} is a model of {architecture}, which has none: train a new one.")
     if model_args.new_head and tags is not None:
         replace_head(model, processor, tags)
     elif unknown:
@@ -77,7 +84,8 @@ def make_model(
     model_args: ModelArguments, tags: list[str] | None, visual_features: VisualFeatures | None
 ) -> tuple[HamLearningForTokenClassification, HamLearningProcessor]:
     """A new model around its text encoder; see `load_model`."""
-    switches = model_args.config_switches()
+    model_class = class_of(model_args.architecture or HAMLEARNING)
+    switches = model_args.config_switches(model_class.config_class)
     switches.setdefault("use_vision", visual_features is not None)
     if switches["use_vision"]:
         if visual_features is None:
@@ -95,7 +103,7 @@ def make_model(
     text_model = model_args.text_model or "bert-base-uncased"
     label2id = {tag: i for i, tag in enumerate(tags)}
     with wanted_of_hub(text_model):
-        model = HamLearningForTokenClassification.from_text_pretrained(
+        model = model_class.from_text_pretrained(
             text_model, id2label=dict(enumerate(tags)), label2id=label2id, **switches
         )
         tokenizer = AutoTokenizer.from_pretrained(text_model)

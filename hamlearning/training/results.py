@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 import sys
-from dataclasses import fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from huggingface_hub import DatasetCard
 from matplotlib.figure import Figure
 
 from hamlearning.data.files import file_sha256
+from hamlearning.rivals.architectures import architecture_of_type
 from hamlearning.tagging.shards import shard_identity
 from hamlearning.training.arguments import Arguments, DataArguments, ModelArguments
 from hamlearning.training.data import Data
@@ -47,7 +47,7 @@ TRAINING_FACTS = (
 def describe_run(data: Data, model: HamLearningForTokenClassification, arguments: Arguments) -> dict[str, Any]:
     """What a reader needs to trust the scores: data, vision model, switches, seed and versions."""
     names = ("torch", "transformers", "datasets", "accelerate", "evaluate", "seqeval", "pytorch-crf")
-    switches = {f.name for f in fields(ModelArguments)} & set(model.config.to_dict())
+    switches = set(ModelArguments.all_switches()) & set(model.config.switches())
     vision = None
     if data.features is not None:
         made_by = data.features.metadata.get("vision_config", {})
@@ -72,6 +72,7 @@ def describe_run(data: Data, model: HamLearningForTokenClassification, arguments
         "mask_words": arguments.data.mask_words,
         "types": list(dict.fromkeys(tag[2:] for tag in model.config.label2id or () if tag != "O")),
         "starts_from": starting_point(arguments.model),
+        "architecture": architecture_of_type(model.config.model_type),
         "text_encoder": encoder,
         "model": {name: getattr(model.config, name) for name in sorted(switches)},
         "parameters": sum(p.numel() for p in model.parameters()),

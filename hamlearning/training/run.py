@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 import transformers
 from datasets import Dataset, DatasetDict, IterableDataset
-from transformers import AutoConfig, EarlyStoppingCallback, EvalPrediction, TrainerCallback, set_seed
+from transformers import EarlyStoppingCallback, EvalPrediction, TrainerCallback, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 
-from configuration_hamlearning import HamLearningConfig
 from hamlearning.data.downloads import limit_silence, local_file
 from hamlearning.data.features import VisualFeatures
 from hamlearning.data.files import move_into, write_text, writing
@@ -26,6 +25,7 @@ from hamlearning.data.tweets import tag_names, with_tags
 from hamlearning.hub.model_card import RESULTS_FILE
 from hamlearning.hub.publishing import publish_model
 from hamlearning.hub.repos import PublishError, create_repo
+from hamlearning.rivals.architectures import HAMLEARNING, architecture_of, class_of, register
 from hamlearning.scores.metric import entity_scores, score_table
 from hamlearning.training.arguments import Arguments, MNERTrainingArguments, parse_arguments
 from hamlearning.training.batches import PictureInEveryBatch
@@ -144,7 +144,8 @@ def claim_output(arguments: Arguments) -> None:
                     f"{error} Or train without --push_to_hub and publish afterwards: `{command}`."
                 ) from error
     # A model folder is loaded with this code, never with the code that it carries.
-    AutoConfig.register("hamlearning", HamLearningConfig, exist_ok=True)
+    path, architecture = arguments.model.model_name_or_path, arguments.model.architecture or HAMLEARNING
+    register(architecture if path is None else architecture_of(path))
     if arguments.data.visual_features is not None:
         arguments.data.visual_features = local_file(arguments.data.visual_features)
 
@@ -331,7 +332,7 @@ def write_results(results: dict[str, Any], trainer: MNERTrainer, model: HamLearn
     args, output_dir = trainer.args, Path(trainer.args.output_dir)
     model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # as who loads it will have it
     if args.do_train:  # this one may be compiled, or in pieces
-        model = HamLearningForTokenClassification.from_pretrained(output_dir)
+        model = class_of(architecture_of(str(output_dir))).from_pretrained(output_dir)
     ner = HamLearningPipeline(model=model, processor=trainer.processing_class, device=args.device)
     results["examples"] = [{"text": text, "entities": ner(text)} for text in args.example_texts]
     with writing(RESULTS_FILE, output_dir, KEPT):

@@ -13,6 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.trainer_utils import TrainOutput
 
+from hamlearning.rivals.architectures import architecture_of_type, class_of
 from hamlearning.training.arguments import MNERTrainingArguments
 from hamlearning.training.batches import TokenBudgetBatches
 from hamlearning.training.fault_tolerance import FaultTolerantTrainer
@@ -68,7 +69,7 @@ class MNERTrainer(FaultTolerantTrainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         # FSDP puts a class of its own in the model's place, whose code would be saved with it.
         sharded_class = type(self.model)
-        self.model.__class__ = HamLearningForTokenClassification
+        self.model.__class__ = class_of(architecture_of_type(self.model.config.model_type))
         try:
             super()._save(output_dir, state_dict)
         finally:

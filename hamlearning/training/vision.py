@@ -13,11 +13,12 @@ from datasets import DatasetDict
 from huggingface_hub.utils import httpx
 from transformers import AutoModel
 
-from configuration_hamlearning import HamLearningConfig, HamLearningVisionConfig
+from configuration_hamlearning import HamLearningVisionConfig
 from hamlearning.data.downloads import wanted_of_hub
 from hamlearning.data.features import VisualFeatures, read_visual_metadata
 from hamlearning.pictures.extraction import REPORT_FILE, extract_visual_features
 from hamlearning.pictures.tweet_images import TweetImages, picture_keys, with_picture_keys
+from hamlearning.rivals.architectures import architecture_of, class_of
 from hamlearning.training.arguments import DataArguments, MNERTrainingArguments, ModelArguments, VisionArguments
 from modeling_faster_rcnn_vg import PUBLISHED_WEIGHTS
 from modeling_hamlearning_vision import HamLearningVisionModel
@@ -118,7 +119,8 @@ def find_visual_features(
     wants_pictures = model_args.use_vision is not False
     if wants_pictures and model_args.model_name_or_path is not None:
         with wanted_of_hub(model_args.model_name_or_path):
-            wants_pictures = HamLearningConfig.from_pretrained(model_args.model_name_or_path).use_vision
+            config_class = class_of(architecture_of(model_args.model_name_or_path)).config_class
+            wants_pictures = config_class.from_pretrained(model_args.model_name_or_path).use_vision
     if not (wants_pictures or args.do_extract):
         return None, None
     # A file that is asked for is looked up by id, by whoever reads it later.

@@ -1,0 +1,51 @@
+"""Which architectures there are, by the name that a user types; none is imported before it is asked for."""
+
+from importlib import import_module
+from typing import Any
+
+from transformers import AutoConfig, AutoModelForTokenClassification, PreTrainedConfig
+
+
+HAMLEARNING = "hamlearning"
+# Module of this package by the value of `--architecture`; its `MODEL` is the class.
+RIVALS = ("umt",)
+ARCHITECTURES = (HAMLEARNING, *RIVALS)
+
+
+def class_of(architecture: str) -> Any:
+    """The class of an architecture.
+
+    ```python
+    >>> class_of("umt")
+    <class 'hamlearning.rivals.umt.UMTForTokenClassification'>
+    ```
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if architecture == HAMLEARNING:
+        from modeling_hamlearning import HamLearningForTokenClassification
+
+        return HamLearningForTokenClassification
+    if architecture not in RIVALS:
+        raise ValueError(f"architecture={architecture!r}: must be one of {', '.join(ARCHITECTURES)}.")
+    return import_module(f"hamlearning.rivals.{architecture}").MODEL
+
+
+def architecture_of(name_or_path: str) -> str:
+    """The architecture of a saved model, a folder or Hub id, by the type in its config."""
+    found, _ = PreTrainedConfig.get_config_dict(name_or_path)
+    return architecture_of_type(found.get("model_type"))
+
+
+def architecture_of_type(model_type: str | None) -> str:
+    """The architecture of a config's `model_type`."""
+    return next((name for name in RIVALS if model_type == f"hamlearning_{name}"), HAMLEARNING)
+
+
+def register(architecture: str) -> None:
+    """Has `AutoConfig` and `AutoModelForTokenClassification` take this code for a folder, never what it carries."""
+    model = class_of(architecture)
+    AutoConfig.register(model.config_class.model_type, model.config_class, exist_ok=True)
+    if architecture != HAMLEARNING:
+        AutoModelForTokenClassification.register(model.config_class, model, exist_ok=True)
