@@ -6,14 +6,29 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from transformers import BertConfig, BertModel, BertTokenizer, TimmWrapperConfig, TimmWrapperModel
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    BertTokenizer,
+    TimmWrapperConfig,
+    TimmWrapperModel,
+)
 
+from configuration_hamlearning import HamLearningVisionConfig
 from hamlearning.data.features import write_visual_features
+from modeling_hamlearning import HamLearningForTokenClassification
+from modeling_hamlearning_vision import HamLearningVisionModel
+from processing_hamlearning import HamLearningProcessor
 
 
 NAMES = {"PER": ["ann", "bob", "cleo"], "LOC": ["rome", "oslo", "bern"]}
 FRAMES = [["i", "met", "{PER}", "today"], ["flying", "to", "{LOC}", "with", "{PER}", "{PER}", "!"], ["so", "tired"]]
 SIZES = {"image_feature_size": 6, "region_feature_size": 5, "class_names": ["cat", "dog"]}
+# Of a vision model that takes milliseconds.
+BACKBONE = {"architecture": "test_convnext", "model_args": {"depths": [1, 1, 1, 1], "dims": [8, 8, 8, 16]}}
+VISION = {"detector": "grid", "resize_size": 40, "crop_size": 32, "detector_settings": {"rows": 1, "columns": 2}}
+SEEN_SIZES = {"image_feature_size": 16, "region_feature_size": 16}
 
 
 def write_tweets(folder: Path, split: str, count: int, seed: int, with_tags: bool = True):
@@ -71,6 +86,28 @@ def make_world(folder: Path):
         Image.fromarray(noise).save(folder / "images" / f"{id_}.png")
     backbone = TimmWrapperConfig(architecture="test_resnet", pretrained_cfg={"license": "mit", "origin_url": "noise"})
     TimmWrapperModel(backbone).save_pretrained(folder / "backbone")
+
+
+def save_vision_model(folder: Path, seed: int) -> Path:
+    torch.manual_seed(seed)
+    HamLearningVisionModel(HamLearningVisionConfig(global_backbone_config=BACKBONE, **VISION)).save_pretrained(folder)
+    return folder
+
+
+def save_seeing_model(world: Path, folder: Path) -> Path:
+    """The folder of a random model with a tiny vision model, whose answers depend on pictures."""
+    vision = HamLearningVisionModel.from_pretrained(save_vision_model(folder / "vision", seed=0))
+    torch.manual_seed(3)
+    model = HamLearningForTokenClassification.from_text_pretrained(
+        world / "text_encoder", num_semantic_layers=1, **SEEN_SIZES, num_classes=1
+    )
+    torch.nn.init.normal_(model.classifier.weight, std=1)
+    model.save_pretrained(folder / "model")
+    tokenizer = AutoTokenizer.from_pretrained(world / "text_encoder")
+    processor = HamLearningProcessor(tokenizer, **SEEN_SIZES, num_classes=1)
+    processor.vision_model = vision
+    processor.save_pretrained(folder / "model")
+    return folder / "model"
 
 
 def dropout_free(world: Path, folder: Path) -> Path:

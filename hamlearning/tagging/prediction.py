@@ -15,30 +15,12 @@ from tqdm import tqdm
 from hamlearning.data.files import sync
 from hamlearning.tagging.reader import TweetReader
 from hamlearning.tagging.rows import Shard
+from hamlearning.tagging.schema import SCHEMA
 from hamlearning.tagging.shards import ShardError, content_sha256, named, shard_identity
 
 
 logger = logging.getLogger(__name__)
 
-ENTITY = pa.struct(
-    [
-        ("entity_group", pa.string()),
-        ("word", pa.string()),
-        ("start", pa.int32()),
-        ("end", pa.int32()),
-        ("score", pa.float32()),
-        ("word_start", pa.int32()),
-        ("word_end", pa.int32()),
-    ]
-)
-SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("entities", pa.list_(ENTITY)),
-        ("relevance", pa.list_(pa.float32())),
-        ("image_error", pa.string()),
-    ]
-)
 METADATA_KEY = b"hamlearning"
 OUTPUT_NAME = re.compile(r"predictions-\d+-of-(\d+)\.parquet")
 NO_PICTURES = "the shard has none"
@@ -64,8 +46,8 @@ def predict_shards(
 
     The output has a row a tweet, in its order: `id` (null where there was none), `entities` (as
     `HamLearningProcessor.post_process_entities` returns them; of `tokens`, places are in what `join_words` makes of
-    them; null where the tweet is), `relevance` (|C^r| a view, null without a picture) and `image_error` (why the
-    tweet's picture could not be used, null where there is none or it could).
+    them; null where the tweet is), `relevance` (|C^r| a view, null without a picture), `image_error` (why the
+    tweet's picture could not be used, null where there is none or it could) and `text_error` (the same of its text).
 
     Its metadata hold what it depends on, see `FACTS`. Output that is there is kept if all of that is as it was: the
     content of a shard of the Hub is told by the hash that the Hub has of it, that of a file by size and time of change

@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from hamlearning.data.features import VisualFeatures
 from hamlearning.data.picture_files import find_images, picture_of
 from hamlearning.tagging.shards import content_sha256
-from image_processing_hamlearning import ImageError, read_image
+from image_processing_hamlearning import URL, ImageError, download, read_image
 from modeling_hamlearning import HamLearningForTokenClassification
 from modeling_hamlearning_vision import lasting_settings, prepare_image
 from processing_hamlearning import HamLearningProcessor, split_words
+
+
+NO_TEXT = "there is no text"
 
 
 @dataclass
@@ -35,6 +39,7 @@ class TweetReader:
         mask_words: every word is the mask token.
         extraction_batch_size: pictures that go through the vision model together.
         dtype: of autocast; None for float32.
+        opens_urls: whether a picture that is a URL of http or https is downloaded; else it is none.
     """
 
     model: HamLearningForTokenClassification
@@ -47,6 +52,7 @@ class TweetReader:
     mask_words: bool = False
     extraction_batch_size: int = 8
     dtype: torch.dtype | None = None
+    opens_urls: bool = False
 
     @cached_property
     def pictures(self) -> str:
@@ -116,9 +122,10 @@ class TweetReader:
     def read(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """The output of some rows with `id`, `words` and `image`, in their order.
 
-        Tweets of like length go together: padding costs time.
+        A row may have `visual_features`, as a visual feature file has them, in place of its picture. Tweets of like
+        length go together: padding costs time.
         """
-        found = [{"id": row["id"]} for row in rows]
+        found = [{"id": row["id"]} | ({} if row["words"] is not None else {"text_error": NO_TEXT}) for row in rows]
         by_length = [place for place, row in enumerate(rows) if row["words"] is not None]
         by_length.sort(key=lambda place: len(rows[place]["words"]))
         for first in range(0, len(by_length), self.batch_size):
@@ -149,16 +156,18 @@ class TweetReader:
 
     def _extract(self, tweets: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[str | None]]:
         """The visual features of each tweet's picture, None where there is none, and why one cannot be read."""
-        features: list[Any] = [None] * len(tweets)
+        features: list[Any] = [tweet.get("visual_features") for tweet in tweets]
         errors: list[str | None] = [None] * len(tweets)
         if self.visual_features is not None and self.pictures.startswith("features"):
-            return [self.visual_features.get(tweet["id"]) for tweet in tweets], errors
+            given = zip(features, tweets, strict=True)
+            return [self.visual_features.get(tweet["id"]) if own is None else own for own, tweet in given], errors
         if not self.extracts:
             return features, errors
         images = [tweet["image"] for tweet in tweets]
         if self.image_dir is not None:
             images = [picture_of(tweet["id"], self._images) for tweet in tweets]
             errors = [f"there is no picture of this name in {self.image_dir}" if i is None else None for i in images]
+        images = [image if own is None else None for image, own in zip(images, features, strict=True)]
         if all(image is None for image in images):
             return features, errors
         vision_model = self.processor.vision_model
@@ -166,9 +175,15 @@ class TweetReader:
             prepared = []
             for place, image in enumerate(images[first : first + self.extraction_batch_size], start=first):
                 try:
-                    prepared.append(None if image is None else prepare_image(read_image(image), vision_model.config))
+                    prepared.append(None if image is None else prepare_image(self._open(image), vision_model.config))
                 except ImageError as error:
                     errors[place] = str(error)
                     prepared.append(None)
-            features[first : first + len(prepared)] = vision_model.extract(prepared)
+            extracted = zip(features[first : first + len(prepared)], vision_model.extract(prepared), strict=True)
+            features[first : first + len(prepared)] = [new if own is None else own for own, new in extracted]
         return features, errors
+
+    def _open(self, image: Any) -> Image.Image:
+        if self.opens_urls and isinstance(image, str) and URL.match(image):
+            image = download(image)
+        return read_image(image)

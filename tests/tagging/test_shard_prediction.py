@@ -17,9 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoTokenizer, TrainingArguments, pipeline
+from transformers import TrainingArguments, pipeline
 
-from configuration_hamlearning import HamLearningVisionConfig
 from hamlearning.data.features import write_visual_features
 from hamlearning.data.tweets import load_tweets
 from hamlearning.tagging.prediction import predict_shards
@@ -30,14 +29,10 @@ from hamlearning.training.run import main as run_mner
 from hamlearning.training.streamed import NOT_STREAMED
 from hub_server import HubServer, run_client
 from modeling_hamlearning import HamLearningForTokenClassification
-from modeling_hamlearning_vision import HamLearningVisionModel
-from processing_hamlearning import HamLearningProcessor
+from tiny_world import SEEN_SIZES, save_seeing_model, save_vision_model
 
 
 ROOT = Path(__file__).parents[2]
-BACKBONE = {"architecture": "test_convnext", "model_args": {"depths": [1, 1, 1, 1], "dims": [8, 8, 8, 16]}}
-VISION = {"detector": "grid", "resize_size": 40, "crop_size": 32, "detector_settings": {"rows": 1, "columns": 2}}
-SIZES = {"image_feature_size": 16, "region_feature_size": 16}
 PICTURE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 
 
@@ -64,12 +59,6 @@ def shards(world, tmp_path_factory):
     return folder
 
 
-def save_vision_model(folder: Path, seed: int) -> Path:
-    torch.manual_seed(seed)
-    HamLearningVisionModel(HamLearningVisionConfig(global_backbone_config=BACKBONE, **VISION)).save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def illustrated(world, tmp_path_factory):
     """Folder of two shards, of 8 and 4 tweets with pictures in `image`; every third tweet has none."""
@@ -91,19 +80,7 @@ def illustrated(world, tmp_path_factory):
 @pytest.fixture(scope="module")
 def seeing(world, tmp_path_factory):
     """Folder of a random model with a tiny vision model, whose answers depend on pictures."""
-    folder = tmp_path_factory.mktemp("seeing")
-    vision = HamLearningVisionModel.from_pretrained(save_vision_model(folder / "vision", seed=0))
-    torch.manual_seed(3)
-    model = HamLearningForTokenClassification.from_text_pretrained(
-        world / "text_encoder", num_semantic_layers=1, **SIZES, num_classes=1
-    )
-    torch.nn.init.normal_(model.classifier.weight, std=1)
-    model.save_pretrained(folder / "model")
-    tokenizer = AutoTokenizer.from_pretrained(world / "text_encoder")
-    processor = HamLearningProcessor(tokenizer, **SIZES, num_classes=1)
-    processor.vision_model = vision
-    processor.save_pretrained(folder / "model")
-    return folder / "model"
+    return save_seeing_model(world, tmp_path_factory.mktemp("seeing"))
 
 
 def write_seen(path: Path, ids: list[str]) -> Path:
@@ -113,15 +90,15 @@ def write_seen(path: Path, ids: list[str]) -> Path:
         {
             "id": id_,
             "image_size": [64, 48],
-            "image_features": rng.normal(size=SIZES["image_feature_size"]),
+            "image_features": rng.normal(size=SEEN_SIZES["image_feature_size"]),
             "boxes": [[0.5, 0.5, 0.4, 0.4]],
             "class_ids": [0],
             "scores": [0.9],
-            "features": rng.normal(size=(1, SIZES["region_feature_size"])),
+            "features": rng.normal(size=(1, SEEN_SIZES["region_feature_size"])),
         }
         for id_ in ids
     ]
-    write_visual_features(path, rows, {**SIZES, "class_names": ["region"]})
+    write_visual_features(path, rows, {**SEEN_SIZES, "class_names": ["region"]})
     return path
 
 
