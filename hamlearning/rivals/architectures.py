@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModelForTokenClassification, PreTrained
 
 HAMLEARNING = "hamlearning"
 # Module of this package by the value of `--architecture`; its `MODEL` is the class.
-RIVALS = ("umt",)
+RIVALS = ("adacan", "gvatt", "umt")
 ARCHITECTURES = (HAMLEARNING, *RIVALS)
 
 

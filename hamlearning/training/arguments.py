@@ -78,6 +78,13 @@ class ModelArguments:
     conversion_weight: float | None = field(
         default=None, metadata={"help": "umt: share of the text-only tagger in the prediction."}
     )
+    joint_attention: bool | None = field(
+        default=None,
+        metadata={"help": "gvatt, adacan: attention that sees its query, which that of the papers does not."},
+    )
+    attention_size: int | None = field(
+        default=None, metadata={"help": "adacan: k, size of its layers. [that of the text encoder]"}
+    )
     word_splitting: str | None = field(
         default=None,
         metadata={

@@ -15,9 +15,9 @@ from tiny_world import flags
 
 # Parameters beside the text encoder, with BERT-base, 9 tags, 2048 wide features. Attention here has no bias of its
 # keys, 768 parameters a layer, which the softmax would take out again.
-NEW_PARAMETERS = {"umt": 39_783_294 - 5 * 768}
+NEW_PARAMETERS = {"adacan": 7_889_776, "gvatt": 6_302_317, "umt": 39_783_294 - 5 * 768}
 # Those whose answer depends on the picture.
-READS_PICTURES = {"umt"}
+READS_PICTURES = {"adacan", "gvatt", "umt"}
 
 
 def predictions(model, batch):
