@@ -1,4 +1,4 @@
-"""AdaCAN: adaptive co-attention network (Zhang et al., AAAI 2018), with BERT as its text encoder (Yu et al., ACL 2020)."""
+"""AdaCAN: adaptive co-attention (Zhang et al., AAAI 2018), with BERT as its text encoder (Yu et al., ACL 2020)."""
 
 import torch
 from huggingface_hub.dataclasses import strict
