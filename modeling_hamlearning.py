@@ -241,6 +241,21 @@ def _width_of_words(labels: torch.Tensor, pieces: torch.Tensor, word_ids: torch.
     return width
 
 
+def _check_kind_of_labels(labels: torch.Tensor, num_texts: int, num_tags: int) -> None:
+    """ValueError if they are no ids of tags, a row a text."""
+    if not isinstance(labels, torch.Tensor) or labels.dim() != 2 or len(labels) != num_texts:
+        given = f"the shape {tuple(labels.shape)}" if isinstance(labels, torch.Tensor) else f"{type(labels).__name__}"
+        raise ValueError(f"labels: expected a tensor (B, W) or (B, S) of {num_texts} texts, given {given}.")
+    if labels.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"labels have the dtype {labels.dtype}: give ids of tags, torch.long.")
+    _check_labels(
+        ((labels == -100) | ((labels >= 0) & (labels < num_tags))).all(),
+        lambda: (
+            f"labels go from {int(labels.min())} to {int(labels.max())}: give ids of the {num_tags} tags, or -100."
+        ),
+    )
+
+
 def _check_labels(fits: torch.Tensor, problem: Callable[[], str]) -> None:
     """ValueError if they do not fit; a device says so in its time, as the host does not wait for it."""
     try:
@@ -1270,6 +1285,8 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
             ValueError: labels fit neither words nor sub-tokens.
         """
         pieces = _sub_tokens(input_ids, inputs_embeds)
+        if labels is not None:
+            _check_kind_of_labels(labels, len(pieces), self.num_labels)
         num_words = None if labels is None else self._label_width(labels, pieces, word_ids)
         found = None if word_ids is not None or input_ids is None else self._find_words(input_ids, attention_mask)
         if found is None:

@@ -21,6 +21,7 @@ from hamlearning.data.schemes import could_be_tag
 
 # What the first line of a file may call its columns.
 TOKEN_NAMES = ("token", "tokens", "word", "words", "text", "form")
+SENTENCE_NAMES = ("sentence_id", "sentence #", "sentence_idx", "sent_id", "sentence", "doc_id")
 TAG_NAMES = ("tag", "tags", "ner_tag", "ner_tags", "ner", "label", "labels")
 _ID_COMMENT = re.compile(
     r"#\s*(id|sent_id|image|image_id|imgid|img_id|tweet_id)(?:\s*=\s*|\s+)(\S+)(?:\s+\S+=\S*)*\s*"
@@ -148,6 +149,12 @@ class _ColumnFile:
         width = Counter(len(fields) for _, fields in split).most_common(1)[0][0]
         example = next(number for number, fields in split if len(fields) == width)
         header = None if is_released else _header(split[0][1])
+        named = {name.lower() for name in header or ()}
+        if not named.isdisjoint(SENTENCE_NAMES) and all(line.strip() for line in lines[:-1]):
+            raise ValueError(
+                f"{self.path} names a column of sentences, {' '.join(header)}, and no blank line parts them: give the "
+                "file the suffix .tsv, which is read as a table"
+            )
         numbered = width > 2 and _is_numbered(
             [(number, fields[0]) for number, fields in split if len(fields) == width and fields != header]
         )

@@ -3,6 +3,7 @@
 import ast
 import csv
 import io
+import itertools
 import json
 import re
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hamlearning.data.annotation_tools import read_tool_rows
+from hamlearning.data.columns import SENTENCE_NAMES, read_columns
 from hamlearning.data.files import read_utf8
 from hamlearning.data.reading import Reading, ReadingOptions
 from hamlearning.data.spans import cut
@@ -20,9 +22,8 @@ from hamlearning.data.text_rows import ID_KEYS, IMAGE_KEYS, SPAN_KEYS, TAG_KEYS,
 SEPARATORS = (",", ";", "\t", "|")
 WORD_KEYS = ("token", "word")  # of a token a row
 TAG_OF_WORD_KEYS = ("tag", "ner_tag", "label")
-SENTENCE_KEYS = ("sentence_id", "sentence #", "sentence_idx", "sent_id", "sentence", "doc_id")
 KNOWN = {*ID_KEYS, *IMAGE_KEYS, *TOKEN_KEYS, *TEXT_KEYS, *TAG_KEYS, *SPAN_KEYS, *WORD_KEYS, *TAG_OF_WORD_KEYS}
-KNOWN |= {*SENTENCE_KEYS}
+KNOWN |= {*SENTENCE_NAMES}
 
 NESTED = re.compile(r"\s*\[\s*[\[({]")
 QUOTED = re.compile(r"'((?:[^'\\]|\\.)*+)'|\"((?:[^\"\\]|\\.)*+)\"", re.DOTALL)
@@ -59,6 +60,36 @@ def read_csv(files: Sequence[Path], options: ReadingOptions) -> Reading:
         format += ", a token a row"
         options = options._replace(token_column=None, tag_column=None)  # their columns have other names now
     return read_tool_rows(rows, options, format)
+
+
+def read_tsv(files: Sequence[Path], options: ReadingOptions) -> Reading:
+    """Read the `.tsv` files of a split: a table as `read_csv` takes it, or columns as `read_columns` does.
+
+    ```python
+    >>> read_tsv([Path("train.tsv")], ReadingOptions()).format
+    '2 columns separated by a tab'
+    ```
+
+    It is a table where its first line names columns, one of sentences, tokens or texts, and no blank line parts the
+    texts. A column of ids that stay the same from line to line is one of sentences.
+
+    Raises:
+        OSError: A file cannot be read.
+        ValueError: See `read_csv` and `read_columns`.
+    """
+    return read_csv(files, options) if _is_table(files[0]) else read_columns(files, options)
+
+
+def _is_table(file: Path) -> bool:
+    first, *lines = read_utf8(file).rstrip().split("\n")
+    names = [name.strip().lower() for name in first.split("\t")]
+    if len(names) < 2 or not KNOWN.issuperset(names) or not all(line.strip() for line in lines):
+        return False
+    if not {*SENTENCE_NAMES, *TOKEN_KEYS, *TEXT_KEYS}.isdisjoint(names):
+        return True
+    place = next((names.index(key) for key in ID_KEYS if key in names), None)
+    ids = [] if place is None else [line.split("\t")[place : place + 1] for line in lines]
+    return any(before == after for before, after in itertools.pairwise(ids))
 
 
 def parse_list(cell: str, place: str) -> list[Any]:
@@ -250,7 +281,7 @@ def _find_token_rows(rows: Sequence[Row], options: ReadingOptions) -> tuple[str,
         cells += [row.value[tag] for row in rows]
     if any(len(_apart(cell)) > 1 or cell.startswith("[") and cell.endswith("]") and len(cell) > 2 for cell in cells):
         return None
-    sentence = next((name for name in (*SENTENCE_KEYS, *ID_KEYS) if name in names and name != token), None)
+    sentence = next((name for name in (*SENTENCE_NAMES, *ID_KEYS) if name in names and name != token), None)
     if sentence is None and token in WORD_KEYS:
         raise ValueError(
             f"{rows[0].file} has a token a row, and none of its columns, {cut(names)}, says of which sentence: add "

@@ -28,7 +28,7 @@ from hamlearning.data.features import VisualFeatures
 from hamlearning.data.files import move_into
 from hamlearning.data.parquet import shortened
 from hamlearning.data.picture_files import find_images, is_file, picture_bytes, picture_of
-from hamlearning.data.reading import READERS, ReadingOptions, read_files
+from hamlearning.data.reading import FORMATS, READERS, ReadingOptions, read_files
 from hamlearning.data.schemes import entities_of, orphan_i_tags
 from hamlearning.data.tweets import SPLITS, TweetData, find_split_files, read_data, tag_names, unified
 
@@ -174,6 +174,10 @@ class DataSet:
             for other in list(self.splits)[: list(self.splits).index(split)]:
                 shared = repeats(map(tuple, self.splits[other]["tokens"]), map(tuple, dataset["tokens"]), within=False)
                 lines += [f"  duplicates: {shared} with the words of one in {other}"] if shared else []
+        missing = [split for split in SPLITS if split not in self.splits]
+        if missing:
+            remedy = "; --split 80/10/10 makes all three of one file" if len(self.splits) == 1 else ""
+            lines.append(f"no {' and no '.join(missing)} split: training needs train and validation{remedy}")
         return [*lines, *self.found.remarks()]
 
     def report_pictures(self) -> list[str]:
@@ -276,7 +280,7 @@ def read_source(source: Path, options: ReadingOptions) -> tuple[TweetData, dict[
     """Read the splits of a folder, or one file as a train split, and say which files each is from."""
     if source.is_file():
         if source.suffix.lower() not in READERS:
-            raise ValueError(f"{source} has a suffix of no format that is read: expected one of {' '.join(READERS)}")
+            raise ValueError(f"{source} has a suffix of no format that is read: expected one of {' '.join(FORMATS)}")
         found, files = unified({"train": read_files([source], options)}, options), {"train": [source]}
     else:
         found = read_data(source, options=options)

@@ -141,9 +141,11 @@ class Reading:
 
 READERS = {
     **dict.fromkeys(
-        (".txt", ".conll", ".conllu", ".conllup", ".bio", ".bio2", ".iob", ".iob2", ".bioes", ".bmes", ".tsv"),
+        (".txt", ".conll", ".conllu", ".conllup", ".bio", ".bio2", ".iob", ".iob2", ".bioes", ".bmes"),
         "hamlearning.data.columns:read_columns",
     ),
+    **dict.fromkeys((".train", ".testa", ".testb"), "hamlearning.data.columns:read_columns"),  # CoNLL-2002 and 2003
+    ".tsv": "hamlearning.data.csv_files:read_tsv",
     ".parquet": "hamlearning.data.tables:read_parquet",
     ".jsonl": "hamlearning.data.json_files:read_json",
     ".ndjson": "hamlearning.data.json_files:read_json",
@@ -152,6 +154,10 @@ READERS = {
     ".spacy": "hamlearning.data.spacy_json:refuse_docbin",
     ".csv": "hamlearning.data.csv_files:read_csv",
 }
+
+
+# What is named where a format is expected: not what is refused with a reason of its own.
+FORMATS = tuple(suffix for suffix, reader in READERS.items() if not reader.rpartition(":")[2].startswith("refuse"))
 
 
 def read_files(files: Sequence[Path], options: ReadingOptions) -> Reading:

@@ -25,7 +25,7 @@ from pyarrow import compute
 from hamlearning.data.hub_files import read_hub
 from hamlearning.data.labels import Labels, SplitTags, place_of, unify
 from hamlearning.data.parquet import shortened
-from hamlearning.data.reading import READERS, Reading, ReadingOptions, read_files
+from hamlearning.data.reading import FORMATS, READERS, Reading, ReadingOptions, read_files
 from hamlearning.data.released import tweets_sha256
 from hamlearning.data.schemes import SchemeError, could_be_tag
 
@@ -33,6 +33,8 @@ from hamlearning.data.schemes import SchemeError, could_be_tag
 logger = logging.getLogger(__name__)
 pc: Any = compute  # most of its functions are made when it is imported, so no type checker sees them
 SHOWN = 5  # places of one kind that are listed
+# Of CoNLL-2002 and 2003, behind the language: eng.train, eng.testa, eng.testb.
+CONLL_NAMES = {"train": "train", "validation": "testa", "test": "testb"}
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "dev"), "test": ("test",)}
 
 
@@ -237,6 +239,7 @@ def find_split_files(folder: Path, split: str) -> list[Path]:
                 shard = "[-_][0-9].*" if suffix == ".parquet" else "-[0-9]{5,}-of-[0-9]{5,}"
                 own = [path for path in listed if re.fullmatch(f"{alias}({shard})?{re.escape(suffix)}", path.name)]
                 sources += [sorted(own, key=lambda path: path.stem != alias)] if own else []
+        sources += [[path] for path in listed if re.fullmatch(rf"[a-z]{{3}}\.{CONLL_NAMES[split]}", path.name)]
     if len(sources) > 1:
         names = ", ".join(str(files[0].relative_to(folder)) for files in sources)
         raise ValueError(f"{folder} holds the {split} split more than once ({names}): keep one of them")
@@ -253,7 +256,7 @@ def _load_folder(folder: Path, options: ReadingOptions, wanted: Sequence[str]) -
         named = f", only {', '.join(there[:5])}{', ...' if len(there) > 5 else ''}" if there else ", it is empty"
         raise FileNotFoundError(
             f"{folder} holds no split{named}: expected train, valid and test, each a file of one of the formats "
-            f"{' '.join(READERS)}, or text/train-00000-of-00001.parquet and so on"
+            f"{' '.join(FORMATS)}, or text/train-00000-of-00001.parquet and so on"
         )
     return readings
 

@@ -190,3 +190,25 @@ def test_cp_mner_reads_as_released():
     assert [tag for tags in tag_names(found["validation"]) for tag in tags] == [tag for _, tag in rows]
     alone = read_tweets(SHARED / "cpmner" / "valid.txt")
     assert alone["tokens"] == found["validation"]["tokens"][:] and len(split_sha256(found["validation"])) == 64
+
+
+def test_a_column_of_sentences_that_no_blank_line_parts_is_refused(read):
+    with pytest.raises(ValueError, match=r"names a column of sentences, sentence_id word tag, .* the suffix .tsv"):
+        read("sentence_id\tword\ttag\n1\tAda\tB-PER\n2\tsings\tO\n")
+
+
+@pytest.mark.parametrize("language", ["eng", "esp"])
+def test_files_with_the_names_of_conll_2003_are_read(tmp_path, language):
+    for name, token in (("train", "Ada"), ("testa", "Rome"), ("testb", "Oslo")):
+        (tmp_path / f"{language}.{name}").write_text(f"{token} NNP B-NP B-PER\n. . O O\n", encoding="utf-8")
+    splits = load_tweets(tmp_path)
+    assert {split: splits[split]["tokens"][0][0] for split in splits} == {
+        "train": "Ada", "validation": "Rome", "test": "Oslo",
+    }  # fmt: skip
+
+
+def test_what_is_refused_is_not_among_the_formats_that_are_expected(tmp_path):
+    (tmp_path / "notes.doc").write_text("", encoding="utf-8")
+    with pytest.raises(FileNotFoundError) as error:
+        load_tweets(tmp_path)
+    assert ".parquet" in str(error.value) and ".spacy" not in str(error.value)

@@ -227,3 +227,23 @@ def test_a_folder_of_csv_is_a_data_set(tmp_path):
     tweets = load_tweets(tmp_path)
     assert list(tweets) == ["train", "test"]
     assert tag_names(tweets["train"]) == [["B-PER", "O"], ["O"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("sentence_id\tword\ttag\n1\tAda\tB-PER\n1\tsings\tO\n2\tRome\tB-LOC\n", [["Ada", "sings"], ["Rome"]]),
+        ("id\ttoken\ttag\na\tAda\tB-PER\na\tsings\tO\nb\tRome\tB-LOC\n", [["Ada", "sings"], ["Rome"]]),
+        (
+            'id\ttokens\tner_tags\na\t["Ada", "sings"]\t["B-PER", "O"]\nb\t["Rome"]\t["B-LOC"]\n',
+            [["Ada", "sings"], ["Rome"]],
+        ),
+        ("token\ttag\nAda\tB-PER\nsings\tO\n\nRome\tB-LOC\n", [["Ada", "sings"], ["Rome"]]),
+        ("Ada\tB-PER\nsings\tO\n\nRome\tB-LOC\n", [["Ada", "sings"], ["Rome"]]),
+        ("sentence\tO\ntext\tO\n\nRome\tB-LOC\n", [["sentence", "text"], ["Rome"]]),
+    ],
+    ids=["token a row", "ids that repeat", "text a row", "columns with names", "columns", "columns of such words"],
+)
+def test_a_tsv_is_a_table_where_its_first_line_says_so_and_columns_else(tmp_path, text, tokens):
+    (tmp_path / "train.tsv").write_text(text, encoding="utf-8")
+    assert load_tweets(tmp_path)["train"]["tokens"][:] == tokens

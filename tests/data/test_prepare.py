@@ -386,6 +386,7 @@ def test_a_check_says_what_is_there_and_writes_nothing(prepare, source, pictures
         "  duplicates: 1 with the words, 1 with the id of another",
         "test: 2 texts of 3 words, 1 of them longer than 1; 2 entities: LOC 1, PER 1",
         "  duplicates: 2 with the words of one in train",
+        "no validation split: training needs train and validation",
         "train: 1 pictures of 4 texts",
         f"  {pictures / '2.jpeg'} cannot be read",
         f"  {pictures / '2.jpeg'} cannot be read",
@@ -695,3 +696,10 @@ def test_who_is_not_logged_in_is_told_before_anything_is_written(source, tmp_pat
     assert f"error: The dataset repo {REPO} cannot be written to" in said and "hf auth login" in said
     assert said.splitlines()[-1] == "status 1"
     assert not (tmp_path / "out").exists()
+
+
+def test_a_check_says_which_splits_are_missing(tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("Ada\tB-PER\nsings\tO\n", encoding="utf-8")
+    main(["prepare", str(tmp_path / "notes.txt"), "--check"])
+    remedy = "training needs train and validation; --split 80/10/10 makes all three of one file"
+    assert f"no validation and no test split: {remedy}" in capsys.readouterr().out

@@ -116,3 +116,22 @@ def test_a_recipe_of_token_classification_learns(make_model, tmp_path):
     labels = predicted.label_ids
     assert (predicted.predictions.argmax(-1) == labels)[labels != -100].all()
     assert np.isfinite(predicted.metrics["test_loss"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda labels: labels[0], r"expected a tensor \(B, W\) or \(B, S\) of 4 texts, given the shape \(5,\)"),
+        (lambda labels: labels[:3], r"of 4 texts, given the shape \(3, 5\)"),
+        (lambda labels: labels[..., None], r"of 4 texts, given the shape \(4, 5, 1\)"),
+        (lambda labels: labels.tolist(), "of 4 texts, given list"),
+        (lambda labels: labels.float(), r"the dtype torch.float32: give ids of tags, torch.long"),
+        (lambda labels: torch.where(labels > 0, 9, labels), "give ids of the 9 tags, or -100"),
+        (lambda labels: torch.where(labels == -100, -1, labels), "labels go from -1 to"),
+    ],
+    ids=["one dimension", "too few texts", "three dimensions", "a list", "floats", "beyond the tags", "-1"],
+)
+def test_what_is_no_ids_of_tags_is_refused(make_model, make_batch, change, message):
+    batch = make_batch()
+    with pytest.raises(ValueError, match=message):
+        make_model()(**batch | {"labels": change(batch["labels"])})
