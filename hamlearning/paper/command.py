@@ -24,6 +24,7 @@ from hamlearning.paper import runner as runs
 from hamlearning.paper.page import features_file, write_page
 from hamlearning.paper.runner import Run, Runner, runs_of
 from hamlearning.paper.tables import SCALES, TABLES
+from hamlearning.rivals.architectures import RIVALS
 from hamlearning.training.signals import Stopped
 
 
@@ -101,7 +102,7 @@ def check(
     for place in data:
         if "=" not in place:
             raise ValueError(f"--data {place}: give NAME=FOLDER, such as twitter2017=my/twitter2017")
-    titles = [row.title for name in tables for row in TABLES[name].rows]
+    titles = [row.title for name in tables for row in TABLES[name].all_rows]
     for title in rows or ():
         if title not in titles:
             raise ValueError(f"--rows: the tables have no row {title!r}: choose from {', '.join(map(repr, titles))}")
@@ -123,8 +124,8 @@ def wanted_runs(
         for seed in seeds  # one seed of all rows tells more than all seeds of one
         for table_name in tables
         for data in on or SCALES[scale]
-        for row in TABLES[table_name].rows
-        if rows is None or row.title in rows
+        for row in TABLES[table_name].all_rows
+        if (rows is None and row.architecture in (None, *RIVALS)) or row.title in (rows or ())
     ]
     return list({run.name: run for run in found}.values())  # tables share rows
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from hamlearning.paper import runner as runs
 from hamlearning.paper.runner import runs_of
 from hamlearning.paper.tables import SCALES, TABLES, Row, Table
-from hamlearning.scores.significance import compare_counts
+from hamlearning.scores.significance import compare_counts, mean_f1_interval
 
 
 SAMPLES = 10_000  # of the paired test
@@ -26,11 +26,12 @@ def write_page(scale: str, seeds: list[int]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     parts = [f"# Measured: {scale}", PREFACE, *code_of(folder)]
     for data in SCALES[scale]:
-        for table in TABLES.values():
+        for name, table in TABLES.items():
             can_run = not (table.needs_pictures and features_file(scale, data))
-            found = {row.title: results_of(row, scale, data, seeds) if can_run else [] for row in table.rows}
+            found = {row.title: results_of(row, scale, data, seeds) if can_run else [] for row in table.all_rows}
             if any(found.values()):
-                parts += [f"## {table.title}: {data}", scores_of(table, found, data), types_of(table, found)]
+                parts += [f"## {table.title}: {data}", scores_of(table, found, data), *pictures_of(table, found)]
+                parts += [types_of(table, found), commands_of(name, found, scale, data)]
             elif any(data in row.paper for row in table.rows):
                 parts += [f"## {table.title}: {data}", scores_of(table, found, data)]
         trained = results_of(Row("HamLearning"), scale, data, seeds)
@@ -49,15 +50,20 @@ def write_page(scale: str, seeds: list[int]) -> Path:
 PREFACE = f"""Entity-level scores of seqeval in percent, default mode unless it says strict, on the test file as
 released (on dev where there was none, and in a search), checkpoint chosen on dev; mean ± standard deviation over the
 seeds. The paper had BERT-base and real pictures: another encoder and other pictures than here, but on the page of its
-own scale. "not run" means not run here, "published" that others report it.
+own scale. "not run" means not run here; "paper's F1" is what the paper reports of the row.
 
 An I- tag that no B- opens begins an entity in default mode and none in strict; OTHER of Twitter-2015 counts as MISC;
 every tweet counts, those that occur twice too. Where dev is what is scored, the checkpoint was chosen on the same
 tweets if the model was trained on that data set: such an F1 is too high.
 
-"Difference" is that of the F1, of the seeds that both rows have, to the row that has none; p is two-sided, of
-approximate randomisation with {SAMPLES:,} samples: the predictions of each tweet, of all seeds at once, are swapped by
-the toss of a coin. It is about other tweets, not about other seeds, and no p is corrected for the number of rows."""
+"95 %" is the interval of that F1, by bootstrap over tweets with {SAMPLES:,} samples. "less X" is the difference of
+the F1, of the seeds that both rows have, to the row X; p is two-sided, of approximate randomisation with as many
+samples: the predictions of each tweet, of all seeds at once, are swapped by the toss of a coin. Both are about other
+tweets, not about other seeds, and no p is corrected for the number of rows."""
+PICTURES = """**What the pictures give.** Each network with its own pictures, and the same network again: trained and
+tested with every picture hidden (the fair text-alone row, as large and with as much computation), trained and tested
+with other tweets' pictures, and its own with none at test time. What it gains from its pictures is what it has over
+these; what it has over BERT-CRF, a smaller network, is not."""
 HTML = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{title}</title>
@@ -77,17 +83,14 @@ img {{ max-width: 100%; background: #fff }}
 
 def code_of(folder: Path) -> list[str]:
     """A sentence on the runs that are not of today's code; none if all are, or there is no run."""
-    now = runs.code_sha256()
-    codes = [
-        json.loads(path.read_text(encoding="utf-8"))["identity"]["code"] for path in sorted(folder.glob("*.json"))
-    ]
-    before = [code for code in codes if code != now]
+    identities = [json.loads(path.read_text(encoding="utf-8"))["identity"] for path in sorted(folder.glob("*.json"))]
+    now = {name: runs.code_sha256(name) for name in set(map(runs.architecture_in, identities))}
+    before = [made["code"] for made in identities if made["code"] != now[runs.architecture_in(made)]]
     if not before:
         return []
     hashes = ", ".join(sorted({code[:10] for code in before}))
-    return [
-        f"**{len(before)} of the {len(codes)} runs here are of earlier code** (hash {hashes}), not made again since."
-    ]
+    some = f"{len(before)} of the {len(identities)} runs here"
+    return [f"**{some} are of earlier code** (hash {hashes}), not made again since."]
 
 
 def features_file(scale: str, data: str) -> str | None:
@@ -112,8 +115,8 @@ def scores_of(table: Table, found: Mapping[str, list[dict]], data: str) -> str:
     """The F1 of each row, all types together, beside the paper's."""
     split = scored_split(table, found)
     of = "" if split == "test" else " (dev)"
-    head = ["", "seeds", "dev F1", f"P{of}", f"R{of}", f"F1{of}", f"strict F1{of}"]
-    head += ["difference (p)"] * (table.reference is not None)
+    head = ["", "seeds", "dev F1", f"P{of}", f"R{of}", f"F1{of}", "95 %", f"strict F1{of}"]
+    head += [f"less {title} (p)" for title in table.references]
     has_paper = any(data in row.paper for row in table.rows)
     head += ["paper's F1"] * has_paper
     lines = [head]
@@ -123,18 +126,61 @@ def scores_of(table: Table, found: Mapping[str, list[dict]], data: str) -> str:
         if not results:
             lines.append([row.title, "not run", *[""] * (len(head) - 2 - len(paper)), *paper])
             continue
-        scores = [result["results"][split] for result in results]
         cells = [mean_and_deviation([result["results"]["validation"]["f1"] for result in results])]
         for name in ("precision", "recall", "f1", "strict_f1"):
-            cells.append(mean_and_deviation([score[name] for score in scores]))
-        if table.reference is not None:
-            cells.append("" if row.title == table.reference else difference(results, found[table.reference], split))
-        seeds = ", ".join(str(result["results"]["seed"]) for result in results)
-        lines.append([row.title, seeds, *cells, *paper])
-    for name, figures in table.published.items():
-        if data in figures:
-            lines.append([f"{name}, published", "not run", *[""] * (len(head) - 3), f"{figures[data][2]:.2f}"])
+            cells.append(mean_and_deviation([result["results"][split][name] for result in results]))
+        cells.insert(-1, interval_of(results, split))
+        for title in table.references:
+            cells.append("" if row.title == title else difference(results, found[title], split))
+        lines.append([row.title, seeds_of(results), *cells, *paper])
     return markdown_table(lines)
+
+
+def pictures_of(table: Table, found: Mapping[str, list[dict]]) -> list[str]:
+    """What each network that reads pictures does without its own; nothing if no row of the table is asked that."""
+    rows = [row for row in table.rows if row.controls]
+    if not rows:
+        return []
+    split = scored_split(table, found)
+    lines = [["", "seeds", "own pictures"]]
+    for name in rows[0].controls:
+        lines[0] += [name, f"own less {name} (p)"]
+    for row in rows:
+        own = found[row.title]
+        cells = [seeds_of(own), f1_with_deviation(own, split)] if own else ["not run", ""]
+        for control in row.controls.values():
+            results = found[control.title]
+            cells += [f1_with_deviation(results, split), difference(own, results, split)] if results else ["", ""]
+        lines.append([row.title, *cells])
+    return [PICTURES, markdown_table(lines)]
+
+
+def commands_of(name: str, found: Mapping[str, list[dict]], scale: str, data: str) -> str:
+    """What to type for each row of a table that was run, and which flags that gives to a training or evaluation."""
+    lines = [["", "made by", "which gives"]]
+    for row in TABLES[name].all_rows:
+        if results := found[row.title]:
+            seeds = seeds_of(results).replace(",", "")
+            command = f'hamlearning tables {name} --scale {scale} --on {data} --seeds {seeds} --rows "{row.title}"'
+            flags = " ".join(f"--{flag} {value}" for flag, value in (row.at_test or row.flags).items())
+            lines.append([row.title, f"`{command}`", f"`{flags}`" if flags else "no flag"])
+    return markdown_table(lines)
+
+
+def seeds_of(results: list[dict]) -> str:
+    """Of the runs of a row."""
+    return ", ".join(str(result["results"]["seed"]) for result in results)
+
+
+def f1_with_deviation(results: list[dict], split: str) -> str:
+    """The F1 of a row, mean over its seeds."""
+    return mean_and_deviation([result["results"][split]["f1"] for result in results])
+
+
+def interval_of(results: list[dict], split: str) -> str:
+    """The 95 % interval of the F1 of a row."""
+    low, high = mean_f1_interval([result["counts"][split] for result in results], samples=SAMPLES)
+    return f"{100 * low:.1f} to {100 * high:.1f}"
 
 
 def difference(results: list[dict], reference: list[dict], split: str) -> str:
@@ -156,8 +202,8 @@ def types_of(table: Table, found: Mapping[str, list[dict]]) -> str:
     )
     split = scored_split(table, found)
     lines = [["P / R / F1", *types]]
-    for title, results in found.items():
-        if results:
+    for title in [row.title for row in table.rows]:
+        if results := found[title]:
             scores = [result["results"][split]["types"] for result in results]
             means = [
                 [statistics.mean(score[kind][name] for score in scores) for name in ("precision", "recall", "f1")]

@@ -21,6 +21,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 from hamlearning.data.files import write_text
 from hamlearning.data.tweets import load_tweets, split_sha256
 from hamlearning.paper.tables import SCALES, Row
+from hamlearning.rivals.architectures import HAMLEARNING, RIVALS
 from hamlearning.scores.counts import entity_counts
 
 
@@ -139,7 +140,7 @@ class Runner:
             },
             "data": self.splits(run),
             "visual_features": _sha256(settings.get("visual_features")),
-            "code": code_sha256(),
+            "code": code_sha256((run.trained or run).flags.get("architecture", HAMLEARNING)),
         }
         if run.trained is not None:
             return identity | {"trained": self.identity(run.trained)}
@@ -270,10 +271,22 @@ def tweet_counts(predictions: Path) -> list[list[int]]:
     return entity_counts(gold, predicted).tolist()
 
 
-def code_sha256() -> str:
-    """Of what the code does: its syntax trees without docstrings, in which comments and layout are no part."""
+def architecture_in(identity: Mapping[str, Any]) -> str:
+    """The architecture of a run's model, by its identity."""
+    return identity.get("trained", identity)["settings"].get("architecture", HAMLEARNING)
+
+
+def code_sha256(architecture: str = HAMLEARNING) -> str:
+    """Of what the code does: its syntax trees without docstrings, in which comments and layout are no part.
+
+    Of `hamlearning/rivals/` a rival's run depends on what rivals share and on its own file, no other's.
+    """
     digest = hashlib.sha256()
-    for path in sorted(path for pattern in CODE for path in ROOT.glob(pattern)):
+    code = {path for pattern in CODE for path in ROOT.glob(pattern)}
+    if architecture != HAMLEARNING:
+        others = {"__init__", "architectures", *RIVALS} - {architecture}
+        code |= {path for path in ROOT.glob("hamlearning/rivals/*.py") if path.stem not in others}
+    for path in sorted(code):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             body = getattr(node, "body", None)

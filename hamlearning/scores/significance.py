@@ -91,6 +91,20 @@ def compare_counts(counts: ArrayLike, other_counts: ArrayLike, samples: int = 10
     }
 
 
+def mean_f1_interval(counts: ArrayLike, samples: int = 1000, seed: int = 0) -> list[float]:
+    """The 95 % interval of the mean F1 of several seeds, by percentile bootstrap over tweets.
+
+    Args:
+        counts: (seeds, tweets, 3), the `entity_counts` of one system.
+        samples: How often tweets are resampled.
+        seed: Of that.
+    """
+    counts = np.asarray(counts)
+    seeds, tweets = counts.shape[:2]
+    resampled = bootstrap(np.moveaxis(counts, 1, 0).reshape(tweets, -1), samples, np.random.default_rng(seed))
+    return interval(f1_of(resampled.reshape(samples, seeds, 3)).mean(axis=-1))
+
+
 def bootstrap(counts: np.ndarray, samples: int, rng: np.random.Generator) -> np.ndarray:
     """Sum the counts (tweets, k) over as many tweets, drawn with replacement: (samples, k)."""
     tweets = len(counts)

@@ -15,9 +15,20 @@ import yaml
 from filelock import FileLock
 
 from hamlearning.cli import main
-from hamlearning.paper.page import difference, mean_and_deviation, scored_split, scores_of, write_page
-from hamlearning.paper.runner import Run, Runner, runs_of
+from hamlearning.paper.command import wanted_runs
+from hamlearning.paper.page import (
+    commands_of,
+    difference,
+    interval_of,
+    mean_and_deviation,
+    pictures_of,
+    scored_split,
+    scores_of,
+    write_page,
+)
+from hamlearning.paper.runner import Run, Runner, code_sha256, runs_of
 from hamlearning.paper.tables import SCALES, TABLES, Row
+from hamlearning.rivals.architectures import RIVALS
 
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +60,10 @@ def runner(project):
 
 
 FULL, TEXT = Row("full"), Row("text", {"use_vision": False})
+
+
+def row_of(table: str, title: str) -> Row:
+    return next(row for row in TABLES[table].all_rows if row.title == title)
 
 
 def run_of(row, seed=1) -> Run:
@@ -364,11 +379,11 @@ def test_tables_that_were_stopped_go_on_from_a_checkpoint_by_the_same_command(pr
 
 
 def test_the_page_says_not_run_of_what_was_not_run(runner, project):
-    runner.make(run_of(TABLES["table1"].rows[2]))
+    runner.make(run_of(row_of("table1", "HamLearning, text alone")))
     page = write_page("small", [1, 2]).read_text()
-    rows = {line.split(" | ")[0].strip("| "): line for line in page.split("| P / R / F1")[0].splitlines()}
+    rows = {line.split(" | ")[0].strip("| "): line for line in page.split("**What the pictures")[0].splitlines()}
     assert "| not run |" in rows["BERT"] and rows["BERT"].endswith("| 82.95 |")
-    assert "| not run |" in rows["UMT, published"] and rows["UMT, published"].endswith("| 85.31 |")
+    assert "| not run |" in rows["UMT"] and rows["UMT"].endswith("| 85.31 |")
     assert rows["HamLearning, text alone"].split(" | ")[1] == "1"
     assert "| L = 1 | not run |" in page and "| Faster R-CNN, Visual Genome | not run |" in page
     assert "What the paper leaves open, with pictures" not in page
@@ -390,14 +405,58 @@ def test_several_seeds_have_a_mean_and_a_deviation():
 
 
 def test_tables_share_the_runs_of_the_rows_that_they_share():
-    rows = [TABLES[name].rows[at] for name, at in (("table1", 3), ("table2", 0), ("table3", 2), ("controls", 0))]
+    titles = {"table1": "HamLearning", "table2": "HamLearning", "table3": "L = 3", "controls": "HamLearning"}
+    rows = [row_of(name, title) for name, title in titles.items()]
     assert len({run_of(row).name for row in rows}) == 1
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_the_row_that_others_are_compared_with_is_in_the_table(name):
     table = TABLES[name]
-    assert table.reference is None or table.reference in [row.title for row in table.rows]
+    assert set(table.references) <= {row.title for row in table.rows}
+
+
+def test_every_system_has_a_row_in_table_1():
+    assert {row.architecture for row in TABLES["table1"].rows} >= {None, *RIVALS}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_no_two_rows_of_a_table_have_one_title(name):
+    titles = [row.title for row in TABLES[name].all_rows]
+    assert len(set(titles)) == len(titles)
+
+
+def test_a_row_with_pictures_is_run_with_others_with_none_and_with_all_hidden():
+    others, hidden, none = (
+        run_of(row_of("table1", f"UMT, {how}"))
+        for how in ("others' pictures", "every picture hidden", "none at test time")
+    )
+    assert others.flags == {"architecture": "umt", "shuffle_pictures": True} and others.trained is None
+    assert hidden.flags == {"architecture": "umt", "hide_pictures": True} and hidden.trained is None
+    assert none.flags == {"hide_pictures": True} and none.trained == run_of(row_of("table1", "UMT"))
+    assert row_of("table1", "BERT-CRF").controls == row_of("table1", "BiLSTM-CRF").controls == {}
+
+
+def test_a_system_that_is_not_there_is_not_run_unless_it_is_asked_for(monkeypatch):
+    monkeypatch.setattr("hamlearning.paper.command.RIVALS", ())
+    titles = {row.title for row in TABLES["table1"].all_rows}
+    names = [run.name for run in wanted_runs(["table1"], "small", [1], ["twitter2017"], None)]
+    assert names and "architecture" not in "".join(names)
+    [asked] = wanted_runs(["table1"], "small", [1], ["twitter2017"], ["UMT"])
+    assert "UMT" in titles and asked.flags == {"architecture": "umt"}
+
+
+def test_code_of_a_rival_is_its_own_file_and_what_rivals_share(project):
+    before = code_sha256(), code_sha256("umt")
+    rivals = project / "hamlearning" / "rivals"
+    (rivals / "umt.py").write_text((rivals / "umt.py").read_text() + "\nCHANGED = True\n")
+    assert code_sha256() == before[0] and code_sha256("umt") != before[1]
+    before = code_sha256(), code_sha256("umt")
+    (rivals / "rival.py").write_text((rivals / "rival.py").read_text() + "\nCHANGED = True\n")
+    assert code_sha256() == before[0] and code_sha256("umt") != before[1]
+    before = code_sha256(), code_sha256("umt")
+    (rivals / "architectures.py").write_text("CHANGED = True\n")
+    assert (code_sha256(), code_sha256("umt")) == before
 
 
 def result(seed, right, split="test"):
@@ -430,11 +489,44 @@ def test_a_search_compares_on_dev():
 def test_a_table_in_which_a_row_has_no_test_scores_is_of_dev_and_says_so():
     scores = {"precision": 0.5, "recall": 0.5, "f1": 0.5, "strict_f1": 0.5}
     on_dev, on_both = result(1, 8, "validation"), result(1, 9, "validation")
+    for of_splits in (on_both["counts"], on_both["identity"]["data"]):
+        of_splits["test"] = of_splits["validation"]
     on_dev["results"]["validation"] = on_both["results"]["validation"] = on_both["results"]["test"] = scores
-    found = {"BERT": [on_both], "BERT-CRF": [], "HamLearning, text alone": [], "HamLearning": [on_dev]}
-    assert "| F1 (dev) |" in scores_of(TABLES["table1"], found, "twitter2017").splitlines()[0]
+    found = {row.title: [] for row in TABLES["table1"].all_rows} | {"BERT": [on_both], "HamLearning": [on_dev]}
+    assert "| F1 (dev) | 95 % |" in scores_of(TABLES["table1"], found, "twitter2017").splitlines()[0]
     found["HamLearning"] = [on_both]
     assert "dev)" not in scores_of(TABLES["table1"], found | {"BERT": []}, "twitter2017").splitlines()[0]
+
+
+def scored(seed, right, f1):
+    """A result of `right` of ten entities in each of 20 tweets."""
+    made = result(seed, right)
+    made["results"]["test"] = made["results"]["validation"] = {"f1": f1}
+    return made
+
+
+def test_what_a_network_gains_from_its_own_pictures_is_beside_it():
+    found = {row.title: [] for row in TABLES["table1"].all_rows}
+    found |= {"UMT": [scored(1, 9, 0.9)], "UMT, every picture hidden": [scored(1, 8, 0.8)]}
+    text, table = pictures_of(TABLES["table1"], found)
+    assert table.startswith("|  | seeds | own pictures | hidden | own less hidden (p) | others' |")
+    assert "every picture hidden" in text
+    umt = next(line for line in table.splitlines() if line.startswith("| UMT |"))
+    assert umt == "| UMT | 1 | 90.00 | 80.00 | +10.00 (< 0.001) |  |  |  |  |"
+    assert next(line for line in table.splitlines() if line.startswith("| MAF |")).startswith("| MAF | not run |")
+    assert "BERT-CRF |" not in table.replace("GVATT-BERT-CRF", "").replace("AdaCAN-BERT-CRF", "")
+    assert pictures_of(TABLES["table2"], {}) == []
+
+
+def test_a_row_has_its_interval_and_its_command():
+    made = scored(1, 9, 0.9)
+    made["counts"]["test"] = [[10, 10, 10]] * 10 + [[8, 10, 10]] * 10
+    low, high = map(float, interval_of([made], "test").split(" to "))
+    assert 84 < low < 90 < high < 96
+    found = {row.title: [] for row in TABLES["table1"].all_rows} | {"UMT, none at test time": [made]}
+    [line] = commands_of("table1", found, "small", "twitter2017").splitlines()[2:]
+    command = '`hamlearning tables table1 --scale small --on twitter2017 --seeds 1 --rows "UMT, none at test time"`'
+    assert line == f"| UMT, none at test time | {command} | `--hide_pictures True` |"
 
 
 def test_an_evaluation_is_of_a_model_of_its_own_identity(runner, project):
