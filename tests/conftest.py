@@ -50,6 +50,8 @@ settings.load_profile("tests")
 ROOT = Path(__file__).parents[1]
 PAD, CLS, SEP = 1, 2, 3
 TINY_SIZES = {"image_feature_size": 12, "region_feature_size": 10, "num_classes": 7, "class_embedding_size": 6}
+# Fields of rivals that would make a tiny network a large one.
+TINY_RIVALS = {"umgf": {"fusion_size": 16, "num_fusion_heads": 2, "num_fusion_layers": 2}}
 CHROMIUM_FLAGS = (
     "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync "
     "--no-first-run --disable-quic"
@@ -180,7 +182,7 @@ def make_rival(tiny_text_configs):
         torch.manual_seed(seed)
         model_class = class_of(architecture)
         sizes = {name: TINY_SIZES[name] for name in ("image_feature_size", "region_feature_size", "num_classes")}
-        fields = {"dropout": 0.0, **sizes, **fields}
+        fields = {"dropout": 0.0, **sizes, **TINY_RIVALS.get(architecture, {}), **fields}
         return model_class(model_class.config_class(text_config=tiny_text_configs[text], **fields)).eval()
 
     return make

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, initialization
 from transformers.utils import ModelOutput, can_return_tuple
 
 from configuration_hamlearning import NO_SWITCHES, HamLearningConfig
@@ -165,6 +165,21 @@ class Rival(HamLearningForTokenClassification):
         self.dropout = nn.Dropout(config.dropout)
         self.crf = HamLearningCRF(len(config.tags), has_transitions=config.use_crf)
 
+    @torch.no_grad()
+    def initialize_weights(self) -> None:
+        """Draws the weights that nobody has given, then those of `init_own_weights`."""
+        is_new = not getattr(self, "_is_hf_initialized", False)
+        super().initialize_weights()
+        if is_new:
+            self.init_own_weights()
+
+    def init_own_weights(self) -> None:
+        """Draws weights as this system does, where that is not HamLearning's way; by `transformers.initialization`.
+
+        Not a part of `_init_weights`: transformers 5.24 calls that of code which is not its own for no module that has
+        no parameter by itself, as a layer made of others.
+        """
+
     def emit(self, text: Text, picture: Picture, **own_inputs: torch.Tensor | None) -> RivalEmissions:
         """The equations of the system: emissions of words, from text and picture."""
         raise NotImplementedError(f"{type(self).__name__} has no equations.")
@@ -282,4 +297,11 @@ class Rival(HamLearningForTokenClassification):
             Path(save_directory, CODE_FILE).write_text(code, encoding="utf-8")
 
 
-__all__ = ["Picture", "Rival", "RivalConfig", "RivalEmissions", "Text"]
+def init_as_torch(linear: nn.Linear) -> None:
+    """Draws weights as PyTorch does where nobody says how: uniformly within 1 / sqrt(number of inputs)."""
+    bound = linear.in_features**-0.5
+    for parameter in linear.parameters():
+        initialization.uniform_(parameter, -bound, bound)
+
+
+__all__ = ["Picture", "Rival", "RivalConfig", "RivalEmissions", "Text", "init_as_torch"]

@@ -73,7 +73,8 @@ class ModelArguments:
         default=None, metadata={"help": "Share of pictures hidden in training, so that the model can do without."}
     )
     auxiliary_weight: float | None = field(
-        default=None, metadata={"help": "umt: of the loss of the text-only tagger."}
+        default=None,
+        metadata={"help": "umt: of the text-only tagger's loss. maf: share of matching and contrast in the loss."},
     )
     conversion_weight: float | None = field(
         default=None, metadata={"help": "umt: share of the text-only tagger in the prediction."}
@@ -84,6 +85,19 @@ class ModelArguments:
     )
     attention_size: int | None = field(
         default=None, metadata={"help": "adacan: k, size of its layers. [that of the text encoder]"}
+    )
+    fusion_size: int | None = field(default=None, metadata={"help": "umgf: width of words and regions in fusion."})
+    num_fusion_heads: int | None = field(default=None, metadata={"help": "umgf: heads of attention in fusion."})
+    num_fusion_layers: int | None = field(default=None, metadata={"help": "umgf: rounds of fusion."})
+    num_fusion_regions: int | None = field(default=None, metadata={"help": "umgf: most regions that are read."})
+    contrast_temperature: float | None = field(
+        default=None, metadata={"help": "maf: what cosines of text and picture are divided by."}
+    )
+    num_swapped: int | None = field(
+        default=None, metadata={"help": "maf: tweets at a batch's end that swap what they read of their pictures."}
+    )
+    match_positions: int | None = field(
+        default=None, metadata={"help": "maf: words that are looked at to tell whether text and picture match."}
     )
     word_splitting: str | None = field(
         default=None,

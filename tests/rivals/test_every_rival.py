@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import pipeline
 
-from conftest import PAD
+from conftest import PAD, TINY_RIVALS
 from hamlearning.rivals.architectures import RIVALS, architecture_of, class_of
 from hamlearning.training.run import main as run_mner
 from tiny_world import flags
@@ -15,9 +15,15 @@ from tiny_world import flags
 
 # Parameters beside the text encoder, with BERT-base, 9 tags, 2048 wide features. Attention here has no bias of its
 # keys, 768 parameters a layer, which the softmax would take out again.
-NEW_PARAMETERS = {"adacan": 7_889_776, "gvatt": 6_302_317, "umt": 39_783_294 - 5 * 768}
+NEW_PARAMETERS = {
+    "adacan": 7_889_776,
+    "gvatt": 6_302_317,
+    "maf": 13_595_246 - 768,
+    "umgf": 20_662_124,
+    "umt": 39_783_294 - 5 * 768,
+}
 # Those whose answer depends on the picture.
-READS_PICTURES = {"adacan", "gvatt", "umt"}
+READS_PICTURES = {"adacan", "gvatt", "maf", "umgf", "umt"}
 
 
 def predictions(model, batch):
@@ -124,6 +130,7 @@ def test_windows_give_the_words_of_a_text_that_is_read_whole(make_rival, make_ba
 @pytest.mark.parametrize("architecture", RIVALS)
 def test_a_run_trains_saves_and_answers_from_its_folder(world, tmp_path, architecture):
     settings: dict = {"architecture": architecture, "num_train_epochs": 1, "num_semantic_layers": None}
+    settings |= TINY_RIVALS.get(architecture, {})
     results = run_mner(flags(world, tmp_path / "model", **settings))
     assert results["architecture"] == architecture_of(str(tmp_path / "model")) == architecture
     again = run_mner(
