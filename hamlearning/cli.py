@@ -195,6 +195,11 @@ def add_predict_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--per_device_eval_batch_size", metavar="N", help="tweets of a batch [32]")
     parser.add_argument("--bf16", metavar="True|False", help="bfloat16 [where the hardware has it]")
+    parser.add_argument(
+        "--format",
+        choices=("label-studio", "conll", "jsonl", "brat", "spacy"),
+        help="write what is found for another program, too",
+    )
 
 
 def add_extract_flags(parser: argparse.ArgumentParser) -> None:

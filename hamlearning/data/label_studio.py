@@ -12,7 +12,7 @@ from hamlearning.data.reading import Reading, ReadingOptions
 from hamlearning.data.spans import checked_text, cut, tag_words
 from hamlearning.data.splitting import splitting_of_raw
 from hamlearning.data.text_rows import TEXT_KEYS, Row, Texts, beside, file_name
-from words_hamlearning import split_words
+from words_hamlearning import join_words, split_words
 
 
 SPAN_TYPES = ("labels", "hypertextlabels", "paragraphlabels")  # of text; others are regions of pictures or sounds
@@ -48,7 +48,8 @@ def read_short_rows(rows: Sequence[Row], options: ReadingOptions, format: str) -
             for region in value
             if isinstance(region, Mapping) and ("labels" in region or "hypertextlabels" in region)
         ]
-        data = {key: value for key, value in row.value.items() if isinstance(value, str) and key not in OF_THE_EXPORT}
+        kept = {key: value for key, value in row.value.items() if isinstance(value, str) or key == "tokens"}
+        data = {key: value for key, value in kept.items() if key not in OF_THE_EXPORT}
         task = {"id": row.value["id"], "data": data, "annotations": []}
         task = tasks.setdefault(str(row.value["id"]), row._replace(value=task)).value
         if row.value["annotation_id"] not in (None, ""):
@@ -60,8 +61,9 @@ def read_tasks(rows: Sequence[Row], options: ReadingOptions, format: str) -> Rea
     """Read tasks: the text, its spans, and its picture if it has one.
 
     The id of a text is `id` of the task's data; else the name of its picture's file, so that a folder of the pictures
-    can be given; else that of the task. A task that was skipped, or that nobody has annotated, is left out and
-    counted; one that somebody has submitted without a region is a text without entities. Predictions are not read.
+    can be given; else that of the task. `tokens` among the data, of which the text is made, are its words. A task that
+    was skipped, or that nobody has annotated, is left out and counted; one that somebody submitted without a region
+    is a text without entities. Predictions are not read.
 
     Args:
         rows: At least one.
@@ -149,7 +151,7 @@ def _read_task(row: Row, annotation: Mapping[str, Any], picture: str, options: R
             {key: value.get(key) for key in ("start", "end", "text")}
             | {"label": value.get("labels", value.get("hypertextlabels"))}
         )
-    places = split_words(checked_text(text, row.place), options.word_splitting or "punctuation")
+    places = _places(checked_text(text, row.place), data.get("tokens"), options.word_splitting or "punctuation")
     words = tag_words(text, spans, places, row.place)
     texts.widened += words.widened
     place = _place_of_picture(row)
@@ -157,6 +159,16 @@ def _read_task(row: Row, annotation: Mapping[str, Any], picture: str, options: R
     given = (data.get("id"), picture, row.value.get("id"))
     id_ = next((value for value in given if value not in (None, "")), f"{row.file.stem}-{row.number}")
     texts.add(row.place, str(id_), words.tokens, words.tags, image)
+
+
+def _places(text: str, tokens: Any, word_splitting: str) -> list[tuple[int, int]]:
+    """Where the words of a text stand: those that its task brings, as `hamlearning predict` writes it, or new ones."""
+    if isinstance(tokens, list) and tokens and all(isinstance(token, str) and token for token in tokens):
+        for form in ("punctuation", "characters"):
+            joined, places = join_words(tokens, form)
+            if joined == text:
+                return places
+    return split_words(text, word_splitting)
 
 
 def _text(row: Row, data: Mapping[str, Any], regions: list[Mapping[str, Any]], wanted: str | None) -> str:
