@@ -262,6 +262,7 @@ class HamLearningVisionConfig(PreTrainedConfig):
             folder or random ones. (The backbone's origin is `global_backbone_config.name_or_path`.)
         class_names: a name for each class id of the detector.
         max_regions: most regions of a picture, best score first.
+        network_files: parts of the vision model whose exported networks lie beside its weights.
         **kwargs: of `PreTrainedConfig`.
 
     Raises:
@@ -291,6 +292,7 @@ class HamLearningVisionConfig(PreTrainedConfig):
     detector_weights: str | None = None
     class_names: list[str] | None = None
     max_regions: int = 15
+    network_files: list[str] | None = None
 
     def __post_init__(self, **kwargs):
         parts = {"global_backbone_config": self.global_backbone_config, "detector_config": self.detector_config}

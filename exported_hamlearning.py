@@ -34,7 +34,7 @@ try:
         HamLearningModelOutput,
         HamLearningPreTrainedModel,
     )
-    from .processing_hamlearning import HamLearningProcessor
+    from .processing_hamlearning import VISION_FOLDER, HamLearningProcessor
     from .windows_hamlearning import read_in_windows
     from .words_hamlearning import hold_in_package
 except ImportError:
@@ -48,7 +48,7 @@ except ImportError:
         HamLearningModelOutput,
         HamLearningPreTrainedModel,
     )
-    from processing_hamlearning import HamLearningProcessor
+    from processing_hamlearning import VISION_FOLDER, HamLearningProcessor
     from windows_hamlearning import read_in_windows
     from words_hamlearning import hold_in_package
 
@@ -428,7 +428,7 @@ def export_model(source: str | os.PathLike, folder: str | os.PathLike, precision
 
     Args:
         source: folder or Hub id of a trained model, with its processor, and its vision model if it has one.
-        folder: new or empty; for the network, the CRF, the processor, the vision model and all code.
+        folder: new or empty; for the network, the CRF, the processor, the vision model and its networks, and all code.
         precision: see `HamLearningExportedConfig`.
 
     Raises:
@@ -447,7 +447,7 @@ def export_model(source: str | os.PathLike, folder: str | os.PathLike, precision
     model = HamLearningForTokenClassification.from_pretrained(source, dtype=torch.float32)
     processor = HamLearningProcessor.from_pretrained(source, trust_remote_code=True)
     if processor.vision_source is not None:
-        _ = processor.vision_model  # a vision model that is loaded is saved
+        processor.vision_model.export_networks(folder / VISION_FOLDER)  # and, being loaded, it is saved
     config = HamLearningExportedConfig.from_dict(model.config.to_dict(), precision=precision)
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -473,9 +473,15 @@ class ProposalGenerator(nn.Module):
             Proposals (R, 4), xyxy in resized pixels, and their logits (R,), best first.
         """
         logit_map, delta_map = self.rpn_head(feature_map)
+        return self.propose(logit_map, delta_map, resized_size)
+
+    def propose(
+        self, logit_map: torch.Tensor, delta_map: torch.Tensor, resized_size: tuple[int, int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """`forward` of what the head said: (1, A, h, w) and (1, 4 * A, h, w)."""
         logits = logit_map[0].permute(1, 2, 0).flatten()  # (h * w * A,)
         deltas = delta_map[0].unflatten(0, (-1, 4)).permute(2, 3, 0, 1).reshape(-1, 4)  # (h * w * A, 4)
-        anchors = self.anchor_generator(*feature_map.shape[2:])
+        anchors = self.anchor_generator(*logit_map.shape[2:])
 
         # Not `topk`: which of equal logits it takes, and in which order, differs from machine to machine.
         logits, best = (x[: self.settings.rpn_pre_nms] for x in logits.sort(descending=True, stable=True))
@@ -554,6 +560,109 @@ class ROIHeads(nn.Module):
         return torch.cat([self.res5(self.pool(feature_map, chunk)).mean(dim=(2, 3)) for chunk in chunks])
 
 
+class RegionReader(nn.Module):
+    """The heads as a network without loops: regions in whole cells to their features and predictions."""
+
+    def __init__(self, heads: ROIHeads):
+        super().__init__()
+        self.pooled_size = heads.pooled_size
+        self.res5, self.box_predictor = heads.res5, heads.box_predictor
+
+    def forward(self, feature_map: torch.Tensor, cells: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(1, C, h, w) and `to_whole_cells` (R, 5) -> features (R, D), then the fields of `Predictions`."""
+        size = self.pooled_size
+        pooled, _ = torch.ops.torchvision.roi_pool(feature_map, cells, 1.0, size, size)
+        features = self.res5(pooled).mean(dim=(2, 3))
+        return features, *self.box_predictor(features)
+
+
+def to_whole_cells(proposals: torch.Tensor) -> torch.Tensor:
+    """What `roi_pool` rounds proposals (R, 4) to: (R, 5), a picture's number, 0, and the first and last cells."""
+    cells = proposals / STRIDE
+    below = cells.floor()
+    return F.pad(below + (cells - below >= 0.5), (1, 0))  # C's rounding, halves up; torch's goes to the even one
+
+
+def unsure_widths(cells: torch.Tensor, pooled_size: int) -> torch.Tensor:
+    """Of which regions (R, 5) a bin of `roi_pool` begins or ends elsewhere than in exact arithmetic: (R,).
+
+    It multiplies in float32: the last of 14 bins over 57 cells ends at 57.000004, so that it takes the 58th as well.
+    """
+    lengths = (cells[:, 3:] - cells[:, 1:3] + 1).clamp(min=1)  # (R, 2)
+    bins = torch.arange(pooled_size + 1, device=cells.device)
+    found = bins * (lengths / pooled_size)[:, :, None]  # (R, 2, bins), as `roi_pool` has it
+    exact = bins * lengths.long()[:, :, None]
+    begins = found.floor() != exact.div(pooled_size, rounding_mode="floor")
+    ends = found.ceil() != -(-exact).div(pooled_size, rounding_mode="floor")
+    return (begins[:, :, :-1] | ends[:, :, 1:]).flatten(1).any(dim=1)
+
+
+def choose_regions(
+    proposals: torch.Tensor, predictions: Predictions, resized_size: tuple[int, int], settings: FasterRCNNVGSettings
+) -> torch.Tensor:
+    """Which proposals become regions.
+
+    Args:
+        proposals: (R, 4), xyxy in resized pixels.
+        predictions: of the heads, for the proposals.
+        resized_size: (w', h').
+        settings: of the detector.
+
+    Returns:
+        Their places (n,), best score first, at most `max_detections`; none where there is no proposal.
+    """
+    boxes, scores, _ = _place_regions(proposals, predictions, resized_size, settings)
+    # No score threshold. A crowded picture is given a higher IoU until enough regions are left; where even the last
+    # one leaves too few, that is what the picture has (the published code stops with an error there).
+    kept = torch.arange(0, device=boxes.device)
+    for threshold in settings.nms_thresholds:
+        kept = nms(boxes, scores, threshold)  # pyright: ignore[reportOptionalCall]  # torchvision's
+        kept = kept[: settings.max_detections]  # (n,), best first
+        if len(kept) >= settings.min_detections:
+            break
+    return kept
+
+
+def _place_regions(
+    proposals: torch.Tensor, predictions: Predictions, resized_size: tuple[int, int], settings: FasterRCNNVGSettings
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The boxes (R, 4) in resized pixels, the scores (R,) and the class ids (R,) of proposals."""
+    # Background is dropped after the softmax, so where it is likely, the best object class stays with a low score.
+    class_scores = predictions.class_logits.softmax(dim=1)[:, : settings.num_classes]
+    # Each region has its one best class before NMS, and NMS is across classes: usual detectors do both per class.
+    scores, class_ids = class_scores.max(dim=1)  # (R,), (R,)
+    deltas = predictions.box_deltas.unflatten(1, (settings.num_classes, 4))  # (R, classes, 4)
+    deltas = deltas[torch.arange(len(class_ids), device=class_ids.device), class_ids]  # (R, 4)
+    return clip_boxes(decode_boxes(proposals, deltas, settings.box_weights), resized_size), scores, class_ids
+
+
+def describe_regions(
+    proposals: torch.Tensor,
+    features: torch.Tensor,
+    predictions: Predictions,
+    resized_size: tuple[int, int],
+    image_size: tuple[int, int],
+    settings: FasterRCNNVGSettings,
+) -> Regions:
+    """The regions that proposals (n, 4) become, in their order. The arguments are those of `select_regions`."""
+    boxes, scores, class_ids = _place_regions(proposals, predictions, resized_size, settings)
+    # "No attribute" is dropped before the softmax, unlike background: an attribute's score is one among attributes.
+    attribute_scores = predictions.attribute_logits[:, : settings.num_attributes].softmax(dim=1)
+    attribute_scores, attribute_ids = attribute_scores.max(dim=1)
+
+    scale = boxes.new_tensor([original / resized for original, resized in zip(image_size, resized_size, strict=True)])
+    boxes = boxes * scale.repeat(2)
+    return Regions(
+        boxes=boxes,
+        normalized_boxes=boxes / boxes.new_tensor([*image_size, *image_size]),
+        class_ids=class_ids,
+        scores=scores,
+        attribute_ids=attribute_ids,
+        attribute_scores=attribute_scores,
+        features=features,  # what the proposal shows, not what the final box does
+    )
+
+
 def select_regions(
     proposals: torch.Tensor,
     features: torch.Tensor,
@@ -575,36 +684,9 @@ def select_regions(
     Returns:
         At most `max_detections` regions; none where there is no proposal.
     """
-    # Background is dropped after the softmax, so where it is likely, the best object class stays with a low score.
-    class_scores = predictions.class_logits.softmax(dim=1)[:, : settings.num_classes]
-    # Each region has its one best class before NMS, and NMS is across classes: usual detectors do both per class.
-    scores, class_ids = class_scores.max(dim=1)  # (R,), (R,)
-    deltas = predictions.box_deltas.unflatten(1, (settings.num_classes, 4))  # (R, classes, 4)
-    deltas = deltas[torch.arange(len(class_ids), device=class_ids.device), class_ids]  # (R, 4)
-    boxes = clip_boxes(decode_boxes(proposals, deltas, settings.box_weights), resized_size)
-    # No score threshold. A crowded picture is given a higher IoU until enough regions are left; where even the last
-    # one leaves too few, that is what the picture has (the published code stops with an error there).
-    kept = class_ids[:0]
-    for threshold in settings.nms_thresholds:
-        kept = nms(boxes, scores, threshold)  # pyright: ignore[reportOptionalCall]  # torchvision's
-        kept = kept[: settings.max_detections]  # (n,), best first
-        if len(kept) >= settings.min_detections:
-            break
-    # "No attribute" is dropped before the softmax, unlike background: an attribute's score is one among attributes.
-    attribute_scores = predictions.attribute_logits[kept, : settings.num_attributes].softmax(dim=1)
-    attribute_scores, attribute_ids = attribute_scores.max(dim=1)
-
-    scale = boxes.new_tensor([original / resized for original, resized in zip(image_size, resized_size, strict=True)])
-    boxes = boxes[kept] * scale.repeat(2)
-    return Regions(
-        boxes=boxes,
-        normalized_boxes=boxes / boxes.new_tensor([*image_size, *image_size]),
-        class_ids=class_ids[kept],
-        scores=scores[kept],
-        attribute_ids=attribute_ids,
-        attribute_scores=attribute_scores,
-        features=features[kept],  # what the proposal shows, not what the final box does
-    )
+    kept = choose_regions(proposals, predictions, resized_size, settings)
+    predictions = Predictions(*(values[kept] for values in predictions))
+    return describe_regions(proposals[kept], features[kept], predictions, resized_size, image_size, settings)
 
 
 # ------------------------------------------------------------------------------------------------------------ detector
@@ -661,11 +743,20 @@ class FasterRCNNVG(nn.Module):
             Its regions, best score first.
         """
         resized_size = (pixels.shape[2], pixels.shape[1])
-        feature_map = self.backbone(pixels[None])  # (1, C, ~h'/16, ~w'/16)
-        proposals, _ = self.proposal_generator(feature_map, resized_size)  # (R, 4)
-        features = self.roi_heads(feature_map, proposals)  # (R, D)
-        predictions = self.roi_heads.box_predictor(features)
+        feature_map, logit_map, delta_map = self.map_picture(pixels[None])  # (1, C, ~h'/16, ~w'/16)
+        proposals, _ = self.proposal_generator.propose(logit_map, delta_map, resized_size)  # (R, 4)
+        features, predictions = self.read_regions(feature_map, proposals)  # (R, D)
         return select_regions(proposals, features, predictions, resized_size, image_size, self.settings)
+
+    def map_picture(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(1, 3, h', w') -> the feature map (1, C, h, w), and what the proposals' head says of it."""
+        feature_map = self.backbone(pixels)
+        return feature_map, *self.proposal_generator.rpn_head(feature_map)
+
+    def read_regions(self, feature_map: torch.Tensor, proposals: torch.Tensor) -> tuple[torch.Tensor, Predictions]:
+        """(1, C, h, w) and proposals (R, 4) -> their features (R, D), and what the heads say of them."""
+        features = self.roi_heads(feature_map, proposals)
+        return features, self.roi_heads.box_predictor(features)
 
 
 def load_published_checkpoint(

@@ -6,7 +6,8 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -24,13 +25,13 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, cached_file, logging
 
 
 try:
     from PIL import Image, ImageDraw, ImageFont
     from torchvision.models.detection import MaskRCNN_ResNet50_FPN_V2_Weights, maskrcnn_resnet50_fpn_v2
-    from torchvision.ops import roi_align
+    from torchvision.models.detection.rpn import concat_box_prediction_layers
 except ImportError as error:
     raise ImportError("HamLearning needs torchvision to read pictures: pip install torchvision timm") from error
 
@@ -39,13 +40,28 @@ try:
     from .image_processing_hamlearning import ImageError, read_image
     from .modeling_faster_rcnn_vg import (
         PUBLISHED_WEIGHTS,
+        REGIONS_AT_A_TIME,
         FasterRCNNVG,
         FasterRCNNVGSettings,
+        Predictions,
+        RegionReader,
         load_published_checkpoint,
         preprocess,
         read_weights,
+        to_whole_cells,
+        unsure_widths,
     )
     from .modeling_hamlearning import SPATIAL_RELATIONS, damaged_weights_named, spatial_relations
+    from .networks_hamlearning import (
+        RUNTIMES,
+        CannotConvertError,
+        Network,
+        Networks,
+        Part,
+        is_installed,
+        openvino,
+        save,
+    )
     from .words_hamlearning import hold_in_package
 except ImportError:
     if __package__:
@@ -54,16 +70,34 @@ except ImportError:
     from image_processing_hamlearning import ImageError, read_image
     from modeling_faster_rcnn_vg import (
         PUBLISHED_WEIGHTS,
+        REGIONS_AT_A_TIME,
         FasterRCNNVG,
         FasterRCNNVGSettings,
+        Predictions,
+        RegionReader,
         load_published_checkpoint,
         preprocess,
         read_weights,
+        to_whole_cells,
+        unsure_widths,
     )
     from modeling_hamlearning import SPATIAL_RELATIONS, damaged_weights_named, spatial_relations
+    from networks_hamlearning import (
+        RUNTIMES,
+        CannotConvertError,
+        Network,
+        Networks,
+        Part,
+        is_installed,
+        openvino,
+        save,
+    )
     from words_hamlearning import hold_in_package
 
 
+logger = logging.get_logger(__name__)
+
+NETWORK_PREFIX = "openvino_"  # of the files of an exported network
 # A thinner picture is stretched to this ratio of its sides: resized to a short side of 224, one of 1 x 5000 pixels
 # would be a million pixels long. Boxes are shares of the picture, so they stay where they are.
 MAX_ASPECT_RATIO = 16
@@ -221,6 +255,17 @@ def _stable_argsort(
     return torch.argsort(input, dim=dim, descending=descending, stable=True)
 
 
+class ComputedDetector(nn.Module):
+    """A detector whose networks another runtime may compute."""
+
+    # Of a part: its name, and what makes it; None where PyTorch computes it. The vision model sets its own.
+    find_network: Callable[[str, Callable[[], Part]], Network | None] = staticmethod(lambda name, make_part: None)
+
+    def parts(self, config: HamLearningVisionConfig) -> dict[str, Callable[[], Part]]:
+        """Its parts by their names."""
+        raise NotImplementedError
+
+
 class GridDetector(nn.Module):
     """No detector at hand: a regular grid of regions that covers the picture, one class, every score 1."""
 
@@ -243,7 +288,7 @@ class GridDetector(nn.Module):
         return Detections(boxes, torch.zeros(len(boxes), dtype=torch.long), torch.ones(len(boxes)), None)
 
 
-class FasterRCNNVGDetector(FasterRCNNVG):
+class FasterRCNNVGDetector(FasterRCNNVG, ComputedDetector):
     """The paper's: Faster R-CNN on Visual Genome, 1600 classes, 2048 features a region."""
 
     pools_from_backbone = False
@@ -264,8 +309,75 @@ class FasterRCNNVGDetector(FasterRCNNVG):
         found = super().forward(inputs, size)
         return Detections(found.normalized_boxes, found.class_ids, found.scores, found.features)
 
+    def map_picture(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """See `FasterRCNNVG`."""
+        network = self.find_network("faster_rcnn_vg_map", self._map_part)
+        return super().map_picture(pixels) if network is None else network(pixels)
 
-class MaskRCNNDetector(nn.Module):
+    def read_regions(self, feature_map: torch.Tensor, proposals: torch.Tensor) -> tuple[torch.Tensor, Predictions]:
+        """See `FasterRCNNVG`."""
+        network = self.find_network("faster_rcnn_vg_regions", self._regions_part)
+        if network is None or len(proposals) == 0:
+            return super().read_regions(feature_map, proposals)
+        cells = to_whole_cells(proposals)  # (R, 5)
+        unsure = unsure_widths(cells, self.settings.pooled_size)
+        sure = torch.nonzero(~unsure).flatten()
+        found = [network(feature_map, cells[chunk]) for chunk in sure.split(REGIONS_AT_A_TIME)]
+        outputs = [torch.cat(output) for output in zip(*found, strict=True)]
+        if unsure.any():
+            of_torch = super().read_regions(feature_map, proposals[unsure])
+            of_torch = (of_torch[0], *of_torch[1])
+            outputs = outputs or [output[:0] for output in of_torch]
+            order = torch.argsort(torch.cat([sure, torch.nonzero(unsure).flatten()]))
+            outputs = [torch.cat(pair)[order] for pair in zip(outputs, of_torch, strict=True)]
+        return outputs[0], Predictions(*outputs[1:])
+
+    def parts(self, config: HamLearningVisionConfig) -> dict[str, Callable[[], Part]]:
+        """See `ComputedDetector`."""
+        return {"faster_rcnn_vg_map": self._map_part, "faster_rcnn_vg_regions": self._regions_part}
+
+    def _map_part(self) -> Part:
+        pixels = tuple(_noise(1, 3, *size) for size in ((128, 160), (160, 96), (112, 208)))
+        return Part(_Map(self), pixels[:1], ((pixels[1],), (pixels[2],)), ((2, 3),), self.settings.to_dict())
+
+    def _regions_part(self) -> Part:
+        inputs = []
+        for height, width, count in ((20, 30, 3), (30, 16, 1), (12, 12, 5)):
+            corners = _noise(count, 2, 2).abs().clamp(max=0.99) * torch.tensor([width, height])
+            boxes = torch.cat([corners.amin(dim=1), corners.amax(dim=1)], dim=1)
+            inputs.append((_noise(1, 4 * self.settings.res2_channels, height, width), to_whole_cells(16 * boxes)))
+        return Part(
+            RegionReader(self.roi_heads),
+            inputs[0],
+            tuple(inputs[1:]),
+            ((2, 3), (0,)),
+            self.settings.to_dict(),
+            {"torchvision::roi_pool": _roi_pooling},
+        )
+
+
+class _Map(nn.Module):
+    """`map_picture` as a module."""
+
+    def __init__(self, detector: FasterRCNNVG):
+        super().__init__()
+        self.backbone, self.rpn_head = detector.backbone, detector.proposal_generator.rpn_head
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(1, 3, h', w') -> feature map, logits, deltas."""
+        feature_map = self.backbone(pixels)
+        return feature_map, *self.rpn_head(feature_map)
+
+
+def _roi_pooling(node: Any) -> list[Any]:
+    """OpenVINO's node of `torchvision::roi_pool`, whose second output, the places of the maxima, nobody reads."""
+    scale, height, width = (node.get_values_from_const_input(index) for index in (2, 3, 4))
+    feature_map, cells = node.get_input(0), node.get_input(1)
+    pooled = openvino().opset15.roi_pooling(feature_map, cells, [height, width], scale, "max").output(0)
+    return [pooled, pooled]
+
+
+class MaskRCNNDetector(ComputedDetector):
     """torchvision's Mask R-CNN on COCO (Table 5): 91 class slots, 1024 features a region, pooled on its final box."""
 
     pools_from_backbone = False
@@ -286,18 +398,79 @@ class MaskRCNNDetector(nn.Module):
     def forward(self, inputs: torch.Tensor, size: tuple[int, int]) -> Detections:
         """Suppression within each class, scores above 0.05, as torchvision has it; perhaps no region at all."""
         images, _ = self.model.transform([inputs / 255])
-        maps = self.model.backbone(images.tensors)
+        network = self.find_network("mask_rcnn_coco_maps", self._maps_part)
+        found = _PyramidMaps(self.model)(images.tensors) if network is None else network(images.tensors)
+        levels = len(found) // 3
+        names = [str(level) for level in range(levels - 1)] + ["pool"]
+        maps = dict(zip(names, found[:levels], strict=True))
         with StableOrder():
-            proposals, _ = self.model.rpn(images, maps)
-            (found,), _ = self.model.roi_heads(maps, proposals, images.image_sizes)
-        pooled = self.model.roi_heads.box_roi_pool(maps, [found["boxes"]], images.image_sizes)
-        features = self.model.roi_heads.box_head(pooled)  # (n, 1024)
+            proposals = self._propose(images, list(maps.values()), found[levels : 2 * levels], found[2 * levels :])
+            _, logits, deltas = self._read_boxes(maps, proposals, images.image_sizes)
+            heads = self.model.roi_heads
+            (boxes,), (scores,), (class_ids,) = heads.postprocess_detections(
+                logits, deltas, proposals, images.image_sizes
+            )
+        features, *_ = self._read_boxes(maps, [boxes], images.image_sizes)  # (n, 1024)
         height, width = images.image_sizes[0]
-        boxes = found["boxes"] / found["boxes"].new_tensor([width, height, width, height])
-        return Detections(boxes, found["labels"], found["scores"], features)
+        return Detections(boxes / boxes.new_tensor([width, height, width, height]), class_ids, scores, features)
+
+    def _propose(self, images: Any, maps: list[torch.Tensor], logits: Any, deltas: Any) -> list[torch.Tensor]:
+        """What torchvision's region proposal network makes of what its head says of each map."""
+        rpn = self.model.rpn
+        counts = [level[0].numel() for level in logits]
+        logits, deltas = concat_box_prediction_layers(list(logits), list(deltas))
+        boxes = rpn.box_coder.decode(deltas, rpn.anchor_generator(images, maps)).view(1, -1, 4)
+        proposals, _ = rpn.filter_proposals(boxes, logits, images.image_sizes, counts)
+        return proposals
+
+    def _read_boxes(self, maps: dict[str, torch.Tensor], boxes: list[torch.Tensor], sizes: Any) -> Any:
+        """The features (n, 1024) of boxes, and what the heads say of them."""
+        pooled = self.model.roi_heads.box_roi_pool(maps, boxes, sizes)
+        network = self.find_network("mask_rcnn_coco_boxes", self._boxes_part)
+        return _BoxReader(self.model.roi_heads)(pooled) if network is None or len(pooled) == 0 else network(pooled)
+
+    def parts(self, config: HamLearningVisionConfig) -> dict[str, Callable[[], Part]]:
+        """See `ComputedDetector`."""
+        return {"mask_rcnn_coco_maps": self._maps_part, "mask_rcnn_coco_boxes": self._boxes_part}
+
+    def _maps_part(self) -> Part:
+        pixels = tuple(_noise(1, 3, *size) for size in ((128, 160), (160, 96), (96, 224)))
+        return Part(_PyramidMaps(self.model), pixels[:1], ((pixels[1],), (pixels[2],)), ((2, 3),))
+
+    def _boxes_part(self) -> Part:
+        channels, side = self.model.backbone.out_channels, self.model.roi_heads.box_roi_pool.output_size
+        pooled = tuple(_noise(count, channels, *side) for count in (3, 1, 5))
+        return Part(_BoxReader(self.model.roi_heads), pooled[:1], ((pooled[1],), (pooled[2],)), ((0,),))
 
 
-class ObjectDetector(nn.Module):
+class _PyramidMaps(nn.Module):
+    """The maps of torchvision's Mask R-CNN, and what the head of its proposals says of each: logits, then deltas."""
+
+    def __init__(self, model: Any):
+        super().__init__()
+        self.backbone, self.head = model.backbone, model.rpn.head
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(1, 3, h, w) -> five maps, five of logits, five of deltas."""
+        maps = list(self.backbone(pixels).values())
+        logits, deltas = self.head(maps)
+        return (*maps, *logits, *deltas)
+
+
+class _BoxReader(nn.Module):
+    """The heads of torchvision's Mask R-CNN."""
+
+    def __init__(self, heads: Any):
+        super().__init__()
+        self.box_head, self.box_predictor = heads.box_head, heads.box_predictor
+
+    def forward(self, pooled: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(n, C, 7, 7) -> features (n, 1024), logits (n, 91), deltas (n, 364)."""
+        features = self.box_head(pooled)
+        return (features, *self.box_predictor(features))
+
+
+class ObjectDetector(ComputedDetector):
     """An `AutoModelForObjectDetection`: its boxes; features from the global backbone's map."""
 
     pools_from_backbone = True
@@ -306,6 +479,9 @@ class ObjectDetector(nn.Module):
         super().__init__()
         self.model: Any = AutoModelForObjectDetection.from_config(config.detector_config) if model is None else model
         self.image_processor = _image_processor(json.dumps(config.detector_settings))
+        size = (config.detector_settings or {}).get("size")
+        # Whether pictures of any size come as the same: a network that knows its input's size is faster to make.
+        self.has_one_size = isinstance(size, dict) and {"height", "width"} <= size.keys()
 
     @property
     def all_tied_weights_keys(self) -> dict[str, str]:
@@ -320,12 +496,66 @@ class ObjectDetector(nn.Module):
     def forward(self, inputs: dict[str, torch.Tensor], size: tuple[int, int]) -> Detections:
         """Whatever the score; there is no suppression, since these detectors are trained to find each object once."""
         with StableOrder():
-            outputs = self.model(**inputs)
+            network = self.find_network("object_detection", functools.partial(self._part, inputs))
+            if network is None:
+                outputs = self.model(**inputs)
+            else:
+                outputs = _Found(*network(*inputs.values()))
             # A "picture" of one pixel, so that boxes come as shares.
             (found,) = self.image_processor.post_process_object_detection(
                 outputs, threshold=0.0, target_sizes=torch.ones(1, 2)
             )
         return Detections(found["boxes"], found["labels"], found["scores"], None)
+
+    def parts(self, config: HamLearningVisionConfig) -> dict[str, Callable[[], Part]]:
+        """See `ComputedDetector`."""
+        inputs = self.prepare(Image.new("RGB", (64, 48)), config)
+        return {"object_detection": functools.partial(self._part, inputs)}
+
+    def _part(self, inputs: dict[str, torch.Tensor]) -> Part:
+        network, identity = _ObjectNetwork(self.model, tuple(inputs)), self.model.config.to_dict()
+        identity = json.loads(json.dumps(lasting_settings(identity), default=str))
+        if self.has_one_size:
+            return Part(network, _like(inputs, *inputs["pixel_values"].shape[2:]), identity=identity)
+        free = {"pixel_values": (2, 3), "pixel_mask": (1, 2)}
+        return Part(
+            network,
+            _like(inputs, 256, 320),
+            (_like(inputs, 320, 224), _like(inputs, 224, 448)),
+            tuple(free[name] for name in inputs),
+            identity,
+        )
+
+
+class _Found(NamedTuple):
+    """What image processors read of a detector's outputs."""
+
+    logits: torch.Tensor
+    pred_boxes: torch.Tensor
+
+
+class _ObjectNetwork(nn.Module):
+    """An `AutoModelForObjectDetection` that takes tensors in a fixed order, and gives what `_Found` holds."""
+
+    def __init__(self, model: Any, names: tuple[str, ...]):
+        super().__init__()
+        self.model, self.names = model, names
+
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """As `_Found`."""
+        outputs = self.model(**dict(zip(self.names, inputs, strict=True)))
+        return outputs.logits, outputs.pred_boxes
+
+
+def _like(inputs: dict[str, torch.Tensor], height: int, width: int) -> tuple[torch.Tensor, ...]:
+    """Inputs of an object detector of another size, of noise."""
+    made = {"pixel_values": _noise(1, 3, height, width), "pixel_mask": torch.ones(1, height, width).long()}
+    return tuple(made[name].to(tensor.dtype) for name, tensor in inputs.items())
+
+
+def _noise(*shape: int) -> torch.Tensor:
+    """The same for one shape always; the global generator is left alone."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
 
 
 @functools.cache
@@ -388,6 +618,19 @@ def _check_backbones(config: HamLearningVisionConfig):
             raise ValueError(f"{field}={architecture!r}: must be the name of a model in timm.")
 
 
+class _BackboneStates(nn.Module):
+    """The global backbone with the pictures' mean and deviation in it."""
+
+    def __init__(self, backbone: Any, mean: Sequence[float], std: Sequence[float], device: torch.device):
+        super().__init__()
+        self.backbone = backbone
+        self.mean, self.std = (torch.tensor(values, device=device).view(3, 1, 1) * 255 for values in (mean, std))
+
+    def forward(self, pixels: torch.Tensor) -> tuple[Any]:
+        """uint8 (B, 3, H, W) -> what the backbone gives before it pools."""
+        return (self.backbone((pixels - self.mean) / self.std, do_pooling=False).last_hidden_state,)
+
+
 class HamLearningVisionModel(PreTrainedModel):
     """A picture to the features of the whole (Eq 2) and of at most `max_regions` regions (f_i and e_i of Eq 3).
 
@@ -428,6 +671,9 @@ class HamLearningVisionModel(PreTrainedModel):
         self.global_backbone = global_backbone
         given = {} if object_detector is None else {"model": object_detector}
         self.detector = DETECTOR_CLASSES[config.detector](config, **given)
+        self.networks, self._runtime = Networks(), None
+        if isinstance(self.detector, ComputedDetector):
+            self.detector.find_network = self._network
         self.post_init()
         self.requires_grad_(False)
         self.eval()
@@ -435,6 +681,36 @@ class HamLearningVisionModel(PreTrainedModel):
     def train(self, mode: bool = True) -> Self:
         """Stays in eval mode: the vision model is frozen."""
         return super().train(False)
+
+    @property
+    def runtime(self) -> str | None:
+        """What computes the networks on a CPU: `openvino`, `torch`, or None for OpenVINO where it is installed.
+
+        ```python
+        >>> ner.processor.vision_model.runtime = "torch"
+        ```
+
+        Elsewhere it is PyTorch always. Features differ in rounding alone, so it is no part of the config.
+
+        Raises:
+            ValueError: it is set to something else.
+            ImportError: it is set to `openvino`, which is not installed.
+        """
+        return self._runtime
+
+    @runtime.setter
+    def runtime(self, runtime: str | None) -> None:
+        if runtime is not None and runtime not in RUNTIMES:
+            raise ValueError(f"runtime={runtime!r}: must be one of {', '.join(RUNTIMES)}, or None.")
+        if runtime == "openvino":
+            openvino()
+        self._runtime = runtime
+
+    def _network(self, name: str, make_part: Callable[[], Part]) -> Network | None:
+        """The network of a part that OpenVINO computes; None where PyTorch does."""
+        if self._runtime == "torch" or self.device.type != "cpu" or not is_installed():
+            return None
+        return self.networks.find(name, make_part)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
@@ -458,7 +734,49 @@ class HamLearningVisionModel(PreTrainedModel):
                 "vision_model: save them anew with `save_pretrained`."
             )
         model.requires_grad_(False)
+        options = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
+        found = {name: kwargs[name] for name in options if kwargs.get(name) is not None}
+        for name in model.config.network_files or ():
+            weights, structure = (
+                cached_file(pretrained_model_name_or_path, f"{NETWORK_PREFIX}{name}{suffix}", **found)
+                for suffix in (".bin", ".xml")
+            )
+            if weights is not None and structure is not None:
+                model.networks.files[name] = Path(structure)
         return (model, info) if wants_info else model
+
+    def export_networks(self, folder: str | os.PathLike) -> None:
+        """Writes the networks as OpenVINO has them; saved in this folder, the vision model is never converted again.
+
+        A part that OpenVINO cannot compute is left out, with a sentence that says why.
+
+        Raises:
+            ImportError: OpenVINO is not installed.
+        """
+        parts = self._backbone_parts()
+        if isinstance(self.detector, ComputedDetector):
+            parts |= self.detector.parts(self.config)
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for name, make_part in parts.items():
+            if name == "global_backbone_of_crops" and "global_backbone" in self.networks.files:
+                continue
+            path = Path(folder, f"{NETWORK_PREFIX}{name}.xml")
+            try:
+                save(make_part(), path)
+            except CannotConvertError as error:
+                logger.warning(f"OpenVINO cannot compute the vision model's {name} ({error}): PyTorch does.")
+            else:
+                self.networks.files[name] = path
+
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """Saves config, weights, and networks that were exported. The arguments are `PreTrainedModel`'s."""
+        self.config.network_files = sorted(self.networks.files) or None
+        super().save_pretrained(save_directory, *args, **kwargs)
+        for structure in self.networks.files.values():
+            for path in (structure, structure.with_suffix(".bin")):
+                copied = Path(save_directory, path.name)
+                if not (copied.exists() and copied.samefile(path)):
+                    shutil.copyfile(path, copied)
 
     @classmethod
     def from_backbone_detector_pretrained(
@@ -555,11 +873,11 @@ class HamLearningVisionModel(PreTrainedModel):
         Raises:
             ValueError: what the backbone gives is no map of such pictures; the message names its architecture.
         """
-        mean, std = (
-            torch.tensor(values, device=self.device).view(3, 1, 1) * 255
-            for values in (self.config.image_mean, self.config.image_std)
-        )
-        states = self.global_backbone((pixels.to(self.device) - mean) / std, do_pooling=False).last_hidden_state
+        network = self._backbone_network(*pixels.shape[2:])
+        if network is None:
+            (states,) = self._backbone_states()(pixels.to(self.device))
+        else:  # one at a time, which is no slower: no picture's numbers depend on the others
+            states = torch.cat([network(picture[None])[0] for picture in pixels])
         height, width = pixels.shape[2:]
         folded = self._fold(states, height, width) if isinstance(states, torch.Tensor) else None
         if folded is None or folded.shape[1] != self.image_feature_size:
@@ -570,6 +888,33 @@ class HamLearningVisionModel(PreTrainedModel):
                 f"{KNOWN_BACKBONES}."
             )
         return folded.float()
+
+    def _backbone_states(self) -> nn.Module:
+        return _BackboneStates(self.global_backbone, self.config.image_mean, self.config.image_std, self.device)
+
+    def _backbone_network(self, height: int, width: int) -> Network | None:
+        """What computes the global backbone for pictures of this size; None where PyTorch does."""
+        for name, make_part in self._backbone_parts().items():
+            takes_any_size = name == "global_backbone"
+            if takes_any_size or (height, width) == (self.config.crop_size,) * 2:
+                network = self._network(name, make_part)
+                if network is not None:
+                    return network
+        return None
+
+    def _backbone_parts(self) -> dict[str, Callable[[], Part]]:
+        """The backbone for pictures of any size, and, where it cannot be had so, for the square crop."""
+        parts = {"global_backbone_of_crops": functools.partial(self._backbone_part, is_free=False)}
+        if self.config.fixed_input_size:
+            return parts
+        return {"global_backbone": functools.partial(self._backbone_part, is_free=True)} | parts
+
+    def _backbone_part(self, is_free: bool) -> Part:
+        sizes = self._possible_sizes() if is_free else [(self.config.crop_size,) * 2]
+        pixels = [(_noise(1, 3, *size).mul(64).add(128).clamp(0, 255).to(torch.uint8),) for size in sizes]
+        identity = lasting_settings(json.loads(self.global_backbone.config.to_json_string(use_diff=False)))
+        free = ((2, 3),) if is_free else ()
+        return Part(self._backbone_states(), pixels[0], tuple(pixels[1:]), free, identity)
 
     def _fold(self, states: torch.Tensor, height: int, width: int) -> torch.Tensor | None:
         """A map (B, D_i, h, w), also where the backbone gives (B, h, w, D_i) or tokens, row by row."""
@@ -609,19 +954,13 @@ class HamLearningVisionModel(PreTrainedModel):
         square = getattr(network, "pretrained_cfg", None) or {}
         if "fixed_input_size" not in asked and "input_size" in square:
             options.append(_fixed_size(square["input_size"]))
-        problem: Exception | None = None
-        for option in options:
-            before = {name: getattr(config, name) for name in option}
-            for name, value in (option | asked).items():
-                setattr(config, name, value)
-            try:
-                for height, width in self._possible_sizes():
-                    self.feature_map(torch.zeros(1, 3, height, width, dtype=torch.uint8))
-                return
-            except Exception as error:  # timm asserts, or fails where two shapes meet
-                problem = problem or error
-                for name, value in before.items():
-                    setattr(config, name, value)
+        runtime, self._runtime = self._runtime, "torch"  # nothing is compiled for what may not be kept
+        try:
+            problem = self._first_problem(options, asked)
+        finally:
+            self._runtime = runtime
+        if problem is None:
+            return
         if isinstance(problem, ValueError) and str(problem).startswith(self.global_backbone.config.architecture):
             raise problem
         raise ValueError(
@@ -629,6 +968,23 @@ class HamLearningVisionModel(PreTrainedModel):
             f"pixels and larger ({type(problem).__name__}: {problem}): give another crop_size, or another backbone, "
             f"such as {KNOWN_BACKBONES}."
         )
+
+    def _first_problem(self, options: Sequence[dict[str, Any]], asked: dict[str, Any]) -> Exception | None:
+        """Why the first of the options fails; None where one of them does not, which the config has now."""
+        problem: Exception | None = None
+        for option in options:
+            before = {name: getattr(self.config, name) for name in option}
+            for name, value in (option | asked).items():
+                setattr(self.config, name, value)
+            try:
+                for height, width in self._possible_sizes():
+                    self.feature_map(torch.zeros(1, 3, height, width, dtype=torch.uint8))
+                return None
+            except Exception as error:  # timm asserts, or fails where two shapes meet
+                problem = problem or error
+                for name, value in before.items():
+                    setattr(self.config, name, value)
+        return problem
 
     def _possible_sizes(self) -> list[tuple[int, int]]:
         """(height, width) of the square, and of some whole pictures that regions' features are pooled from."""
@@ -645,19 +1001,35 @@ class HamLearningVisionModel(PreTrainedModel):
     def extract(self, images: Sequence[PreparedImage | None]) -> list[dict[str, np.ndarray] | None]:
         """A row of a visual feature file (without its id) a picture, None where there is none.
 
-        Pictures share a batch only in the global backbone; the detector sees one at a time, because padding would
-        change what it finds.
+        A picture's features do not depend on the others'. Where OpenVINO computes, each goes through by itself, and
+        they are the same bit for bit; in PyTorch those of one size share a batch in the global backbone, and they are
+        the same within 1e-5 of the largest. The detector sees one at a time always: padding would change what it
+        finds.
         """
+        self.networks.forget_others(self)
         pictures = [image for image in images if image is not None]
-        if not pictures:
-            return [None] * len(images)
-        crops = torch.stack([picture.crop for picture in pictures])
-        image_features = self.feature_map(crops).mean(dim=(2, 3))  # (P, D_i), Eq 2
-        rows = iter(
-            {"image_size": np.array(picture.size), "image_features": features.cpu().numpy()} | self._regions(picture)
-            for picture, features in zip(pictures, image_features, strict=True)
-        )
-        return [None if image is None else next(rows) for image in images]
+        crops = self._maps([picture.crop for picture in pictures])
+        own_wholes = [
+            None if picture.whole is None or torch.equal(picture.whole, picture.crop) else picture.whole
+            for picture in pictures
+        ]
+        wholes = self._maps([whole for whole in own_wholes if whole is not None])
+        rows = []
+        for picture, crop, whole in zip(pictures, crops, own_wholes, strict=True):
+            feature_map = crop if whole is None else next(wholes)
+            row = {"image_size": np.array(picture.size), "image_features": crop.mean(dim=(1, 2)).cpu().numpy()}  # Eq 2
+            rows.append(row | self._regions(picture, feature_map))
+        found = iter(rows)
+        return [None if image is None else next(found) for image in images]
+
+    def _maps(self, pictures: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
+        """The global backbone's map (D_i, h, w) of each picture (3, H, W); those of one size in one batch."""
+        maps: dict[int, torch.Tensor] = {}
+        for size in dict.fromkeys(picture.shape for picture in pictures):
+            places = [place for place, picture in enumerate(pictures) if picture.shape == size]
+            found = self.feature_map(torch.stack([pictures[place] for place in places]))
+            maps |= dict(zip(places, found, strict=True))
+        return iter([maps[place] for place in range(len(pictures))])
 
     def extract_images(self, images: Sequence[Any], first: int = 0) -> list[dict[str, np.ndarray] | None]:
         """`extract` of pictures as users have them; `first` is the place of the first one in the user's list.
@@ -673,8 +1045,11 @@ class HamLearningVisionModel(PreTrainedModel):
                 raise ImageError(f"images: picture {index}: {error}") from None
         return self.extract(prepared)
 
-    def _regions(self, picture: PreparedImage) -> dict[str, np.ndarray]:
-        """The best regions of a picture: `boxes` (n, 4), `class_ids` and `scores` (n,), `features` (n, D_f)."""
+    def _regions(self, picture: PreparedImage, feature_map: torch.Tensor) -> dict[str, np.ndarray]:
+        """The best regions of a picture: `boxes` (n, 4), `class_ids` and `scores` (n,), `features` (n, D_f).
+
+        `feature_map` (D_i, h, w) is that of the whole picture, where regions are pooled from one.
+        """
         found = self.detector(_to_device(picture.detector_inputs, self.device), picture.size)
         corners = found.boxes.to(self.device, torch.float32).clamp(0, 1)
         sizes = corners[:, 2:] - corners[:, :2]
@@ -686,7 +1061,7 @@ class HamLearningVisionModel(PreTrainedModel):
             features = found.features[best]
         else:
             assert picture.whole is not None  # `prepare_image` has it for detectors without features
-            features = self._pool(picture.whole, corners)
+            features = self._pool(feature_map, picture.whole.shape[2], picture.whole.shape[1], corners)
         boxes = torch.cat([(corners[:, :2] + corners[:, 2:]) / 2, sizes.flip(1)], dim=1)  # (x_c, y_c, h, w)
         return {
             "boxes": boxes.cpu().numpy(),
@@ -695,17 +1070,18 @@ class HamLearningVisionModel(PreTrainedModel):
             "features": features.float().cpu().numpy(),
         }
 
-    def _pool(self, whole: torch.Tensor, corners: torch.Tensor) -> torch.Tensor:
-        """Means of RoIAlign (7x7, aligned, 2 samples a side) on the map of the whole picture: (n, D_i)."""
-        feature_map = self.feature_map(whole[None])  # (1, D_i, h, w)
-        height, width = whole.shape[1:]
-        stride = width / feature_map.shape[3] if self._stride is None else self._stride
-        first_x, size_x = _cells(width, feature_map.shape[3], stride)
-        first_y, size_y = _cells(height, feature_map.shape[2], stride)
-        boxes = corners * corners.new_tensor([width, height, width, height])
-        boxes = boxes - boxes.new_tensor([first_x, first_y] * 2)
-        boxes = boxes * boxes.new_tensor([stride / size_x, stride / size_y] * 2)
-        return roi_align(feature_map, [boxes], 7, 1 / stride, sampling_ratio=2, aligned=True).mean(dim=(2, 3))
+    def _pool(self, feature_map: torch.Tensor, width: int, height: int, corners: torch.Tensor) -> torch.Tensor:
+        """Means of RoIAlign (7x7, aligned, 2 samples a side) on the map (D_i, h, w) of the whole picture: (n, D_i)."""
+        stride = width / feature_map.shape[2] if self._stride is None else self._stride
+        weights = []
+        for axis, length in ((1, height), (0, width)):
+            count = feature_map.shape[2 - axis]
+            first, size = _cells(length, count, stride)
+            edges = (corners[:, [axis, axis + 2]] * length - first) / size - 0.5  # (n, 2), in cells
+            weights.append(_sample_weights(edges, count))  # (n, h), (n, w)
+        # The mean of bilinear samples on a lattice is a product of a weight a row and one a column.
+        of_cells = weights[0][:, :, None] * weights[1][:, None, :]
+        return of_cells.flatten(1) @ feature_map.flatten(1).T
 
     def forward(self, images: Any) -> HamLearningVisionOutput:
         """The visual inputs of the network.
@@ -744,7 +1120,10 @@ class HamLearningVisionModel(PreTrainedModel):
 
 def lasting_settings(settings: Any) -> Any:
     """Settings without what depends on the folder they lie in: the same vision model has the same ones everywhere."""
-    passing = {"_name_or_path", "architectures", "auto_map", "detector_weights", "dtype", "transformers_version"}
+    passing = {
+        "_name_or_path", "architectures", "auto_map", "detector_weights", "dtype", "network_files",
+        "transformers_version",
+    }  # fmt: skip
     if isinstance(settings, dict):
         # A field that came later, at what was done before it came: such a vision model is the same as it was.
         settings = {name: value for name, value in settings.items() if (name, value) != ("size_multiple", 1)}
@@ -762,6 +1141,20 @@ def read_class_names(path: str | Path, count: int) -> list[str]:
     if len(names) != count:
         raise ValueError(f"{path} has {len(names)} lines, the detector has {count} classes: give one name a line.")
     return names
+
+
+def _sample_weights(edges: torch.Tensor, count: int) -> torch.Tensor:
+    """How much each of `count` cells counts in the mean of RoIAlign's 14 samples between two edges: (n, count).
+
+    `edges` (n, 2) are in cells, the middle of the first one at 0. A sample beyond the map takes its last cell, one
+    more than a cell beyond it nothing.
+    """
+    steps = (torch.arange(14, device=edges.device, dtype=edges.dtype) + 0.5) / 14
+    samples = edges[:, :1] + (edges[:, 1:] - edges[:, :1]) * steps  # (n, 14)
+    is_near = (samples >= -1) & (samples <= count)
+    places = torch.arange(count, device=edges.device)
+    weights = (1 - (samples.clamp(0, count - 1)[:, :, None] - places).abs()).clamp(min=0)  # (n, 14, count)
+    return (weights * is_near[:, :, None]).mean(dim=1)
 
 
 def _cells(length: int, count: int, stride: float) -> tuple[float, float]:

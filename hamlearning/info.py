@@ -49,13 +49,24 @@ def machine() -> dict[str, Any]:
         "device": ", ".join(devices) or "cpu",
         "bf16": ", ".join(bf16) or "no",
         "exported models": "yes (OpenVINO)" if version("openvino") != "not installed" else "no: pip install openvino",
+        "vision model": describe_vision_runtime(devices),
         "CPU cores": os.cpu_count(),
         "PyTorch's threads": torch.get_num_threads(),
         "Hub's cache": HF_HUB_CACHE,
         "cache of visual features": os.path.join(HF_HOME, "hamlearning"),
+        "cache of compiled networks": os.environ.get(
+            "HAMLEARNING_NETWORKS", os.path.join(HF_HOME, "hamlearning", "networks")
+        ),
         # A token is nobody's business, least of all in a report.
         "environment": {name: os.environ[name] for name in sorted(variables) if "TOKEN" not in name},
     }
+
+
+def describe_vision_runtime(devices: list[str]) -> str:
+    """What computes the vision model here."""
+    if devices:
+        return "PyTorch, on the device"
+    return "OpenVINO" if version("openvino") != "not installed" else 'PyTorch: pip install "hamlearning[export]"'
 
 
 def version(package: str) -> str:

@@ -15,6 +15,10 @@ os.environ.update(
     HF_HUB_DISABLE_PROGRESS_BARS="1",
 )
 
+# Compiled networks of this session: none of an earlier one hides that a network cannot be made any more.
+networks_cache = tempfile.TemporaryDirectory(prefix="hamlearning-networks-")
+os.environ["HAMLEARNING_NETWORKS"] = networks_cache.name
+
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Code that `trust_remote_code` runs is copied there first: two workers would copy over each other's.
     modules_cache = tempfile.TemporaryDirectory(prefix="hamlearning-modules-")

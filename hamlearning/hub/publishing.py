@@ -22,7 +22,7 @@ PUBLIC_FILES = (
     "vision/*.safetensors", "vision/*.safetensors.index.json",
     "tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "bpe.codes", "*.model",
     "configuration_hamlearning.py", "handler.py", "image_processing_hamlearning.py", "modeling_faster_rcnn_vg.py",
-    "modeling_hamlearning.py", "modeling_hamlearning_vision.py", "pipeline_hamlearning.py",
+    "modeling_hamlearning.py", "modeling_hamlearning_vision.py", "networks_hamlearning.py", "pipeline_hamlearning.py",
     "processing_hamlearning.py", "serving_hamlearning.py", "words_hamlearning.py",
     "marks_hamlearning.py", "windows_hamlearning.py",
     CARD_FILE, REQUIREMENTS_FILE, RESULTS_FILE, "scores_*.md", "training.png",

@@ -18,6 +18,7 @@ from hamlearning.data.reading import ReadingOptions, parse_options
 from hamlearning.data.schemes import SCHEMES
 from hamlearning.rivals.architectures import ARCHITECTURES
 from hamlearning.training.signals import proposal
+from networks_hamlearning import RUNTIMES
 from words_hamlearning import WORD_SPLITTINGS
 
 
@@ -244,6 +245,13 @@ class VisionArguments:
         default=None, metadata={"help": "Its weights: folder, file, Hub id or torchvision name. [those of the kind]"}
     )
     class_names_file: str | None = field(default=None, metadata={"help": "A name a line of the detector's classes."})
+    vision_runtime: str | None = field(
+        default=None,
+        metadata={
+            "help": "What computes the vision model on a CPU. [openvino where it is installed]",
+            "choices": [*RUNTIMES],
+        },
+    )
     extraction_dir: str = field(
         default=os.path.join(HF_HOME, "hamlearning"),
         metadata={"help": "Where features of pictures are kept, to be found again by the next run."},

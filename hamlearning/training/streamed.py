@@ -81,6 +81,8 @@ def predict_streamed(
         extraction_batch_size=vision_args.extraction_batch_size,
         dtype=torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None,
     )
+    if reader.extracts:
+        processor.vision_model.runtime = vision_args.vision_runtime
     if reader.pictures == "none":
         asked = {
             "visual_features": data_args.visual_features,

@@ -30,6 +30,13 @@ logger = logging.getLogger(__name__)
 
 def load_vision_model(model_args: ModelArguments, vision_args: VisionArguments) -> HamLearningVisionModel | None:
     """The vision model that is named, that of the model to go on with (None if it has none), or a new one."""
+    vision_model = _find_vision_model(model_args, vision_args)
+    if vision_model is not None:
+        vision_model.runtime = vision_args.vision_runtime
+    return vision_model
+
+
+def _find_vision_model(model_args: ModelArguments, vision_args: VisionArguments) -> HamLearningVisionModel | None:
     if vision_args.vision_model is not None:
         with wanted_of_hub(vision_args.vision_model):
             found, _ = HamLearningVisionConfig.get_config_dict(vision_args.vision_model)

@@ -29,7 +29,7 @@ from tiny_world import flags
 REPO = "org/tiny"
 CODE = {
     "configuration_hamlearning.py", "handler.py", "image_processing_hamlearning.py", "modeling_faster_rcnn_vg.py",
-    "modeling_hamlearning.py", "modeling_hamlearning_vision.py", "pipeline_hamlearning.py",
+    "modeling_hamlearning.py", "modeling_hamlearning_vision.py", "networks_hamlearning.py", "pipeline_hamlearning.py",
     "processing_hamlearning.py", "serving_hamlearning.py", "words_hamlearning.py",
     "marks_hamlearning.py", "windows_hamlearning.py",
 }  # fmt: skip

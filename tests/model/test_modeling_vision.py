@@ -491,6 +491,7 @@ def test_rows_and_columns_of_a_grid_can_be_set(pretrained):
 
 def test_mask_rcnn_finds_what_torchvisions_own_network_finds(pretrained, mask_rcnn):
     vision = make_vision_model("mask_rcnn_coco", pretrained, max_regions=100)
+    vision.runtime = "torch"
     image = PICTURES[0]
     with torch.no_grad():
         (found,) = quick(copy.deepcopy(mask_rcnn))([transforms.functional.to_tensor(image)])
@@ -931,6 +932,28 @@ def test_region_features_belong_to_their_boxes(pooling_vision_model):
     vision.detector = KnownDetector(corners, row["scores"].tolist())
     again = vision.extract_images([PICTURES[0]])[0]
     np.testing.assert_allclose(again["features"], row["features"], rtol=1e-3, atol=1e-4)
+
+
+def test_openvino_computes_what_pytorch_does(vision, output):
+    assert any(network is not None for network in vision.networks.found.values())
+    vision.runtime = "torch"
+    try:
+        expected = vision(PICTURES)
+    finally:
+        vision.runtime = None
+    for name, values in expected.items():
+        # The classifier of the Mask R-CNN multiplies what differs by 30.
+        torch.testing.assert_close(output[name], values, rtol=5e-4, atol=1e-4)
+
+
+def test_each_part_of_each_vision_model_is_computed_by_openvino(vision, output, monkeypatch):
+    def fail(*args, **more):
+        raise AssertionError("PyTorch's networks were called")
+
+    networks = [module for module in vision.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    for module in networks:
+        monkeypatch.setattr(module, "forward", fail)
+    assert networks and same(vision(PICTURES), output)
 
 
 def test_features_do_not_depend_on_the_batch(vision, output):

@@ -1021,6 +1021,7 @@ CODE = {
     "modeling_faster_rcnn_vg.py",
     "modeling_hamlearning.py",
     "modeling_hamlearning_vision.py",
+    "networks_hamlearning.py",
     "processing_hamlearning.py",
     "windows_hamlearning.py",
     "words_hamlearning.py",

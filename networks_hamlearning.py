@@ -1,0 +1,340 @@
+"""The frozen networks of the vision model, computed by OpenVINO on a CPU where it is installed, else by PyTorch.
+
+What is compiled is kept, so that the next process begins with it, in the Hub's cache place or where
+`HAMLEARNING_NETWORKS` says:
+
+    $ ls ~/.cache/huggingface/hamlearning/networks
+    global_backbone-2f1c6a8e0b7d4c35.network
+"""
+
+import contextlib
+import hashlib
+import importlib.util
+import json
+import os
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from huggingface_hub.constants import HF_HOME
+from torch import nn
+from transformers.utils import logging
+
+
+try:
+    from .words_hamlearning import hold_in_package
+except ImportError:
+    if __package__:
+        raise
+    from words_hamlearning import hold_in_package
+
+
+logger = logging.get_logger(__name__)
+
+RUNTIMES = ("torch", "openvino")
+CACHE = Path(os.environ.get("HAMLEARNING_NETWORKS", os.path.join(HF_HOME, "hamlearning", "networks")))
+REVISION = 1  # of what is compiled of the same weights
+# Largest error of a conversion, relative to the largest value of an output; a right one has 1e-5 and less.
+MAX_ERROR = 1e-3
+
+
+class Part(NamedTuple):
+    """A part of a vision model, tensors in and tensors out, that another runtime may compute.
+
+    Args:
+        module: takes `inputs`, and gives a tuple of tensors; frozen, float32.
+        inputs: of the size that it is traced with.
+        others: inputs of other sizes, with which PyTorch and the converted network must agree; none where the sizes
+            of `inputs` are the only ones.
+        free: of each input the dimensions that may differ from those of `inputs`.
+        identity: what else it depends on than weights and modules, as JSON has it.
+        conversions: operations that OpenVINO does not know, to functions that make nodes of one.
+    """
+
+    module: nn.Module
+    inputs: tuple[torch.Tensor, ...]
+    others: tuple[tuple[torch.Tensor, ...], ...] = ()
+    free: tuple[tuple[int, ...], ...] = ()
+    identity: Any = None
+    conversions: dict[str, Callable[[Any], list[Any]]] | None = None
+
+
+class Network:
+    """A part that OpenVINO computes, called as the part's module is. Threads take turns."""
+
+    def __init__(self, compiled: Any):
+        self.compiled = compiled
+        self.request = compiled.create_infer_request()
+        self.lock = threading.Lock()
+
+    def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The outputs, copied: the next call computes into the same memory."""
+        arrays = [tensor.detach().contiguous().numpy() for tensor in inputs]
+        with self.lock:
+            found = self.request.infer(arrays, share_inputs=True)
+        return tuple(torch.from_numpy(array) for array in found.to_tuple())
+
+
+class Networks:
+    """The compiled parts of one vision model, by their names.
+
+    Args:
+        files: networks that were exported, a path (`.xml`) a part.
+    """
+
+    def __init__(self, files: dict[str, Path] | None = None):
+        self.files = files or {}
+        self.found: dict[tuple[str, str], Network | None] = {}
+        self.weights: Any = None
+        self.lock = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"files": self.files}  # what is compiled is this process's own
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["files"])
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Networks":
+        return Networks(dict(self.files))
+
+    def forget_others(self, module: nn.Module) -> None:
+        """Forgets what was compiled of other weights than those that the module has now."""
+        weights = [(tensor.data_ptr(), tensor._version) for tensor in module.parameters() if not tensor.is_inference()]
+        weights += [(tensor.data_ptr(), tensor._version) for tensor in module.buffers() if not tensor.is_inference()]
+        with self.lock:
+            if weights != self.weights:
+                self.weights, self.found = weights, {}
+
+    def find(self, name: str, make_part: Callable[[], Part], precision: str = "float32") -> Network | None:
+        """The network of a part, compiled now if it was not; None where OpenVINO cannot compute it."""
+        with self.lock:
+            if (name, precision) not in self.found:
+                self.found[name, precision] = self._compile(name, make_part, precision)
+            return self.found[name, precision]
+
+    def _compile(self, name: str, make_part: Callable[[], Part], precision: str) -> Network | None:
+        if not can_compile():
+            return None
+        part = make_part()
+        tensors = [*part.module.parameters(), *part.module.buffers(), *part.inputs]
+        if any(tensor.is_floating_point() and tensor.dtype != torch.float32 for tensor in tensors):
+            return None
+        try:
+            network = Network(load_or_compile(name, part, precision, self.files.get(name)))
+        except CannotConvertError as error:
+            logger.warning(f"OpenVINO cannot compute the vision model's {name} ({error}): PyTorch does.")
+            return None
+        logger.info_once(
+            "The vision model is computed by OpenVINO; PyTorch does it with `vision_model.runtime = 'torch'`, or with "
+            "--vision_runtime torch."
+        )
+        return network
+
+
+class CannotConvertError(Exception):
+    """OpenVINO cannot compute a part; the message says why."""
+
+
+# ------------------------------------------------------------------------------------------------------ this machine
+
+
+class _Process:
+    """What is one in a process: OpenVINO's core, and whether it was there when the process was forked."""
+
+    core: Any = None  # one that stays: each gives signal handlers another stack
+    was_forked = False
+
+
+def is_installed() -> bool:
+    """Whether OpenVINO is."""
+    return importlib.util.find_spec("openvino") is not None
+
+
+def can_compile() -> bool:
+    """Whether OpenVINO is installed and can compile here: in a fork of a process that used it, that hangs."""
+    return is_installed() and not _Process.was_forked
+
+
+def has_bf16() -> bool:
+    """Whether this processor multiplies bfloat16."""
+    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def openvino() -> Any:
+    """The package.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    try:
+        import openvino
+        import openvino.frontend.pytorch.ts_decoder
+    except ImportError as error:
+        raise ImportError('runtime="openvino" needs OpenVINO: pip install "hamlearning[export]"') from error
+    return openvino
+
+
+def _core() -> Any:
+    if _Process.core is None:
+        _Process.core = openvino().Core()
+    return _Process.core
+
+
+def _note_fork() -> None:
+    _Process.was_forked = _Process.core is not None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
+
+
+# --------------------------------------------------------------------------------------------------------- compiling
+
+
+def settings_of(precision: str) -> dict[str, Any]:
+    """OpenVINO's settings for a network: as many threads as PyTorch has now."""
+    return {
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "ENABLE_CPU_PINNING": False,  # two processes of one thread would both be pinned to the first core
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+
+
+def part_key(part: Part) -> str:
+    """SHA-256 of the weights, the modules and the sizes of a part."""
+    sizes = [[list(tensor.shape), str(tensor.dtype)] for tensor in part.inputs]
+    digest = hashlib.sha256(json.dumps([REVISION, sizes, part.free, part.identity], sort_keys=True).encode())
+    digest.update(repr(part.module).encode())
+    for name, tensor in [*part.module.named_parameters(), *part.module.named_buffers()]:
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def load_or_compile(name: str, part: Part, precision: str, file: Path | None = None) -> Any:
+    """The compiled network of a part: of the cache, else of an exported file, else converted now.
+
+    Two processes may do it at once: a file of the cache is put in its place whole, and has all it depends on in its
+    name.
+
+    Raises:
+        CannotConvertError: OpenVINO cannot compute it.
+    """
+    core, key = _core(), part_key(part)
+    machine = [core.get_property("CPU", "FULL_DEVICE_NAME"), core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")]
+    facts = [key, precision, _version("openvino"), _version("torch"), _version("transformers"), _version("timm")]
+    digest = hashlib.sha256(json.dumps([facts, machine]).encode()).hexdigest()[:16]
+    kept, refused = CACHE / f"{name}-{digest}.network", CACHE / f"{name}-{digest}.refused"
+    with contextlib.suppress(OSError):
+        raise CannotConvertError(refused.read_text(encoding="utf-8"))
+    with contextlib.suppress(OSError, RuntimeError):  # there is none, or it is damaged
+        return core.import_model(kept.read_bytes(), "CPU", settings_of(precision))
+    try:
+        network = _read_exported(file, key) or convert(part)
+        compiled = core.compile_model(network, "CPU", settings_of(precision))
+    except CannotConvertError as error:
+        _keep(refused, str(error).encode())
+        raise
+    _keep(kept, compiled.export_model().getvalue())
+    return compiled
+
+
+def _read_exported(file: Path | None, key: str) -> Any:
+    """An exported network; None where there is none, or none of these weights."""
+    if file is None:
+        return None
+    try:
+        network = _core().read_model(file)
+        if network.has_rt_info("part_key") and network.get_rt_info("part_key").value == key:
+            return network
+    except RuntimeError as error:
+        logger.warning(f"{file} does not hold a whole network ({_shortened(error)}): it is converted anew.")
+    return None
+
+
+def _keep(path: Path, content: bytes) -> None:
+    """Puts a file into the cache at once, whole; without room for it, or without leave, there is none."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as stream:
+            try:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+                stream.close()
+                os.replace(stream.name, path)
+            except OSError:
+                os.unlink(stream.name)
+
+
+def convert(part: Part) -> Any:
+    """The network of a part as OpenVINO has it, in which PyTorch's numbers are found again.
+
+    Raises:
+        CannotConvertError: it has none, or its numbers differ for inputs of some size.
+    """
+    package = openvino()
+    frontend = package.frontend.FrontEndManager().load_by_framework("pytorch")
+    for operation, conversion in (part.conversions or {}).items():
+        frontend.add_extension(package.frontend.pytorch.ConversionExtension(operation, conversion))
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # of tracing: sizes that Python reads. `_check` tries others
+            # Not `openvino.convert_model`: it traces twice, and asks a server to count it.
+            traced = torch.jit.trace(part.module.eval(), part.inputs, check_trace=False, strict=False)
+            decoder = package.frontend.pytorch.ts_decoder.TorchScriptPythonDecoder(traced, example_input=part.inputs)
+            network = frontend.convert(frontend.load(decoder))
+            shapes = [package.PartialShape(list(tensor.shape)) for tensor in part.inputs]
+            for shape, free in zip(shapes, part.free, strict=False):
+                for dimension in free:
+                    shape[dimension] = package.Dimension(-1)
+            network.reshape(dict(zip(network.inputs, shapes, strict=True)))
+            compiled = Network(_core().compile_model(network, "CPU", settings_of("float32")))
+            for inputs in (part.inputs, *part.others):
+                _check(compiled(*inputs), part.module(*inputs), inputs)
+    except CannotConvertError:
+        raise
+    except Exception as error:  # of OpenVINO, of tracing, and of networks that were made for one size
+        raise CannotConvertError(f"{type(error).__name__}: {_shortened(error)}") from error
+    network.set_rt_info(part_key(part), "part_key")
+    return network
+
+
+def _check(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor], inputs: Sequence[torch.Tensor]) -> None:
+    """CannotConvertError where the outputs of the converted network are others than PyTorch's."""
+    size = " and ".join("x".join(map(str, tensor.shape)) for tensor in inputs)
+    for one, other in zip(found, expected, strict=True):
+        if one.shape != other.shape:
+            raise CannotConvertError(f"inputs of {size} give {tuple(one.shape)} in place of {tuple(other.shape)}")
+        error = float((one - other).abs().max() / other.abs().max().clamp(min=1e-6)) if other.numel() else 0.0
+        if not error <= MAX_ERROR:  # NaN is none either
+            raise CannotConvertError(f"inputs of {size} give numbers that are {error:.0e} off")
+
+
+def save(part: Part, path: Path) -> None:
+    """Writes the network of a part, `.xml` and `.bin`, for any CPU.
+
+    Raises:
+        CannotConvertError: OpenVINO cannot compute it.
+    """
+    openvino().save_model(convert(part), path, compress_to_fp16=False)
+
+
+def _version(package: str) -> str:
+    from importlib import metadata
+
+    return metadata.version(package)
+
+
+def _shortened(error: Exception) -> str:
+    return " ".join(str(error).split())[-200:]
+
+
+hold_in_package(__name__)
+
+__all__ = ["CACHE", "RUNTIMES", "Networks", "Part"]
