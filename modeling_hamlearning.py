@@ -882,8 +882,9 @@ class HamLearningModel(HamLearningPreTrainedModel):
         num_words: int | None,
         token_type_ids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
+        text_options: dict[str, Any] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sentence and words from sub-tokens (Eq 1).
+        """Sentence and words from sub-tokens (Eq 1); `text_options` are handed on to the text encoder.
 
         Returns:
             (B, 1 + W, d), row 0 the [CLS]; and `word_mask` (B, W), on for a word.
@@ -904,7 +905,7 @@ class HamLearningModel(HamLearningPreTrainedModel):
             # A mask of two dimensions is read by the host, which leaves it out where nothing is padded.
             mask = mask.bool()[:, None, None, :]
         read = {"input_ids": input_ids} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
-        states = self.text_model(**read, attention_mask=mask, **token_types).last_hidden_state
+        states = self.text_model(**read, attention_mask=mask, **token_types, **(text_options or {})).last_hidden_state
         if word_ids is None:  # every position is a word
             return torch.cat([states[:, :1], states], dim=1), attention_mask.bool()
         if num_words is None and torch.compiler.is_exporting():

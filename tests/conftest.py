@@ -54,8 +54,11 @@ settings.load_profile("tests")
 ROOT = Path(__file__).parents[1]
 PAD, CLS, SEP = 1, 2, 3
 TINY_SIZES = {"image_feature_size": 12, "region_feature_size": 10, "num_classes": 7, "class_embedding_size": 6}
-# Fields of rivals that would make a tiny network a large one.
-TINY_RIVALS = {"umgf": {"fusion_size": 16, "num_fusion_heads": 2, "num_fusion_layers": 2}}
+# Fields of rivals that make them tiny, or leave out what the tiny world does not have.
+TINY_RIVALS = {
+    "hvpnet": {"use_pyramid": False},
+    "umgf": {"fusion_size": 16, "num_fusion_heads": 2, "num_fusion_layers": 2},
+}
 CHROMIUM_FLAGS = (
     "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync "
     "--no-first-run --disable-quic"

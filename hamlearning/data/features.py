@@ -32,6 +32,8 @@ _VISUAL_SCHEMA = pa.schema(
         "features": pa.list_(pa.list_(pa.float16())),
     }
 )
+# Columns that a file may have beside these, of an architecture that asks for them: a few vectors a picture.
+_MORE_SCHEMA = pa.schema({"pyramid_features": pa.list_(pa.list_(pa.float16()))})
 _TEXT_KINDS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 _REGION_COLUMNS = ("boxes", "class_ids", "scores", "features")
 
@@ -59,7 +61,7 @@ class VisualFeatures(Mapping):
     arrays, not to be written into. A picture that the file lacks raises KeyError; `get` returns None for it.
 
     Args:
-        path: The Parquet file. Columns other than `id` and the six above are not read.
+        path: The Parquet file. Columns other than `id` and the six above are not read, but by `read_more`.
 
     Attributes:
         path: The file.
@@ -81,23 +83,8 @@ class VisualFeatures(Mapping):
         with damage_named(self.path), pq.ParquetFile(self.path) as file:
             self.metadata = _read_metadata(self.path, file.schema_arrow)
             _check_schema(self.path, file.schema_arrow)
-            # One row group at a time: over several, `iter_batches` keeps what it has read of all of them.
-            try:
-                blocks, unfolded, size = [], 0, self.path.stat().st_size
-                for group in range(file.num_row_groups):
-                    for batch in file.iter_batches(_ROW_GROUP, row_groups=[group], columns=_VISUAL_SCHEMA.names):
-                        unfolded += batch.nbytes
-                        # Parquet's index says so before, but Arrow aborts the process where that is damaged.
-                        if unfolded > max(_MAX_UNFOLDING * size, _ALWAYS_ALLOWED):
-                            raise ValueError(
-                                f"{self.path} has {size} bytes and stands for {unfolded // 2**20} MiB or more, the "
-                                "same numbers again and again, as no vision model gives them: give another file"
-                            )
-                        blocks.append(_flat_arrays(self.path, batch, self.metadata))
-            except OSError as error:
-                if error.errno is None:  # what Arrow says of damage, not what the system says of the disk
-                    raise
-                raise ValueError(f"{self.path} cannot be read ({error}): copy or make it anew") from error
+            batches = _batches(self.path, file, _VISUAL_SCHEMA.names)
+            blocks = [_flat_arrays(self.path, batch, self.metadata) for batch in batches]
         if not blocks:
             raise ValueError(f"{self.path} holds no row: write one row for each picture")
         self.class_names: tuple[str, ...] = tuple(self.metadata["class_names"])
@@ -111,6 +98,32 @@ class VisualFeatures(Mapping):
         self._offsets = np.concatenate([[0], np.cumsum(counts)])
         # Popped, so that only one column at a time is in memory twice.
         self._arrays = {name: np.concatenate([b.pop(name) for b in blocks]) for name in _VISUAL_SCHEMA.names[1:]}
+        self._more: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # offsets (n + 1,) and vectors
+
+    def read_more(self, columns: Mapping[str, int]) -> None:
+        """Has the entries hold further columns: some vectors a picture, (P, width) float32, P at least 1.
+
+        Args:
+            columns: Names, with the widths that are expected. One that is read already is not read again.
+
+        Raises:
+            ValueError: The file lacks a column, or a row of it has no vector, another width or a number that is none;
+                the message names file, image id and value.
+        """
+        for name, width in columns.items():
+            if name in self._more:
+                continue
+            with damage_named(self.path), pq.ParquetFile(self.path) as file:
+                if name not in file.schema_arrow.names:
+                    raise ValueError(
+                        f"{self.path} has no column {name!r}, which this architecture reads: give a file that has it"
+                    )
+                _check_type(self.path, file.schema_arrow, _MORE_SCHEMA.field(name))
+                batches = _batches(self.path, file, ["id", name])
+                blocks = [_flat_vectors(self.path, batch, name, width) for batch in batches]
+            counts, vectors = zip(*blocks, strict=True)
+            offsets = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
+            self._more[name] = offsets, np.concatenate(vectors)
 
     @property
     def image_feature_size(self) -> int:
@@ -131,7 +144,9 @@ class VisualFeatures(Mapping):
         row = self._row_of[image_id]
         regions = slice(self._offsets[row], self._offsets[row + 1])
         entry = {name: array[regions if name in _REGION_COLUMNS else row] for name, array in self._arrays.items()}
-        for name in ("image_features", "features"):
+        for name, (offsets, vectors) in self._more.items():
+            entry[name] = vectors[offsets[row] : offsets[row + 1]]
+        for name in ("image_features", "features", *self._more):
             entry[name] = entry[name].astype(np.float32, copy=False)
         return entry
 
@@ -157,7 +172,10 @@ def read_visual_metadata(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def write_visual_features(
-    path: str | os.PathLike, rows: Iterable[Mapping[str, Any]], metadata: Mapping[str, Any]
+    path: str | os.PathLike,
+    rows: Iterable[Mapping[str, Any]],
+    metadata: Mapping[str, Any],
+    more: Mapping[str, int] | None = None,
 ) -> int:
     """Write a visual feature file, checked as `VisualFeatures` checks it.
 
@@ -177,6 +195,8 @@ def write_visual_features(
             A picture without regions has empty lists.
         metadata: `image_feature_size`, `region_feature_size`, `class_names`, and what tells how the features were
             made: the vision config, the hash of its weights. JSON values.
+        more: Further columns that every row has, with their widths, see `VisualFeatures.read_more`:
+            `{"pyramid_features": 15360}` or none.
 
     Returns:
         The number of rows.
@@ -187,7 +207,9 @@ def write_visual_features(
     """
     path = Path(path)
     _check_metadata(path, metadata)
-    schema = _VISUAL_SCHEMA.with_metadata({_METADATA_KEY: json.dumps(dict(metadata)).encode()})
+    more = more or {}
+    schema = pa.schema([*_VISUAL_SCHEMA, *(_MORE_SCHEMA.field(name) for name in more)])
+    schema = schema.with_metadata({_METADATA_KEY: json.dumps(dict(metadata)).encode()})
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     seen: set[str] = set()
     group: list[dict[str, Any]] = []
@@ -200,11 +222,13 @@ def write_visual_features(
             def flush() -> None:
                 batch = _record_batch(group, schema)
                 _flat_arrays(path, batch, metadata)
+                for name, width in more.items():
+                    _flat_vectors(path, batch, name, width)
                 writer.write_batch(batch)
                 group.clear()
 
             for number, row in enumerate(rows):
-                group.append(_row_arrays(path, number, row))
+                group.append(_row_arrays(path, number, row, schema))
                 if group[-1]["id"] in seen:
                     raise ValueError(
                         f"{path}, image {group[-1]['id']!r}: more than one row has this id: keep one row an image"
@@ -223,14 +247,14 @@ def write_visual_features(
     return written
 
 
-def _row_arrays(path: Path, number: int, row: Mapping[str, Any]) -> dict[str, Any]:
+def _row_arrays(path: Path, number: int, row: Mapping[str, Any], schema: pa.Schema) -> dict[str, Any]:
     """Turn one row into the arrays of the schema; their sizes and values are checked a group at a time."""
-    if set(row) != set(_VISUAL_SCHEMA.names):
-        raise ValueError(f"{path}, row {number} has the keys {sorted(row)}: give {sorted(_VISUAL_SCHEMA.names)}")
+    if set(row) != set(schema.names):
+        raise ValueError(f"{path}, row {number} has the keys {sorted(row)}: give {sorted(schema.names)}")
     if not isinstance(row["id"], str):
         raise ValueError(f"{path}, row {number} has the id {row['id']!r}: give a string")
     arrays: dict[str, Any] = {"id": row["id"]}
-    for field in _VISUAL_SCHEMA:
+    for field in schema:
         if field.name == "id":
             continue
         dims, number_type = _dims_and_number_type(field.type)
@@ -267,6 +291,49 @@ def _record_batch(group: list[dict[str, Any]], schema: pa.Schema) -> pa.RecordBa
             column = lists_of(column, np.repeat([array.shape[1] for array in arrays], lengths))
         columns.append(lists_of(column, lengths))
     return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _batches(path: Path, file: pq.ParquetFile, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """The rows of a file, some at a time, with these columns."""
+    unfolded, size = 0, path.stat().st_size
+    try:
+        # One row group at a time: over several, `iter_batches` keeps what it has read of all of them.
+        for group in range(file.num_row_groups):
+            for batch in file.iter_batches(_ROW_GROUP, row_groups=[group], columns=columns):
+                unfolded += batch.nbytes
+                # Parquet's index says so before, but Arrow aborts the process where that is damaged.
+                if unfolded > max(_MAX_UNFOLDING * size, _ALWAYS_ALLOWED):
+                    raise ValueError(
+                        f"{path} has {size} bytes and stands for {unfolded // 2**20} MiB or more, the same numbers "
+                        "again and again, as no vision model gives them: give another file"
+                    )
+                yield batch
+    except OSError as error:
+        if error.errno is None:  # what Arrow says of damage, not what the system says of the disk
+            raise
+        raise ValueError(f"{path} cannot be read ({error}): copy or make it anew") from error
+
+
+def _flat_vectors(path: Path, batch: pa.RecordBatch, name: str, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of a further column of n rows: how many vectors each has, (n,), and all of them, (V, width)."""
+    ids = batch.column("id").to_pylist()
+    column = _stored(batch.column(name))
+    counts = pc.fill_null(pc.list_value_length(column), 0).to_numpy().astype(np.int64)
+    vectors = column.flatten()
+    widths = pc.fill_null(pc.list_value_length(vectors), 0).to_numpy()
+    numbers = vectors.flatten()
+    owners = np.repeat(np.arange(len(ids)), counts)
+    bad = [*np.flatnonzero(counts == 0)[:1], *owners[widths != width][:1]]
+    if not bad:
+        values = numbers.to_numpy(zero_copy_only=False).reshape(-1, width)  # null is NaN
+        bad = [*owners[~np.isfinite(values).all(axis=1)][:1]]
+    if bad:
+        sizes = sorted(set(widths[owners == bad[0]].tolist()))
+        raise ValueError(
+            f"{path}, image {ids[bad[0]]!r}: {name} has {counts[bad[0]]} vectors, of {sizes} numbers: give one vector "
+            f"or more of {width} finite numbers"
+        )
+    return counts, values
 
 
 def _stored(column: pa.Array) -> pa.Array:
@@ -320,21 +387,26 @@ def _check_schema(path: Path, schema: pa.Schema) -> None:
             f"{path} lacks the columns {missing}, it has {schema.names}: write the file with write_visual_features"
         )
     for field in _VISUAL_SCHEMA:
-        if schema.names.count(field.name) > 1:
-            raise ValueError(f"{path} has the column {field.name!r} more than once: keep one of them")
-        found = schema.field(field.name).type
-        found = found.storage_type if isinstance(found, pa.BaseExtensionType) else found
-        dims, number_type = _dims_and_number_type(field.type)
-        found_dims, found_number_type = _dims_and_number_type(found)
-        same_kind = (
-            pa.types.is_floating(found_number_type)
-            if pa.types.is_floating(number_type)
-            else pa.types.is_integer(found_number_type)
-            if pa.types.is_integer(number_type)
-            else any(is_kind(found_number_type) for is_kind in _TEXT_KINDS)
-        )
-        if found_dims != dims or not same_kind:
-            raise ValueError(f"{path} has a column {field.name!r} of type {found}: store it as {field.type}")
+        _check_type(path, schema, field)
+
+
+def _check_type(path: Path, schema: pa.Schema, field: pa.Field) -> None:
+    """Refuse a column that is there twice, or is of another kind than it has to be."""
+    if schema.names.count(field.name) > 1:
+        raise ValueError(f"{path} has the column {field.name!r} more than once: keep one of them")
+    found = schema.field(field.name).type
+    found = found.storage_type if isinstance(found, pa.BaseExtensionType) else found
+    dims, number_type = _dims_and_number_type(field.type)
+    found_dims, found_number_type = _dims_and_number_type(found)
+    same_kind = (
+        pa.types.is_floating(found_number_type)
+        if pa.types.is_floating(number_type)
+        else pa.types.is_integer(found_number_type)
+        if pa.types.is_integer(number_type)
+        else any(is_kind(found_number_type) for is_kind in _TEXT_KINDS)
+    )
+    if found_dims != dims or not same_kind:
+        raise ValueError(f"{path} has a column {field.name!r} of type {found}: store it as {field.type}")
 
 
 def _flat_arrays(path: Path, batch: pa.RecordBatch, metadata: Mapping[str, Any]) -> dict[str, Any]:

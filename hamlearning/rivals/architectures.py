@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModelForTokenClassification, PreTrained
 
 HAMLEARNING = "hamlearning"
 # Module of this package by the value of `--architecture`; its `MODEL` is the class.
-RIVALS = ("adacan", "gvatt", "maf", "umgf", "umt")
+RIVALS = ("adacan", "gvatt", "hvpnet", "maf", "umgf", "umt")
 ARCHITECTURES = (HAMLEARNING, *RIVALS)
 
 
@@ -30,6 +30,15 @@ def class_of(architecture: str) -> Any:
     if architecture not in RIVALS:
         raise ValueError(f"architecture={architecture!r}: must be one of {', '.join(ARCHITECTURES)}.")
     return import_module(f"hamlearning.rivals.{architecture}").MODEL
+
+
+def processor_class_of(architecture: str) -> Any:
+    """The class of the processor of an architecture; see `class_of`."""
+    if architecture == HAMLEARNING:
+        from processing_hamlearning import HamLearningProcessor
+
+        return HamLearningProcessor
+    return class_of(architecture).processor_class
 
 
 def architecture_of(name_or_path: str) -> str:

@@ -22,6 +22,7 @@ from modeling_hamlearning import (
     HamLearningPreTrainedModel,
     HamLearningTokenClassifierOutput,
 )
+from processing_hamlearning import HamLearningProcessor
 from windows_hamlearning import read_in_windows
 
 
@@ -34,7 +35,7 @@ SHARED_SWITCHES = {"use_vision", "use_crf", "dropout", "picture_dropout"}
 CODE_FILE = "rival_hamlearning.py"  # of a saved rival
 CODE = '''"""The code of this model is in a package: pip install hamlearning"""
 
-from hamlearning.rivals.{module} import {config}, {model}  # noqa: F401
+from hamlearning.rivals.{module} import {names}  # noqa: F401
 '''
 
 
@@ -57,6 +58,7 @@ class RivalConfig(HamLearningConfig):
 
     model_type = "hamlearning_rival"
     _auto_class = None  # its code is in this package, no file that goes with it
+    _processor_class = None  # name of the `RivalProcessor` that makes its inputs
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
@@ -70,7 +72,9 @@ class RivalConfig(HamLearningConfig):
         self.auto_map = {
             "AutoConfig": f"{place}.{type(self).__name__}",
             "AutoModelForTokenClassification": f"{place}.{model}",
-            "AutoProcessor": self.auto_map["AutoProcessor"],
+            "AutoProcessor": (
+                f"{place}.{self._processor_class}" if self._processor_class else self.auto_map["AutoProcessor"]
+            ),
         }
 
     @classmethod
@@ -143,6 +147,21 @@ class RivalEmissions(ModelOutput):
     auxiliary_loss: Any = None
 
 
+class RivalProcessor(HamLearningProcessor):
+    """A processor of inputs that HamLearning does not have; a saved one is found where this package is installed."""
+
+    _auto_class = None  # its code is in this package
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoProcessor") -> None:
+        """Nothing: no file of code goes with a saved one but that of its model."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `processor_config.json` holds."""
+        place = CODE_FILE.removesuffix(".py")
+        return super().to_dict() | {"auto_map": {"AutoProcessor": f"{place}.{type(self).__name__}"}}
+
+
 class Rival(HamLearningForTokenClassification):
     """A system of Table 1 with HamLearning's inputs, outputs and CRF; a subclass has its equations in `emit`.
 
@@ -154,6 +173,7 @@ class Rival(HamLearningForTokenClassification):
     _auto_class = None
     config: Any
     config_class: ClassVar[Any] = RivalConfig
+    processor_class: ClassVar[Any] = HamLearningProcessor
     # Names of what `emit` takes beside text and picture.
     own_inputs: ClassVar[tuple[str, ...]] = ()
     # Whether there is a dropout straight after the text encoder.
@@ -180,9 +200,18 @@ class Rival(HamLearningForTokenClassification):
         no parameter by itself, as a layer made of others.
         """
 
+    @property
+    def visual_columns(self) -> dict[str, int]:
+        """Columns of a visual feature file that are read beside those that all have, with their widths."""
+        return {}
+
     def emit(self, text: Text, picture: Picture, **own_inputs: torch.Tensor | None) -> RivalEmissions:
         """The equations of the system: emissions of words, from text and picture."""
         raise NotImplementedError(f"{type(self).__name__} has no equations.")
+
+    def text_options(self, picture: Picture, **own_inputs: torch.Tensor | None) -> dict[str, Any]:
+        """What the text encoder is given beside the text, by name."""
+        return {}
 
     def loss(self, emissions: RivalEmissions, labels: torch.Tensor) -> torch.Tensor:
         """Negative log-likelihood of the tags, and what a tweet adds to it, averaged over tweets."""
@@ -256,22 +285,24 @@ class Rival(HamLearningForTokenClassification):
         **inputs: torch.Tensor | None,
     ) -> RivalEmissions:
         """Emissions of texts that have room; the arguments are those of `forward`."""
+        own = {name: inputs.pop(name, None) for name in self.own_inputs}
+        pieces: Any = inputs_embeds if input_ids is None else input_ids
+        picture = self._picture(pieces, **inputs)
+        options = self.text_options(picture, **own)
         states, mask = self.model.encode_text(
-            input_ids, attention_mask, word_ids, num_words, token_type_ids, inputs_embeds
+            input_ids, attention_mask, word_ids, num_words, token_type_ids, inputs_embeds, options
         )
         states = self.dropout(states) if self.drops_text else states
-        text = Text(states[:, 0], states[:, 1:], mask)
-        own = {name: inputs.pop(name, None) for name in self.own_inputs}
-        return self.emit(text, self._picture(text, **inputs), **own)
+        return self.emit(Text(states[:, 0], states[:, 1:], mask), picture, **own)
 
-    def _picture(self, text: Text, **visual_inputs: torch.Tensor | None) -> Picture:
-        """The pictures, with 0 in the place of what nobody gave and what is hidden."""
+    def _picture(self, pieces: torch.Tensor, **visual_inputs: torch.Tensor | None) -> Picture:
+        """The pictures of a batch of texts, with 0 in the place of what nobody gave and what is hidden."""
         if visual_inputs.get("region_features") is not None and visual_inputs.get("image_features") is None:
             raise ValueError("region_features without image_features: a region needs its picture's features.")
         if not self.config.use_vision:
             visual_inputs = {}
         given = {name: visual_inputs.get(name) for name in VISUAL_INPUTS}
-        filled = self.model.fill_visual_inputs(text.words, **given)
+        filled = self.model.fill_visual_inputs(pieces, **given)
         is_there, regions = filled["has_picture"], filled["region_features"]
         mask, classes = filled["region_mask"].bool() & is_there[:, None], filled["region_class_ids"]
         if regions.shape[1] == 0:
@@ -291,9 +322,11 @@ class Rival(HamLearningForTokenClassification):
         super().save_pretrained(save_directory, *args, **kwargs)
         if kwargs.get("is_main_process", True):
             model = type(self)
-            code = CODE.format(
-                module=model.__module__.rpartition(".")[2], config=model.config_class.__name__, model=model.__name__
-            )
+            classes = [model.config_class, model]
+            if issubclass(model.processor_class, RivalProcessor):
+                classes.append(model.processor_class)
+            names = ", ".join(named.__name__ for named in classes)
+            code = CODE.format(module=model.__module__.rpartition(".")[2], names=names)
             Path(save_directory, CODE_FILE).write_text(code, encoding="utf-8")
 
 
@@ -304,4 +337,4 @@ def init_as_torch(linear: nn.Linear) -> None:
         initialization.uniform_(parameter, -bound, bound)
 
 
-__all__ = ["Picture", "Rival", "RivalConfig", "RivalEmissions", "Text", "init_as_torch"]
+__all__ = ["Picture", "Rival", "RivalConfig", "RivalEmissions", "RivalProcessor", "Text", "init_as_torch"]

@@ -228,6 +228,8 @@ def load_reader(settings: Settings) -> TweetReader:
         options = {"trust_remote_code": True, "device": device, "dtype": torch.float32}
         ner: Any = pipeline(model=settings.model, **options)
     features = None if settings.visual_features is None else VisualFeatures(settings.visual_features)
+    if features is not None:
+        features.read_more(getattr(ner.model, "visual_columns", {}))
     return TweetReader(
         ner.model.eval(),
         ner.processor,

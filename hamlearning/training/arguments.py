@@ -100,6 +100,13 @@ class ModelArguments:
     match_positions: int | None = field(
         default=None, metadata={"help": "maf: words that are looked at to tell whether text and picture match."}
     )
+    use_pyramid: bool | None = field(
+        default=None,
+        metadata={"help": "hvpnet: False: HVPNeT-lite, without the pyramid_features that few feature files have."},
+    )
+    num_crops: int | None = field(
+        default=None, metadata={"help": "hvpnet: regions that are read beside the picture, best score first."}
+    )
     word_splitting: str | None = field(
         default=None,
         metadata={

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 
 from hamlearning.data.downloads import wanted_of_hub
 from hamlearning.data.features import VisualFeatures
-from hamlearning.rivals.architectures import HAMLEARNING, architecture_of, class_of
+from hamlearning.rivals.architectures import HAMLEARNING, architecture_of, class_of, processor_class_of
 from hamlearning.training.arguments import ModelArguments
 from hamlearning.training.text_encoders import check_text_encoder
 from modeling_hamlearning import HamLearningCRF, HamLearningForTokenClassification
@@ -45,6 +45,7 @@ def load_model(
                     f"{visual_features.path} has {name} {getattr(visual_features, name)}, the model takes "
                     f"{getattr(model.config, name)}: give the features of the vision model that it was trained with."
                 )
+        visual_features.read_more(getattr(model, "visual_columns", {}))
     return model, processor
 
 
@@ -61,7 +62,7 @@ def load_trained_model(
         switches = model_args.config_switches(model_class.config_class)
         config = model_class.config_class.from_pretrained(path, **switches)
         model = model_class.from_pretrained(path, config=config, dtype=torch.float32)
-        processor = HamLearningProcessor.from_pretrained(path, **model_args.limits())
+        processor = processor_class_of(architecture).from_pretrained(path, **model_args.limits())
     processor.word_splitting = model_args.word_splitting or processor.word_splitting
     remedy = "give --max_length {most}"
     check_text_encoder(model.model.text_model, f"The text encoder of {path}", processor.max_length, remedy)
@@ -84,7 +85,8 @@ def make_model(
     model_args: ModelArguments, tags: list[str] | None, visual_features: VisualFeatures | None
 ) -> tuple[HamLearningForTokenClassification, HamLearningProcessor]:
     """A new model around its text encoder; see `load_model`."""
-    model_class = class_of(model_args.architecture or HAMLEARNING)
+    architecture = model_args.architecture or HAMLEARNING
+    model_class = class_of(architecture)
     switches = model_args.config_switches(model_class.config_class)
     switches.setdefault("use_vision", visual_features is not None)
     if switches["use_vision"]:
@@ -109,7 +111,7 @@ def make_model(
         tokenizer = AutoTokenizer.from_pretrained(text_model)
     names = ("image_feature_size", "region_feature_size", "num_classes")
     sizes: dict[str, Any] = {name: switches.get(name) for name in names}
-    processor = HamLearningProcessor(
+    processor = processor_class_of(architecture)(
         tokenizer,
         tags=tags,
         word_splitting=model_args.word_splitting or "punctuation",

@@ -18,11 +18,11 @@ from hamlearning.data.downloads import wanted_of_hub
 from hamlearning.data.features import VisualFeatures, read_visual_metadata
 from hamlearning.pictures.extraction import REPORT_FILE, extract_visual_features
 from hamlearning.pictures.tweet_images import TweetImages, picture_keys, with_picture_keys
-from hamlearning.rivals.architectures import architecture_of, class_of
+from hamlearning.rivals.architectures import architecture_of, class_of, processor_class_of
 from hamlearning.training.arguments import DataArguments, MNERTrainingArguments, ModelArguments, VisionArguments
 from modeling_faster_rcnn_vg import PUBLISHED_WEIGHTS
 from modeling_hamlearning_vision import HamLearningVisionModel
-from processing_hamlearning import VISION_FOLDER, HamLearningProcessor
+from processing_hamlearning import VISION_FOLDER
 
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,8 @@ def _find_vision_model(model_args: ModelArguments, vision_args: VisionArguments)
             return HamLearningVisionModel.from_pretrained(vision_args.vision_model, subfolder=subfolder)
     if model_args.model_name_or_path is not None:
         with wanted_of_hub(model_args.model_name_or_path):
-            processor = HamLearningProcessor.from_pretrained(model_args.model_name_or_path)
+            processor_class = processor_class_of(architecture_of(model_args.model_name_or_path))
+            processor = processor_class.from_pretrained(model_args.model_name_or_path)
             return None if processor.vision_source is None else processor.vision_model
     limits = {} if model_args.max_regions is None else {"max_regions": model_args.max_regions}
     try:
