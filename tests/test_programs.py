@@ -2,6 +2,9 @@
 
 import json
 import re
+import subprocess
+import tomllib
+from pathlib import Path
 
 import evaluate
 import pytest
@@ -10,7 +13,7 @@ from transformers import AutoModelForTokenClassification, AutoProcessor, pipelin
 
 from conftest import ROOT
 from hamlearning.training.run import main as run_mner
-from tiny_world import flags, results_of
+from tiny_world import flags, results_of, save_seeing_model
 
 
 pytestmark = pytest.mark.slow
@@ -54,6 +57,47 @@ print(json.dumps([[[e.label_, e.start_char, e.end_char] for e in doc.ents] for d
 """
     environment = own_environment("spacy-huggingface-pipelines==0.0.4", "spacy-alignments==0.9.3", *SPACY)
     assert said(environment, code, model, *TEXTS) == expected
+
+
+def test_the_component_of_spacy_tags_texts_and_pictures(own_environment, model, expected, world, tmp_path):
+    """By its entry point, in one process and two, after a round over the disk; pictures by attribute and context."""
+    environment = own_environment(*SPACY)
+    entry_points = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["spacy_factories"]
+    asked = [environment.python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    installed = Path(subprocess.check_output(asked, text=True).strip()) / "as_installed-0.dist-info"
+    installed.mkdir(exist_ok=True)
+    lines = [f"{name} = {place}" for name, place in entry_points.items()]
+    (installed / "entry_points.txt").write_text("\n".join(["[spacy_factories]", *lines, ""]))
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: as-installed\nVersion: 0\n")
+    code = """
+import json, sys
+import spacy
+from spacy import displacy
+nlp = spacy.blank("en")
+nlp.add_pipe("hamlearning", config={"model": sys.argv[1], "threads": 1})
+nlp.to_disk(sys.argv[4])
+nlp, texts = spacy.load(sys.argv[4]), json.loads(sys.argv[3])
+docs = list(nlp.pipe(texts)) + list(nlp.pipe(texts, n_process=2, batch_size=2))
+print(json.dumps([[[e.label_, e.start_char, e.end_char] for e in doc.ents] for doc in docs]))
+scores = [e._.score for doc in docs for e in doc.ents]
+assert scores and all(0 < score <= 1 for score in scores), scores
+assert "<mark" in displacy.render(docs[0], style="ent", jupyter=False)
+seeing = spacy.blank("en")
+seeing.add_pipe("hamlearning", config={"model": sys.argv[2], "threads": 1, "threshold": 0.9})
+tweets = [("i met ann", {"image": sys.argv[5]}), ("i met ann", {"image": "gone.png"}), ("i met ann", None)]
+doc = seeing.make_doc("i met ann")
+doc._.image = open(sys.argv[5], "rb").read()
+docs = [*(doc for doc, _ in seeing.pipe(tweets, as_tuples=True)), seeing(doc)]
+assert all(e._.score >= 0.9 for doc in docs for e in doc.ents)
+print(json.dumps([[doc._.relevance is not None, doc._.image_error] for doc in docs]))
+"""
+    picture = sorted((world / "images").glob("*.png"))[0]
+    seeing = save_seeing_model(world, tmp_path / "seeing")
+    lines = environment.run(code, model, seeing, json.dumps(TEXTS), tmp_path / "nlp", picture).splitlines()[-2:]
+    found, seen = map(json.loads, lines)
+    assert found == expected * 2
+    assert [row[0] for row in seen] == [True, False, False, True]
+    assert "gone.png" in seen[1][1] and [row[1] for row in (seen[0], *seen[2:])] == [None] * 3
 
 
 def test_presidio_gets_the_entities(own_environment, model, expected):
