@@ -28,6 +28,7 @@ except ImportError as error:
 try:
     from .configuration_hamlearning import HamLearningConfig
     from .modeling_hamlearning import (
+        VISUAL_INPUTS,
         HamLearningCRF,
         HamLearningForTokenClassification,
         HamLearningModel,
@@ -42,6 +43,7 @@ except ImportError:
         raise
     from configuration_hamlearning import HamLearningConfig
     from modeling_hamlearning import (
+        VISUAL_INPUTS,
         HamLearningCRF,
         HamLearningForTokenClassification,
         HamLearningModel,
@@ -58,15 +60,6 @@ CORE = openvino.Core()
 PRECISIONS = ("bf16", "fp32")
 NETWORK_FILES = ("openvino_model.xml", "openvino_model.bin")
 TEXT_INPUTS = ("input_ids", "attention_mask", "word_ids")
-VISUAL_INPUTS: tuple[str, ...] = (
-    "image_features",
-    "region_features",
-    "region_boxes",
-    "region_class_ids",
-    "region_mask",
-    "image_mask",
-    "image_sizes",
-)
 
 
 @strict
@@ -160,6 +153,17 @@ class HamLearningExportedForTokenClassification(HamLearningForTokenClassificatio
         if mode:
             raise ValueError("An exported model cannot be trained: train the model that it was exported from.")
         return super().train(mode)
+
+    def _read_pictures(
+        self, input_ids: torch.Tensor, text_inputs: dict[str, Any], pictures: dict[str, Any], num_pictures: int
+    ) -> HamLearningModelOutput:
+        # The network was exported in one piece: each text is encoded with each picture.
+        texts = {"input_ids": input_ids, **text_inputs}
+        texts = {
+            name: given.repeat_interleave(num_pictures, dim=0) if isinstance(given, torch.Tensor) else given
+            for name, given in texts.items()
+        }
+        return self.model(**texts, **pictures)
 
     def _label_width(self, labels: torch.Tensor, pieces: torch.Tensor, word_ids: torch.Tensor | None) -> int | None:
         raise ValueError("labels: an exported model gives no loss: ask the model that it was exported from.")

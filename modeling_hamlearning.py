@@ -49,6 +49,16 @@ SPATIAL_RELATIONS = ("none", "inside", "cover", "overlap", *(f"class{k}" for k i
 # Text encoders in which every sub-token attends to all others: a mask of four dimensions, which stands for the whole
 # mask, means to them what one of two dimensions means. Windows or a causal order would be lost.
 FULL_ATTENTION_ENCODERS = ("albert", "bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta")
+# What of a picture `forward` takes; the rest is of the text.
+VISUAL_INPUTS: tuple[str, ...] = (
+    "image_features",
+    "region_features",
+    "region_boxes",
+    "region_class_ids",
+    "region_mask",
+    "image_mask",
+    "image_sizes",
+)
 # Edges and centres of boxes this close are the same: boxes that touch the picture's edge differ by rounding.
 BOX_TOLERANCE = 1e-6
 
@@ -118,6 +128,32 @@ class HamLearningTokenClassifierOutput(ModelOutput):
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
     probabilities: torch.Tensor | None = None
+
+
+@dataclass
+class HamLearningExplanation(ModelOutput):
+    """What in the picture decided each entity: what comes out when a region, or the whole picture, is hidden.
+
+    An effect is a fall of the natural logarithm of an entity's probability: 0.69 is half of it, and below 0 the entity
+    is surer without. It stands at the first word of each entity of `predictions`; elsewhere there is 0.
+
+    Args:
+        predictions: (B, W), as the token classifier returns them.
+        scores: (B, W), as the token classifier returns them.
+        relevance: see `HamLearningModelOutput`.
+        region_effects: (B, W, N), of hiding one region; 0 for padding. None if no tweet of the batch has a picture.
+        region_predictions: (B, N, W), ids of the tags without that region, -100 on padding; None as above.
+        picture_effects: (B, W), of hiding the whole picture; None as above.
+        picture_predictions: (B, W), ids of the tags without the picture; None as above.
+    """
+
+    predictions: torch.Tensor | None = None
+    scores: torch.Tensor | None = None
+    relevance: torch.Tensor | None = None
+    region_effects: torch.Tensor | None = None
+    region_predictions: torch.Tensor | None = None
+    picture_effects: torch.Tensor | None = None
+    picture_predictions: torch.Tensor | None = None
 
 
 def spatial_relations(
@@ -206,6 +242,28 @@ def spatial_relations(
 def _whole_picture(like: torch.Tensor) -> torch.Tensor:
     """Box of the whole picture, (4,). Filled on the device: numbers of the host would have to be copied there."""
     return torch.cat([like.new_full((2,), 0.5), like.new_ones(2)])  # x_c, y_c, h, w
+
+
+def _hide_each_part(visual_inputs: dict[str, torch.Tensor | None]) -> tuple[dict[str, torch.Tensor | None], int]:
+    """Each picture P = N + 2 times: as it is, with one region hidden each, and hidden as a whole: (B * P, ...)."""
+    image_features: Any = visual_inputs["image_features"]
+    region_features, region_mask = visual_inputs.get("region_features"), visual_inputs["region_mask"]
+    batch_size, device = len(image_features), image_features.device
+    num_regions = 0 if region_features is None else region_features.shape[1]
+    if region_mask is None:
+        region_mask = torch.ones(batch_size, num_regions, device=device)
+    image_mask = visual_inputs["image_mask"]
+    if image_mask is None:
+        image_mask = torch.ones(batch_size, device=device)
+    # Row 0 hides nothing, row i region i - 1, the last one the picture.
+    is_shown = ~torch.eye(num_regions + 2, dtype=torch.bool, device=device)[:, 1:]  # (P, N + 1)
+    pictures = {
+        name: None if given is None else given.repeat_interleave(num_regions + 2, dim=0)
+        for name, given in visual_inputs.items()
+    }
+    pictures["region_mask"] = (region_mask.bool()[:, None] & is_shown[:, :-1]).flatten(0, 1)
+    pictures["image_mask"] = (image_mask.bool()[:, None] & is_shown[:, -1]).flatten(0, 1)
+    return pictures, num_regions + 2
 
 
 def _first_on(mask: torch.Tensor) -> torch.Tensor:
@@ -690,6 +748,20 @@ class HamLearningCRF(CRF):
         Returns:
             (B, W), the probability at the first word of each entity, 0 elsewhere.
         """
+        return self.span_log_probabilities(emissions, path, mask, tag_continues, tag_is_entity).exp().clamp(max=1)
+
+    def span_log_probabilities(
+        self,
+        emissions: torch.Tensor,  # (B, W, T)
+        path: torch.Tensor,  # (B, W)
+        mask: torch.Tensor,  # (B, W)
+        tag_continues: torch.Tensor,  # (T, T)
+        tag_is_entity: torch.Tensor,  # (T,)
+    ) -> torch.Tensor:
+        """The logarithm of `span_probabilities`: (B, W), minus infinity where no entity begins.
+
+        The path need not be that of the emissions.
+        """
         _, transitions, end_transitions = self.tables()
         alpha, beta, scale, end_scale = self.forward_backward(emissions, mask)
         is_last = ~nn.functional.pad(mask[:, 1:], (0, 1), value=False)  # (B, W), from the last word on
@@ -720,7 +792,7 @@ class HamLearningCRF(CRF):
         opening = opening.gather(2, path[..., None])[..., 0]  # (B, W)
         closing = closing.gather(2, path[..., None])[..., 0].gather(1, last)
         log_probability = opening + within.gather(1, last) - within + closing
-        return torch.where(starts, log_probability.exp().clamp(max=1), 0)
+        return torch.where(starts, log_probability, -torch.inf)
 
 
 class HamLearningPreTrainedModel(PreTrainedModel):
@@ -987,6 +1059,7 @@ class HamLearningModel(HamLearningPreTrainedModel):
         windows: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         num_words: int | None = None,
+        num_pictures: int = 1,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
     ) -> HamLearningModelOutput:
@@ -1009,13 +1082,15 @@ class HamLearningModel(HamLearningPreTrainedModel):
             inputs_embeds: (B, S, d'), embeddings of the sub-tokens in place of `input_ids`, for the text encoders that
                 take them; d' is the size of theirs.
             num_words: W, if it is known: reading it off `word_ids` makes the host wait for the device.
+            num_pictures: P, pictures of each tweet: every visual input has B * P rows, those of a tweet side by side,
+                and so has what comes out. The text is encoded once.
             output_hidden_states: also return the words' states on their way.
             output_attentions: also return the words' attention to the regions; needs eager attention.
 
         Raises:
             ValueError: attentions are asked of another attention than eager, an input has the wrong shape, regions
-                come without their picture, `input_ids` and `inputs_embeds` are both given, or neither, or `windows`
-                come with the latter.
+                come without their picture, `input_ids` and `inputs_embeds` are both given, or neither, `windows` come
+                with the latter, or several pictures with hidden states or attentions.
         """
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
@@ -1028,6 +1103,10 @@ class HamLearningModel(HamLearningPreTrainedModel):
             )
         if region_features is not None and image_features is None:
             raise ValueError("region_features without image_features: a region needs its picture's features.")
+        if num_pictures > 1 and (output_hidden_states or output_attentions):
+            raise ValueError(
+                f"num_pictures={num_pictures} with hidden states or attentions, which are of one picture: ask for one."
+            )
         if windows is not None:
             if input_ids is None:
                 raise ValueError("windows with inputs_embeds: a text in windows is read by its input_ids: give them.")
@@ -1043,7 +1122,7 @@ class HamLearningModel(HamLearningPreTrainedModel):
             asked = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
             return read_in_windows(
                 self.forward, windows, input_ids, attention_mask, word_ids, visual_inputs, num_words, token_type_ids,
-                **asked,
+                num_pictures, **asked,
             )  # fmt: skip
         states, word_mask = self.encode_text(
             input_ids, attention_mask, word_ids, num_words, token_type_ids, inputs_embeds
@@ -1055,6 +1134,10 @@ class HamLearningModel(HamLearningPreTrainedModel):
         hidden_states.append(words)
         words = self.ffnn(words)  # Eq 12
         hidden_states.append(words)
+        if num_pictures > 1:
+            sentence, words, word_mask = (
+                x.repeat_interleave(num_pictures, dim=0) for x in (sentence, words, word_mask)
+            )
 
         relevance, attentions = None, None
         if self.config.use_vision:
@@ -1300,6 +1383,74 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
         if not words.are_found or words.ids is None:
             return of_words
         return spread_over_pieces(of_words, words.ids, self._continuations())
+
+    @torch.no_grad()
+    def explain(
+        self,
+        input_ids: torch.Tensor,
+        image_features: torch.Tensor | None = None,
+        region_mask: torch.Tensor | None = None,
+        image_mask: torch.Tensor | None = None,
+        **inputs: torch.Tensor,
+    ) -> HamLearningExplanation:
+        """Which part of the picture decided each entity.
+
+        ```python
+        >>> inputs = processor(text=tweets, images=pictures)
+        >>> entities = processor.post_process_explanation(model.explain(**inputs), inputs)
+        ```
+
+        By occlusion, not by attention: every tweet is read with its picture as it is, with each region hidden, and
+        without the picture. The text is encoded once, and all of these go through the rest of the network in one
+        batch of B * (N + 2). Probabilities of this are computed in float64, since an effect is a difference of two.
+
+        Args:
+            input_ids: (B, S).
+            image_features: (B, D_i), as all that follow see `HamLearningModel.forward`.
+            region_mask: (B, N).
+            image_mask: (B,).
+            **inputs: the rest of what the processor returns.
+
+        Raises:
+            ValueError: the model is in training mode.
+        """
+        if self.training:
+            raise ValueError("A model in training mode answers by chance: call `model.eval()` first.")
+        if image_features is None or not self.config.use_vision:
+            outputs: Any = self(input_ids, **inputs)
+            return HamLearningExplanation(outputs.predictions, outputs.scores, outputs.relevance)
+        visual_inputs = {name: inputs.pop(name) for name in VISUAL_INPUTS if name in inputs}
+        visual_inputs |= {"image_features": image_features, "region_mask": region_mask, "image_mask": image_mask}
+        pictures, num_pictures = _hide_each_part(visual_inputs)
+        outputs = self._read_pictures(input_ids, inputs, pictures, num_pictures)
+        emissions = self.classifier(outputs.last_hidden_state).unflatten(0, (-1, num_pictures))  # (B, P, W, T)
+        precision = torch.float32 if emissions.device.type == "mps" else torch.float64
+        emissions, mask = emissions.to(precision), _first_on(outputs.word_mask)
+        tables = [table.to(emissions.device) for table in self._tag_tables()]
+        path = self.crf.viterbi(emissions.flatten(0, 1), mask).unflatten(0, (-1, num_pictures))  # (B, P, W)
+        of_first = path[:, :1].expand_as(path).flatten(0, 1)
+        log_probabilities = self.crf.span_log_probabilities(emissions.flatten(0, 1), of_first, mask, *tables)
+        log_probabilities = log_probabilities.unflatten(0, (-1, num_pictures))  # (B, P, W)
+        begins = log_probabilities[:, :1] > -torch.inf
+        effects = torch.where(begins, log_probabilities[:, :1] - log_probabilities, 0).float()
+        word_mask = outputs.word_mask.unflatten(0, (-1, num_pictures))
+        predictions = torch.where(word_mask, path, -100)
+        relevance = None if outputs.relevance is None else outputs.relevance[::num_pictures]
+        return HamLearningExplanation(
+            predictions=predictions[:, 0],
+            scores=torch.where(word_mask[:, 0], log_probabilities[:, 0].exp().clamp(max=1).float(), 0),
+            relevance=relevance,
+            region_effects=effects[:, 1:-1].transpose(1, 2),
+            region_predictions=predictions[:, 1:-1],
+            picture_effects=effects[:, -1],
+            picture_predictions=predictions[:, -1],
+        )
+
+    def _read_pictures(
+        self, input_ids: torch.Tensor, text_inputs: dict[str, Any], pictures: dict[str, Any], num_pictures: int
+    ) -> HamLearningModelOutput:
+        """What the trunk says of texts with `num_pictures` pictures each; it encodes each text once."""
+        return self.model(input_ids, **text_inputs, **pictures, num_pictures=num_pictures)
 
     def _label_width(self, labels: torch.Tensor, pieces: torch.Tensor, word_ids: torch.Tensor | None) -> int | None:
         """W, if there is a label a word; None, if there is one a sub-token."""

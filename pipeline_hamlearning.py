@@ -24,6 +24,7 @@ except ImportError:
 
 # Of a batch. Measured with MiniLM on two cores: two groups of 32 are 1.3 times as fast as 64 tweets of all lengths.
 MAX_GROUPS, MIN_GROUP = 4, 32
+EXPLAINED_AT_ONCE = 4  # tweets: each goes through the network once for every region
 # What transformers' own class does with the pieces of a word: a word is never cut here, so all mean `simple`.
 WORD_STRATEGIES = ("simple", "first", "average", "max")
 
@@ -60,12 +61,15 @@ class HamLearningPipeline(Pipeline):
             `join_words` does it: by spaces, or without where the model's language has none.
         stride: nothing, as a text of any length is one text here.
         max_pixels: most pixels of a picture.
+        explain: what in the picture decided each entity, as `HamLearningProcessor.post_process_explanation` has it:
+            `picture_effect`, its probability with the picture and without, and `regions`, how much hiding each one
+            takes from it.
         batch_size: tweets that go through the network together.
         **kwargs: of `transformers.Pipeline`.
 
     Raises:
-        ValueError: a tweet is no tweet, an argument is unknown or out of range, or the processor has other tags than
-            the model.
+        ValueError: a tweet is no tweet, an argument is unknown or out of range, entities are to be explained and words
+            are asked for, or the processor has other tags than the model.
         ImageError: a picture cannot be read. Of several tweets, the message names the place of the one.
     """
 
@@ -101,6 +105,7 @@ class HamLearningPipeline(Pipeline):
         is_split_into_words: bool | None = None,
         delimiter: str | None = None,
         stride: int | None = None,
+        explain: bool | None = None,
     ) -> tuple[dict[str, Any], ...]:
         if aggregation_strategy not in (None, "none", *WORD_STRATEGIES):
             raise ValueError(
@@ -119,6 +124,8 @@ class HamLearningPipeline(Pipeline):
             )
         if threshold is not None and (type(threshold) not in (int, float) or not 0 <= threshold <= 1):
             raise ValueError(f"threshold={threshold!r}: must be a probability, in [0, 1].")
+        if explain is not None and not isinstance(explain, bool):
+            raise ValueError(f"explain={explain!r:.100}: must be True or False.")
         if max_pixels is not None and (type(max_pixels) is not int or max_pixels < 1):
             raise ValueError(f"max_pixels={max_pixels!r}: must be a whole number, at least 1.")
         preprocess = {
@@ -126,7 +133,10 @@ class HamLearningPipeline(Pipeline):
             "is_split_into_words": is_split_into_words,
             "delimiter": delimiter,
         }
-        forward = {"output_probabilities": None if aggregation_strategy is None else aggregation_strategy == "none"}
+        forward = {
+            "output_probabilities": None if aggregation_strategy is None else aggregation_strategy == "none",
+            "explain": explain,
+        }
         postprocess = {
             "aggregation_strategy": aggregation_strategy,
             "threshold": threshold,
@@ -237,29 +247,39 @@ class HamLearningPipeline(Pipeline):
         raise ValueError(f"{kinds} is no tweet: give `text`, a string, or `tokens`, its words; and perhaps `image`.")
 
     def _forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # its inputs are tweets
-        self, tweets: list[dict[str, Any]], output_probabilities: bool = False
+        self, tweets: list[dict[str, Any]], output_probabilities: bool = False, explain: bool = False
     ) -> list[dict[str, Any]]:
         """What the network says of each tweet of a batch. Tweets of like length go together: padding costs time."""
+        if explain and output_probabilities:
+            raise ValueError(
+                "explain=True explains entities, and aggregation_strategy='none' gives words: leave one of them out."
+            )
         by_length = sorted(range(len(tweets)), key=lambda place: len(tweets[place]["text"]))
-        size = max(math.ceil(len(tweets) / MAX_GROUPS), MIN_GROUP)
+        size = EXPLAINED_AT_ONCE if explain else max(math.ceil(len(tweets) / MAX_GROUPS), MIN_GROUP)
         found: list[dict[str, Any]] = [{}] * len(tweets)
         for first in range(0, len(tweets), size):
             places = by_length[first : first + size]
-            answers = self._read([tweets[place] for place in places], output_probabilities)
+            answers = self._read([tweets[place] for place in places], output_probabilities, explain)
             for place, answer in zip(places, answers, strict=True):
                 found[place] = place_words(answer, tweets[place].get("delimiter"))
         return found
 
-    def _read(self, tweets: list[dict[str, Any]], output_probabilities: bool) -> list[dict[str, Any]]:
+    def _read(self, tweets: list[dict[str, Any]], output_probabilities: bool, explain: bool) -> list[dict[str, Any]]:
         """What the network says of each of some tweets."""
         inputs = self.processor(
             text=[tweet["text"] for tweet in tweets],
             images=[tweet["image"] for tweet in tweets],
             device=self.device,
         )
-        outputs = self.model(**inputs.to(self.device), output_probabilities=output_probabilities)
+        if explain:
+            network: Any = self.model
+            outputs = network.explain(**inputs.to(self.device))
+            entities = self.processor.post_process_explanation(outputs, inputs)
+        else:
+            outputs = self.model(**inputs.to(self.device), output_probabilities=output_probabilities)
+            entities = self.processor.post_process_entities(outputs, inputs)
         columns = {
-            "entities": self.processor.post_process_entities(outputs, inputs),
+            "entities": entities,
             "words": inputs.words,
             "offsets": inputs.offsets,
             "tags": outputs.predictions.tolist(),

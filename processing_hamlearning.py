@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -537,6 +538,77 @@ class HamLearningProcessor(ProcessorMixin):
                 ]
             )
         return entities
+
+    def post_process_explanation(self, outputs: Any, inputs: BatchFeature) -> list[list[dict[str, Any]]]:
+        """The entities of each tweet, and what in its picture decided each of them.
+
+        Args:
+            outputs: what `HamLearningForTokenClassification.explain` returns.
+            inputs: what the processor returned for the same tweets.
+
+        Returns:
+            What `post_process_entities` returns, each entity with two keys more, None where there is no picture.
+
+            `picture_effect`: `with` and `without`, the entity's probability with the picture and without it; `effect`,
+            how much the natural logarithm of the probability falls when the picture is hidden (0.69: it is halved;
+            below 0: it rises); and `entity_group`, the type of these very words without the picture, None where they
+            are no entity then.
+
+            `regions`: of each region, in the order of the vision model, `box` (x_c, y_c, h, w) in [0, 1], `class_name`
+            (None where no vision model is at hand that knows it), and `effect` and `entity_group` as above, of hiding
+            this region.
+
+        Raises:
+            ValueError: see `post_process_entities`.
+        """
+        found = self.post_process_entities(outputs, inputs)
+        if outputs.picture_effects is None:
+            return [[entity | {"picture_effect": None, "regions": None} for entity in tweet] for tweet in found]
+        explained = []
+        for row, entities in enumerate(found):
+            types = [self._types_of_words(tags) for tags in outputs.region_predictions[row].tolist()]
+            types_without = self._types_of_words(outputs.picture_predictions[row].tolist())
+            regions = self._shown_regions(inputs, row)
+            explained.append([])
+            for entity in entities:
+                span = (entity["word_start"], entity["word_end"])
+                effects = outputs.region_effects[row, span[0]].tolist()
+                effect = float(outputs.picture_effects[row, span[0]])
+                picture_effect = {
+                    "with": entity["score"],
+                    "without": min(math.exp(math.log(entity["score"]) - effect), 1.0) if entity["score"] else 0.0,
+                    "effect": effect,
+                    "entity_group": types_without.get(span),
+                }
+                of_regions = [
+                    region | {"effect": effects[place], "entity_group": types[place].get(span)}
+                    for place, region in regions
+                ]
+                has_picture = bool(inputs["image_mask"][row])
+                explained[-1].append(
+                    entity
+                    | {
+                        "picture_effect": picture_effect if has_picture else None,
+                        "regions": of_regions if has_picture else None,
+                    }
+                )
+        return explained
+
+    def _types_of_words(self, tag_ids: Sequence[int]) -> dict[tuple[int, int], str]:
+        """The type of each entity by its first word and the word after its last."""
+        tags = [self.tags[tag] for tag in tag_ids if tag != -100]
+        return {(first, end): entity_type for entity_type, first, end in entity_spans(tags)}
+
+    def _shown_regions(self, inputs: BatchFeature, row: int) -> list[tuple[int, dict[str, Any]]]:
+        """Place, `box` and `class_name` of each region of a tweet's picture."""
+        names = None if self._vision_model is None else self._vision_model.config.class_names
+        shown = []
+        for place in inputs["region_mask"][row].nonzero()[:, 0].tolist():
+            class_id = int(inputs["region_class_ids"][row, place])
+            class_name = names[class_id] if names is not None and class_id < len(names) else None
+            box = [round(side, 6) for side in inputs["region_boxes"][row, place].tolist()]
+            shown.append((place, {"box": box, "class_name": class_name}))
+        return shown
 
     def post_process_relevance(self, outputs: Any, inputs: BatchFeature) -> list[list[float] | None]:
         """|C^r| of Eq 8 of each tweet's picture: a figure a view, semantic first; None where there is no picture.

@@ -58,6 +58,7 @@ def read_in_windows(
     visual_inputs: dict[str, torch.Tensor | None],
     num_words: int | None,
     token_type_ids: torch.Tensor | None = None,
+    num_pictures: int = 1,
     **options: Any,
 ) -> Any:
     """What the trunk says of tweets, each word read in the window in which it stands farthest from an edge.
@@ -71,13 +72,14 @@ def read_in_windows(
         input_ids: (B, S), of the whole tweets, as all that follows.
         attention_mask: (B, S) or None.
         word_ids: (B, S), in ascending order up to the last word.
-        visual_inputs: (B, ...) each, or None.
+        visual_inputs: (B * P, ...) each, or None.
         num_words: W, if it is known.
         token_type_ids: (B, S) or None.
+        num_pictures: P, pictures of each tweet, whose rows are side by side.
         **options: handed on to `read`.
 
     Returns:
-        What `read` returns, for B whole tweets.
+        What `read` returns, for B whole tweets; for B * P where there are several pictures.
 
     Raises:
         ValueError: there are no `word_ids`.
@@ -96,13 +98,43 @@ def read_in_windows(
     # Where layers are sharded, every process must call them as often as the others.
     is_alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
     is_bounded = is_alone and not torch.is_grad_enabled()
-    at_once = max(WINDOWS_AT_ONCE, len(windows)) if is_bounded else len(row)
+    at_once = max(WINDOWS_AT_ONCE // num_pictures, len(windows)) if is_bounded else len(row)
     outputs = []
     for some in torch.arange(len(row), device=row.device).split(at_once):
-        shown = {name: None if given is None else given[row[some]] for name, given in visual_inputs.items()}
         here = {name: given[some] for name, given in pieces.items()}
-        outputs.append(read(**here, **shown, num_words=width, **options))
-    return _join_windows(outputs, windows, present, row, num_words)
+        if num_pictures == 1:
+            shown = {name: None if given is None else given[row[some]] for name, given in visual_inputs.items()}
+            outputs.append(read(**here, **shown, num_words=width, **options))
+        else:
+            shown = {
+                name: None if given is None else given.unflatten(0, (-1, num_pictures))[row[some]].flatten(0, 1)
+                for name, given in visual_inputs.items()
+            }
+            read_pictures = read(**here, **shown, num_words=width, num_pictures=num_pictures, **options)
+            outputs.append(_pictures_last(read_pictures, num_pictures))
+    joined = _join_windows(outputs, windows, present, row, num_words)
+    return joined if num_pictures == 1 else _pictures_first(joined, num_pictures)
+
+
+def _pictures_last(output: Any, num_pictures: int) -> Any:
+    """Outputs of M windows with P pictures each, (M * P, words, d), as those of M windows: (M, words, P, d)."""
+    states = output["last_hidden_state"].unflatten(0, (-1, num_pictures)).transpose(1, 2)
+    relevance = output.get("relevance")
+    return type(output)(
+        last_hidden_state=states,
+        word_mask=output["word_mask"][::num_pictures],
+        relevance=None if relevance is None else relevance.view(len(states), -1),  # (M, P * views)
+    )
+
+
+def _pictures_first(output: Any, num_pictures: int) -> Any:
+    """Outputs of B tweets as `_pictures_last` has them, a row a picture again: (B * P, W, d)."""
+    relevance = output.get("relevance")
+    return type(output)(
+        last_hidden_state=output["last_hidden_state"].transpose(1, 2).flatten(0, 1),
+        word_mask=output["word_mask"].repeat_interleave(num_pictures, dim=0),
+        relevance=None if relevance is None else relevance.reshape(len(relevance) * num_pictures, -1),
+    )
 
 
 def _cut_windows(

@@ -7,8 +7,11 @@
 commit. Its code comes from there too, so this file needs nothing beside it but `examples/`.
 """
 
+import base64
 import contextlib
 import html
+import io
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -31,11 +34,13 @@ MAX_BYTES = 10 * 2**20  # of a picture's file
 MAX_PIXELS = 40_000_000  # of a picture
 MAX_WAITING = 128  # requests; more are told that the queue is full
 MAX_SESSIONS = 64  # that gradio remembers. Nothing is lost with one: each answer fills all of the page anew.
-MAX_REGIONS = 6  # shown, of those that a detector found
+MAX_REGIONS = 6  # shown of a name, those with the largest effect; of a grid all
+MAX_EXPLAINED = 8  # names
+MAX_EXPLAINED_WINDOWS = 4  # of a tweet: each is read once for every region
+SMALL_EFFECT = 0.05  # of a probability
 SHOWN_SIDE = 720  # pixels, long side of the picture with its regions
 
 TYPE_NAMES = {"PER": "person", "LOC": "location", "ORG": "organisation", "MISC": "other"}
-LATTICE = "fields"  # of a vision model without a detector
 COLOURS = {
     "person": "#6366f1",
     "location": "#10b981",
@@ -93,7 +98,7 @@ class Reader:
             self.read_image = of_repo("image_processing_hamlearning.read_image")
 
     def read(self, text: str, upload: dict[str, Any] | None, progress: Callable[..., Any]) -> Reading:
-        """Names with the picture and without it, in one batch of two.
+        """Names with the picture and without it, and what in the picture decided.
 
         Args:
             text: a tweet.
@@ -118,11 +123,13 @@ class Reader:
                 raise BadInput(f"This picture does not work: {error}") from error
             row = self.processor.extract_visual_features([picture], device=self.device)[0]
         progress(0.8, desc="Reading the tweet")
-        inputs = self.processor(text=[text, text], visual_features=[row, None])
+        inputs = self.processor(text=text)
         with torch.inference_mode():
-            outputs = self.model(**inputs.to(self.device))
-        entities, entities_without = self.processor.post_process_entities(outputs, inputs)
-        relevance = None if row is None else outputs.relevance
+            [entities_without] = self.processor.post_process_entities(self.model(**inputs.to(self.device)), inputs)
+        entities, relevance = entities_without, None
+        if row is not None:
+            inputs = self.processor(text=text, visual_features=row)
+            entities, relevance = self._read_with_picture(inputs)
         return Reading(
             text=text,
             words=inputs.words[0],
@@ -130,10 +137,19 @@ class Reader:
             num_windows=inputs.num_windows[0],
             entities=entities,
             entities_without=None if row is None else entities_without,
-            relevance=None if relevance is None else relevance[0].abs().tolist(),
+            relevance=relevance,
             picture=picture,
             row=row,
         )
+
+    def _read_with_picture(self, inputs: Any) -> tuple[list[dict[str, Any]], list[float] | None]:
+        """Entities, explained if the model can and the tweet is not too long, and the relevance."""
+        can_explain = hasattr(self.model, "explain") and inputs.num_windows[0] <= MAX_EXPLAINED_WINDOWS
+        with torch.inference_mode():
+            outputs = (self.model.explain if can_explain else self.model)(**inputs.to(self.device))
+        post_process = self.processor.post_process_explanation if can_explain else self.processor.post_process_entities
+        [entities], [relevance] = post_process(outputs, inputs), self.processor.post_process_relevance(outputs, inputs)
+        return entities, relevance
 
 
 # ------------------------------------------------------------------------------------------ what the page says of it
@@ -196,38 +212,99 @@ def highlight(reading: Reading, entities: list[dict[str, Any]]) -> dict[str, Any
     return {"text": reading.text, "entities": marks}
 
 
-def outline(box: np.ndarray, size: tuple[int, int], line: int) -> np.ndarray:
-    """A mask (height, width) of a box (x_c, y_c, h, w): 1 on its edges, which are `line` pixels thick."""
-    (x, y, h, w), (width, height) = box, size
-    left, right = round((x - w / 2) * width), round((x + w / 2) * width)
-    top, bottom = round((y - h / 2) * height), round((y + h / 2) * height)
-    mask = np.zeros((height, width))
-    mask[top:bottom, left:right] = 1
-    mask[top + line : bottom - line, left + line : right - line] = 0
-    return mask
+def picture_url(picture: Image.Image) -> str:
+    """The picture, small, as an address that holds it."""
+    shown = picture.convert("RGB")
+    shown.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+    file = io.BytesIO()
+    shown.save(file, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def show_regions(reading: Reading, vision_config: Any) -> tuple[Image.Image, list[tuple[np.ndarray, str]]]:
-    """The picture with its regions, for `gr.AnnotatedImage`: outlines, so that what is in them stays to be seen."""
-    assert reading.picture is not None and reading.row is not None  # nobody asks for the regions of no picture
-    scale = SHOWN_SIDE / max(reading.picture.size)
-    picture = reading.picture.resize([max(round(side * scale), 1) for side in reading.picture.size])
-    row = reading.row
-    if vision_config.detector == "grid":  # fields without names, so one lattice
-        return picture, [(np.max([outline(box, picture.size, 1) for box in row["boxes"]], axis=0), LATTICE)]
-    found = list(zip(row["boxes"], row["class_ids"], row["scores"], strict=True))[:MAX_REGIONS]
-    return picture, [
-        (outline(box, picture.size, 3), f"{vision_config.class_names[class_id]} {say_score(score)}")
-        for box, class_id, score in found
-    ]
+def hidden_score(entity: dict[str, Any], effect: float) -> float:
+    """What is left of an entity's probability when that is hidden which has this effect."""
+    return min(entity["score"] * math.exp(-effect), 1.0)
 
 
-def say_regions(vision_config: Any) -> str:
-    """What the regions are."""
-    if vision_config.detector == "grid":
-        rows, columns = vision_config.detector_settings["rows"], vision_config.detector_settings["columns"]
-        return f"Regions: {rows} × {columns} fields"
-    return f"Regions: the {MAX_REGIONS} surest regions"
+def region_name(region: dict[str, Any]) -> str:
+    """A region in words: what the detector calls it; of a grid, where it lies."""
+    if region["class_name"] not in (None, "region"):
+        return region["class_name"]
+    x, y, *_ = region["box"]
+    rows, columns = ("top", "middle", "bottom"), ("left", "centre", "right")
+    return f"{rows[min(int(3 * y), 2)]} {columns[min(int(3 * x), 2)]}"
+
+
+def say_decider(entity: dict[str, Any]) -> str:
+    """What in the picture this entity owes most to, as a sentence."""
+    effect, regions = entity["picture_effect"], entity["regions"]
+    name, kind = entity["word"], type_name(entity)
+    without = TYPE_NAMES.get(effect["entity_group"], str(effect["entity_group"]).lower())
+    without = "no name" if effect["entity_group"] is None else without
+    changed = effect["entity_group"] != entity["entity_group"]
+    first = f"Without the picture “{name}” is read as {without}." if changed else ""
+    if not changed and effect["with"] - effect["without"] < SMALL_EFFECT:
+        first = f"The picture adds little: “{name}” is a {kind} without it, too."
+    elif not changed:
+        first = f"“{name}” is a {kind} without the picture, too, but less surely."
+    best = max(regions, key=lambda region: region["effect"], default=None)
+    if best is None or entity["score"] - hidden_score(entity, best["effect"]) < SMALL_EFFECT:
+        return f"{first} No single region decides."
+    left = say_score(hidden_score(entity, best["effect"]))
+    return f"{first} Most depends on the region “{region_name(best)}”: with it hidden, {left} are left."
+
+
+def region_html(entity: dict[str, Any], region: dict[str, Any], largest: float) -> str:
+    """A region on the picture: the darker, the larger its effect; dashed, what speaks against the entity."""
+    x, y, h, w = region["box"]
+    place = f"left:{x - w / 2:.2%};top:{y - h / 2:.2%};width:{w:.2%};height:{h:.2%}"
+    shade = 0.65 * max(region["effect"], 0) / largest if largest > 0 else 0
+    left = hidden_score(entity, region["effect"])
+    kind = "region against" if left - entity["score"] > SMALL_EFFECT else "region"
+    title = f"{region_name(region)}: {say_score(entity['score'])} with it, {say_score(left)} without"
+    style = f"{place};background:rgb(79 70 229 / {shade:.2f})"
+    return f'<div class="{kind}" style="{style}" title="{html.escape(title)}"></div>'
+
+
+def decider_html(entity: dict[str, Any], is_open: bool) -> str:
+    """One name: a sentence, its probability with the picture and without it, and the picture with shaded regions."""
+    effect = entity["picture_effect"]
+    kind = type_name(entity)
+    bars = "".join(
+        f'<div class="view"><span>{label}</span><b>{say_score(value)}</b>'
+        f'<div class="bar"><div style="width:{value:.0%};background:{colour}"></div></div></div>'
+        for label, value, colour in (
+            (f"{kind}, with the picture", effect["with"], "#4f46e5"),
+            (f"{kind}, without it", effect["without"], "#9ca3af"),
+        )
+    )
+    shown = sorted(entity["regions"], key=lambda region: -abs(region["effect"]))
+    if any(region["class_name"] not in (None, "region") for region in shown):
+        shown = shown[:MAX_REGIONS]
+    largest = max((region["effect"] for region in shown), default=0)
+    regions = "".join(region_html(entity, region, largest) for region in shown)
+    return (
+        f'<details name="decider"{" open" if is_open else ""}><summary><i style="background:'
+        f'{COLOURS.get(kind, "#9ca3af")}"></i>{html.escape(entity["word"])} <b>{html.escape(kind)}</b></summary>'
+        f"<p>{html.escape(say_decider(entity))}</p>{bars}"
+        f'<div class="seen" role="img" aria-label="the picture, its regions shaded by their effect">{regions}</div>'
+        "</details>"
+    )
+
+
+def deciders_html(reading: Reading) -> str:
+    """What in the picture decided, a name each; an empty string where there is nothing to explain."""
+    explained = [entity for entity in reading.entities if entity.get("picture_effect")]
+    if reading.picture is None or not explained:
+        return ""
+    width, height = reading.picture.size
+    names = "".join(decider_html(entity, place == 0) for place, entity in enumerate(explained[:MAX_EXPLAINED]))
+    style = f"--picture:url({picture_url(reading.picture)});--shape:{width}/{height}"
+    return (
+        f'<div class="card deciders" style="{style}"><h3>What in the picture decided</h3>{names}'
+        "<p>Each region was hidden in turn, and the tweet read again. The darker a region, the more the answer "
+        "depends on it; dashed in orange, one that speaks against it.</p></div>"
+    )
 
 
 def say_score(score: float) -> str:
@@ -359,6 +436,14 @@ footer .divider { display: none; }
 .view { display: grid; grid-template-columns: 1fr auto; gap: 0.15rem 0.5rem; margin-top: 0.4rem; font-size: 0.95rem; }
 .bar { grid-column: 1 / -1; height: 7px; border-radius: 4px; background: var(--border-color-primary); }
 .bar div { height: 100%; border-radius: 4px; background: #6366f1; }
+.deciders summary { cursor: pointer; padding: 0.35rem 0; }
+.deciders summary b { font-weight: 400; color: var(--body-text-color-subdued); }
+.deciders details p { margin: 0.2rem 0 0.4rem; font-size: 0.95rem; color: var(--body-text-color); }
+.seen { position: relative; width: 100%; max-width: 560px; margin-top: 0.7rem; aspect-ratio: var(--shape);
+  overflow: hidden; background: var(--picture) 0 0 / 100% 100%; border-radius: 6px; }
+.region { position: absolute; box-sizing: border-box; border: 1px solid rgb(255 255 255 / 0.75);
+  outline: 1px solid rgb(0 0 0 / 0.25); }
+.region.against { border: 2px dashed #f97316; }
 #examples td { padding: 0.35rem 0.7rem; text-align: left; }
 #examples td .container { width: 72px; height: 54px; }
 #examples td img { object-fit: contain; }
@@ -369,7 +454,7 @@ footer .divider { display: none; }
 WELCOME = """<div class="card"><h3>What you see here</h3><ol>
 <li>The model marks the names in a tweet: persons, locations, organisations and others.</li>
 <li>It reads the tweet twice, with its picture and without it.</li>
-<li>Here it says what the picture changed. Click on an example to see it.</li>
+<li>Here it says what the picture changed, and which part of it decided. Click on an example to see it.</li>
 </ol></div>"""
 
 
@@ -390,6 +475,7 @@ def build_page(reader: Reader) -> gr.Blocks:
             reading = reader.read(read_text(text), read_upload(upload), progress)
         except BadInput as error:
             return [f'<div class="verdict bad">{html.escape(str(error))}</div>', *[hidden] * 5]
+        deciders = deciders_html(reading)
         sentence, note = say_changes(reading), say_windows(reading, reader.processor.max_length)
         kind = "verdict changed" if find_changes(reading) else "verdict"
         has_picture = reading.row is not None
@@ -405,7 +491,7 @@ def build_page(reader: Reader) -> gr.Blocks:
             if has_picture
             else hidden,
             gr.update(value=table_html(reading), visible=True) if pair_entities(reading) else hidden,
-            gr.update(value=show_regions(reading, reader.vision_config), visible=True) if has_picture else hidden,
+            gr.update(value=deciders, visible=True) if deciders else hidden,
             gr.update(value=relevance_html(reading.relevance, views), visible=True) if reading.relevance else hidden,
         ]
 
@@ -417,8 +503,8 @@ def build_page(reader: Reader) -> gr.Blocks:
             picture: a file, as `handle_file` of gradio_client gives it; None for no picture.
 
         Returns:
-            `entities`, each with `entity_group`, `word`, `start`, `end` and `score`; `entities_without` and
-            `relevance`, None where there is no picture.
+            `entities`, each with `entity_group`, `word`, `start`, `end`, `score` and, with a picture, `picture_effect`
+            and `regions`, what in it decided; `entities_without` and `relevance`, None where there is no picture.
         """
         try:
             if picture is not None and not has_vision_model:
@@ -449,12 +535,7 @@ def build_page(reader: Reader) -> gr.Blocks:
                     with_picture = gr.HighlightedText(color_map=COLOURS, visible=False)
                     without = gr.HighlightedText(color_map=COLOURS, label="Without it", visible=False)
                 table = gr.HTML(visible=False)
-                regions = gr.AnnotatedImage(
-                    label=say_regions(reader.vision_config) if has_vision_model else None,
-                    show_legend=has_vision_model and reader.vision_config.detector != "grid",
-                    color_map={LATTICE: "#ffffff"},
-                    visible=False,
-                )
+                deciders = gr.HTML(visible=False)
                 relevance = gr.HTML(visible=False)
             with gr.Column(elem_id="examples"):
                 dataset = gr.Dataset(
@@ -468,7 +549,7 @@ def build_page(reader: Reader) -> gr.Blocks:
         run = {
             "fn": answer,
             "inputs": form,
-            "outputs": [verdict, with_picture, without, table, regions, relevance],
+            "outputs": [verdict, with_picture, without, table, deciders, relevance],
             "preprocess": False,
             "show_progress_on": verdict,
             "scroll_to_output": True,

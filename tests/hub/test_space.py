@@ -29,6 +29,7 @@ from transformers import (
     AutoProcessor,
     BertConfig,
     BertTokenizer,
+    pipeline,
 )
 
 import serving_hamlearning
@@ -198,25 +199,80 @@ def test_only_a_certainty_is_shown_as_100_percent(app):
     ]  # fmt: skip
 
 
-class Detector:
-    detector = "faster_rcnn_vg"
-    class_names = ("cat", "dog")
+def explained(effects, score=0.9, without=0.2, kind_without="PER", names=None):
+    """An entity of the type LOC whose picture has a region an effect, one row of them from left to right."""
+    width = 1 / len(effects)
+    regions = [
+        {
+            "box": [(place + 0.5) * width, 0.25, 0.5, width],
+            "class_name": "region" if names is None else names[place],
+            "effect": effect,
+            "entity_group": "LOC",
+        }
+        for place, effect in enumerate(effects)
+    ]
+    effect = {"with": score, "without": without, "effect": np.log(score / without), "entity_group": kind_without}
+    return {"entity_group": "LOC", "word": "Austin", "start": 9, "end": 15, "score": score} | {
+        "picture_effect": effect,
+        "regions": regions,
+    }
 
 
-def test_a_region_is_outlined_where_the_box_lies_with_height_before_width(app, make_reading):
-    picture, [(mask, label)] = app.show_regions(make_reading("hello Bob", {}, {}), Detector)
-    assert picture.size == (720, 360) and mask.shape == (360, 720)
-    rows, columns = np.nonzero(mask)
-    assert (columns.min(), columns.max() + 1, rows.min(), rows.max() + 1) == (270, 450, 90, 270)
-    assert mask[180, 360] == 0  # what is inside stays to be seen
-    assert label == "dog 50%"
+@pytest.mark.parametrize(
+    ("entity", "sentence"),
+    [
+        (explained([2.0, 0.1]), "Without the picture “Austin” is read as person. Most depends on the region “top "
+         "left”: with it hidden, 12% are left."),
+        (explained([0.01, 3.0], kind_without=None, names=["sun", "road"]), "Without the picture “Austin” is read as "
+         "no name. Most depends on the region “road”: with it hidden, 4% are left."),
+        (explained([0.0, -0.1], without=0.5, kind_without="LOC"), "“Austin” is a location without the picture, too, "
+         "but less surely. No single region decides."),
+        (explained([0.0], without=0.88, kind_without="LOC"), "The picture adds little: “Austin” is a location without "
+         "it, too. No single region decides."),
+        (explained([0.7], kind_without="EVENT"), "Without the picture “Austin” is read as event. Most depends on the "
+         "region “top centre”: with it hidden, 45% are left."),
+    ],
+)  # fmt: skip
+def test_a_sentence_says_what_an_entity_owes_to_the_picture(app, entity, sentence):
+    assert app.say_decider(entity).replace("\u00a0", " ") == sentence
 
 
-def test_only_the_best_regions_are_shown(app, make_reading):
-    reading = make_reading("hello Bob", {}, {})
-    row = {"boxes": np.full((20, 4), 0.5), "class_ids": [0] * 20, "scores": np.linspace(0.9, 0.1, 20)}
-    _, regions = app.show_regions(reading._replace(row=row), Detector)
-    assert [label for _, label in regions][:2] == ["cat 90%", "cat 86%"] and len(regions) == app.MAX_REGIONS
+def deciders_of(app, make_reading, *entities):
+    return app.deciders_html(make_reading("hello to Austin", {}, {})._replace(entities=list(entities)))
+
+
+def test_a_region_is_shaded_where_its_box_lies_the_darker_the_larger_its_effect(app, make_reading):
+    page = deciders_of(app, make_reading, explained([2.0, 0.5, -1.0], score=0.3, names=["road", "sun", "cat"]))
+    places = re.findall(r'class="(region[^"]*)" style="left:(.*?);top:(.*?);width:(.*?);height:(.*?);', page)
+    assert sorted(places, key=lambda place: place[1]) == [
+        ("region", "0.00%", "0.00%", "33.33%", "50.00%"),
+        ("region", "33.33%", "0.00%", "33.33%", "50.00%"),
+        ("region against", "66.67%", "0.00%", "33.33%", "50.00%"),
+    ]
+    assert re.findall(r"/ (\d\.\d\d)\)", page) == ["0.65", "0.00", "0.16"]  # largest effects of either sign first
+    assert "--shape:40/20" in page and page.count("data:image/jpeg") == 1
+
+
+def test_of_a_detector_only_the_regions_with_the_largest_effects_are_shown(app, make_reading):
+    effects = np.linspace(0.1, 2.0, 20).tolist()
+    page = deciders_of(app, make_reading, explained(effects, names=[f"thing {n}" for n in range(20)]))
+    assert re.findall(r'title="thing (\d+):', page) == [str(n) for n in range(19, 19 - app.MAX_REGIONS, -1)]
+    assert deciders_of(app, make_reading, explained(effects)).count('class="region"') == 20  # fields of a grid
+
+
+def test_each_name_has_its_own_regions_and_one_is_open(app, make_reading):
+    page = deciders_of(app, make_reading, explained([2.0]), explained([0.1]))
+    assert page.count("<details") == 2 and page.count(" open>") == 1
+
+
+def test_without_a_picture_nothing_is_explained(app, make_reading):
+    assert app.deciders_html(make_reading("hello Bob", {"Bob": "PER"})) == ""
+    assert app.deciders_html(make_reading("hello Bob", {}, {})) == ""
+
+
+def test_a_class_name_cannot_become_html(app, make_reading):
+    page = deciders_of(app, make_reading, explained([2.0], names=['"><img src=x>']))
+    assert "<img" not in page
 
 
 @pytest.mark.parametrize("text", [5, True, ["hello"], {"text": "hello"}], ids=str)
@@ -650,19 +706,37 @@ def test_the_relevance_is_that_of_the_model_a_view(visit, app, read):
     *_, relevance = read(*app.EXAMPLES[0])
     texts = ("semantic view (what is there)", "spatial view (where it is)")
     expected = [f"{text}\n{value:.2f}" for text, value in zip(texts, relevance, strict=True)]
-    visit.shows(visit.page.locator(".view").all_inner_texts, expected)
+    visit.shows(visit.page.locator(".card:not(.deciders) > .view").all_inner_texts, expected)
 
 
 @pytest.mark.slow
 def test_the_regions_lie_on_the_picture(visit):
     visit.example(0).says("The picture changed")
-    visit.page.get_by_text("3 × 5 fields").wait_for()
-    lattice = visit.page.locator("#answer img.mask").get_attribute("src")
-    mask = np.asarray(Image.open(urllib.request.urlopen(lattice)).convert("RGBA"))[..., 3] > 0  # (height, width)
-    assert mask.shape == (540, 720)
-    rows, columns = (np.flatnonzero(mask.mean(axis) > 0.9).tolist() for axis in (1, 0))
-    assert rows == [0, 179, 180, 359, 360, 539]
-    assert columns == [0, 143, 144, 287, 288, 431, 432, 575, 576, 719]
+    regions = visit.page.locator("#answer .seen .region")
+    visit.shows(regions.count, 15)
+    seen = visit.page.locator("#answer .seen").bounding_box()
+    boxes = [regions.nth(place).bounding_box() for place in range(15)]
+    assert abs(seen["width"] / seen["height"] - 4 / 3) < 0.02
+    for box in boxes:
+        assert abs(box["width"] * 5 - seen["width"]) < 2 and abs(box["height"] * 3 - seen["height"]) < 2
+    assert {round(5 * (box["x"] - seen["x"]) / seen["width"]) for box in boxes} == set(range(5))
+    assert {round(3 * (box["y"] - seen["y"]) / seen["height"]) for box in boxes} == set(range(3))
+
+
+@pytest.mark.slow
+def test_the_bars_are_the_probability_with_the_picture_and_without(visit, app, telling, model):
+    visit.example(telling).says("The picture changed")
+    ner = pipeline(model=str(model), trust_remote_code=True)
+    [entity] = ner({"text": AUSTIN, "image": app.EXAMPLES[telling][1]}, explain=True)
+    kind = app.type_name(entity)
+    expected = [
+        f"{kind}, {side}\n{app.say_score(entity['picture_effect'][key])}".replace("\u00a0", " ")
+        for side, key in (("with the picture", "with"), ("without it", "without"))
+    ]
+    bars = visit.page.locator(".deciders .view")
+    visit.shows(lambda: [text.replace("\u00a0", " ") for text in bars.all_inner_texts()], expected)
+    sentence = app.say_decider(entity).replace("\u00a0", " ")
+    assert visit.page.locator(".deciders details p").inner_text().replace("\u00a0", " ") == sentence
 
 
 @pytest.mark.slow

@@ -274,6 +274,14 @@ def test_what_is_left_out_is_filled_in_as_ever(pair, inputs, name):
     assert_same_outputs(exported, model, inputs)
 
 
+def test_it_explains_as_what_it_was_exported_from(pair, inputs):
+    model, exported = pair
+    found, expected = exported.explain(**inputs), model.explain(**inputs)
+    assert list(found) == list(expected) and found.region_effects.any()
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], atol=1e-3, rtol=1e-3, msg=name)
+
+
 def test_a_picture_without_any_region_is_one(pair, inputs):
     model, exported = pair
     for name in list(inputs):
