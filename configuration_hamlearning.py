@@ -54,6 +54,7 @@ VISION_AUTO_MAP = {
     "AutoConfig": "configuration_hamlearning.HamLearningVisionConfig",
     "AutoModel": "modeling_hamlearning_vision.HamLearningVisionModel",
 }
+RELEVANCE_MATCHINGS = ("none", "apart", "gate")
 DETECTORS = ("faster_rcnn_vg", "mask_rcnn_coco", "object_detection", "grid")
 MAX_LAYERS = 1000  # of a kind; the network of a slip, or of a stranger, would be built until the memory is full
 MAX_CLASSES = 100_000  # and tags; a list of names is made of the number alone
@@ -86,6 +87,9 @@ class HamLearningConfig(PreTrainedConfig):
         use_semantic_encoder: the view of Eq 4; False is the paper's "w/o ViT".
         use_spatial_encoder: the view of Eq 5-7; False is the paper's "w/o RGCN".
         use_relevance: Eq 8-9; False is the paper's "w/o RM", M^r = 1.
+        relevance_matching: what is reported as relevance. `none` is the paper's C^r of Eq 8. `apart` is the
+            probability that the picture is the tweet's own, learned from pairs beside a network that stays as it is
+            (ours, see `HamLearningMatching`). With `gate` that probability is in Eq 9 too, as C^r = 2p - 1.
         num_semantic_layers: layers of the visual Transformer (Eq 4).
         num_spatial_layers: layers of the relational graph network (Eq 5-7).
         num_ffnn_layers: linear layers of Eq 12; 0 leaves it out.
@@ -131,6 +135,7 @@ class HamLearningConfig(PreTrainedConfig):
     use_semantic_encoder: bool = True
     use_spatial_encoder: bool = True
     use_relevance: bool = True
+    relevance_matching: str = "none"
     num_semantic_layers: int = 4
     num_spatial_layers: int = 2
     num_ffnn_layers: int = 2
@@ -189,6 +194,16 @@ class HamLearningConfig(PreTrainedConfig):
             number = getattr(self, name)
             if number is not None and not _is_finite(number):
                 raise ValueError(f"{name}={number!r:.100}: must be a finite number of 32 bits.")
+        if self.relevance_matching not in RELEVANCE_MATCHINGS:
+            raise ValueError(
+                f"relevance_matching={self.relevance_matching!r:.100}: must be one of "
+                f"{', '.join(RELEVANCE_MATCHINGS)}."
+            )
+        if self.relevance_matching != "none" and not (self.use_vision and self.use_relevance):
+            raise ValueError(
+                f"relevance_matching={self.relevance_matching!r} with use_vision={self.use_vision} and "
+                f"use_relevance={self.use_relevance}: there is nothing to match, set it to 'none'."
+            )
         if self.word_marks is not None and set(self.word_marks) != {"is_exact", "pieces"}:
             raise ValueError(f"word_marks={self.word_marks!r:.100}: must be what `processor.word_marks()` returns.")
         if self.use_vision and not (self.use_semantic_encoder or self.use_spatial_encoder):
@@ -225,11 +240,16 @@ class HamLearningConfig(PreTrainedConfig):
 
     @property
     def visual_views(self) -> tuple[str, ...]:
-        """The views r of the picture in the order of the columns of `relevance`."""
+        """The views r of the picture, semantic first."""
         if not self.use_vision:
             return ()
         switches = {"semantic": self.use_semantic_encoder, "spatial": self.use_spatial_encoder}
         return tuple(view for view, is_on in switches.items() if is_on)
+
+    @property
+    def relevance_columns(self) -> tuple[str, ...]:
+        """What the columns of `relevance` are: a view each, or the one probability of matching."""
+        return self.visual_views if self.relevance_matching == "none" else ("probability",)
 
 
 @strict

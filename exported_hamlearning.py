@@ -111,6 +111,7 @@ class HamLearningExportedForTokenClassification(HamLearningForTokenClassificatio
     """
 
     config_class = HamLearningExportedConfig
+    _encodes_text_apart = False  # the network is one piece
 
     def __init__(self, config: HamLearningExportedConfig, network_files: tuple[Path, Path] | None = None):
         HamLearningPreTrainedModel.__init__(self, config)  # without the layers of PyTorch
@@ -153,17 +154,6 @@ class HamLearningExportedForTokenClassification(HamLearningForTokenClassificatio
         if mode:
             raise ValueError("An exported model cannot be trained: train the model that it was exported from.")
         return super().train(mode)
-
-    def _read_pictures(
-        self, input_ids: torch.Tensor, text_inputs: dict[str, Any], pictures: dict[str, Any], num_pictures: int
-    ) -> HamLearningModelOutput:
-        # The network was exported in one piece: each text is encoded with each picture.
-        texts = {"input_ids": input_ids, **text_inputs}
-        texts = {
-            name: given.repeat_interleave(num_pictures, dim=0) if isinstance(given, torch.Tensor) else given
-            for name, given in texts.items()
-        }
-        return self.model(**texts, **pictures)
 
     def _label_width(self, labels: torch.Tensor, pieces: torch.Tensor, word_ids: torch.Tensor | None) -> int | None:
         raise ValueError("labels: an exported model gives no loss: ask the model that it was exported from.")

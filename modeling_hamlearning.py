@@ -3,6 +3,7 @@
 Letters in shapes: B tweets, S sub-tokens, W words, N regions, d hidden size, T tags, R spatial relations, L rounds.
 """
 
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -59,6 +60,10 @@ VISUAL_INPUTS: tuple[str, ...] = (
     "image_mask",
     "image_sizes",
 )
+# Of `HamLearningMatching`, chosen on the sample's pairs and those of Twitter-2017.
+MATCHING_SIZE = 64
+MATCHING_DROPOUT = 0.5
+MATCHING_SCALE, MATCHING_BIAS = 10.0, -5.0
 # Edges and centres of boxes this close are the same: boxes that touch the picture's edge differ by rounding.
 BOX_TOLERANCE = 1e-6
 
@@ -90,11 +95,13 @@ class HamLearningModelOutput(ModelOutput):
         last_hidden_state: (B, W, d), the words' states H after the last round.
         word_mask: (B, W), true for a word, false for padding.
         relevance: (B, views) or None, C^r of Eq 8 in (-1, 1), semantic view first; 0 for a tweet without a picture.
-            Its sign means nothing: read the absolute value.
+            Its sign means nothing: read the absolute value. With `config.relevance_matching` (B, 1), the probability
+            that the picture is the tweet's own, see `HamLearningMatching`.
         hidden_states: when asked, the words' states after the text encoder, the textual Transformer, Eq 12 and each
             round, (B, W, d) each.
         attentions: when asked and there is a picture in the batch, the words' attention to the regions in each round,
             (B, heads, W, N) each; zero for a tweet without one.
+        matching_loss: (B,), in training with `config.relevance_matching`, see `HamLearningMatching`.
     """
 
     last_hidden_state: torch.Tensor | None = None
@@ -102,6 +109,7 @@ class HamLearningModelOutput(ModelOutput):
     relevance: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
+    matching_loss: torch.Tensor | None = None
 
 
 @dataclass
@@ -109,7 +117,8 @@ class HamLearningTokenClassifierOutput(ModelOutput):
     """What the token classifier returns.
 
     Args:
-        loss: scalar, negative log-likelihood averaged over tweets (Eq 17), when `labels` are given.
+        loss: scalar, negative log-likelihood averaged over tweets (Eq 17), when `labels` are given; in training with
+            `config.relevance_matching` plus that of matching.
         logits: (B, W, T), the emissions.
         predictions: (B, W), ids of the most probable tag sequence (Eq 18), -100 on padding; in eval mode only.
         scores: (B, W), at the first word of each predicted entity its probability, 0 elsewhere; in eval mode only.
@@ -553,15 +562,105 @@ class HamLearningRelevance(nn.Module):
         self.picture = nn.Linear(d, d, bias=False)  # W_I of Eq 9
         self.forced_relevance = config.forced_relevance
 
-    def forward(self, sentence: torch.Tensor, picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """h_CLS (B, d) and v_IMG (B, d) -> C^r (B,) and M^r (B, d)."""
-        match = (self.match(sentence) * picture).sum(-1)
-        # Eq 8. Unscaled it would be saturated from the start.
-        relevance = torch.tanh(match / sentence.shape[-1] ** 0.5)
+    def forward(
+        self, sentence: torch.Tensor, picture: torch.Tensor, matched: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """h_CLS (B, d), v_IMG (B, d) and perhaps another C^r (B,) than that of Eq 8 -> C^r (B,) and M^r (B, d)."""
+        if matched is None:
+            match = (self.match(sentence) * picture).sum(-1)
+            # Eq 8. Unscaled it would be saturated from the start.
+            relevance = torch.tanh(match / sentence.shape[-1] ** 0.5)
+        else:
+            relevance = matched
         if self.forced_relevance is not None:
             relevance = torch.full_like(relevance, self.forced_relevance)
         measure = torch.tanh(self.text(sentence) + relevance[:, None] * self.picture(picture))  # Eq 9
         return relevance, measure
+
+
+class HamLearningMatching(nn.Module):
+    """Whether the picture is the tweet's own: a relevance that is learned from pairs, which is ours, not the paper's.
+
+    Each word u_w and each region v_n (the picture is one too) become vectors of `MATCHING_SIZE` numbers. With e_w the
+    sum of the word's input embeddings, f_n a region's features and c_n its class,
+
+        u_w = W_u e_w,  v_n = W_v f_n + E[c_n],  a_w = sigmoid(g e_w - 2)
+        s = exp(gamma) sum_w a_w max_n cos(u_w, v_n) + b,  p = sigmoid(s)
+
+    It is trained to tell a tweet's own picture from those of the other tweets of the batch (of the process): binary
+    cross-entropy, the own picture as heavy as all others together. So p is the probability that this picture is the
+    tweet's own where it is one of two, the own one and any other. Where own and other pictures cannot be told apart by
+    a tweet's words it is near 0.5, whatever the picture.
+
+    Its inputs are detached, so its loss moves no weight of the rest of the network: matching costs no F1.
+    """
+
+    def __init__(self, config: HamLearningConfig):
+        super().__init__()
+        d = config.hidden_size
+        self.word_norm = nn.LayerNorm(d, eps=config.layer_norm_eps)
+        self.word_projection = nn.Linear(d, MATCHING_SIZE, bias=False)
+        self.word_gate = nn.Linear(d, 1)
+        self.picture_projection = nn.Linear(config.image_feature_size, MATCHING_SIZE)
+        self.region_projection = nn.Linear(config.region_feature_size, MATCHING_SIZE)
+        self.class_embedding = nn.Embedding(config.num_classes + 1, MATCHING_SIZE)
+        self.dropout = nn.Dropout(MATCHING_DROPOUT)
+        self.log_scale = nn.Parameter(torch.empty(()))
+        self.bias = nn.Parameter(torch.empty(()))
+
+    def forward(
+        self,
+        words: torch.Tensor,  # (B, W, d)
+        word_mask: torch.Tensor,  # (B, W)
+        image_features: torch.Tensor,  # (B, D_i)
+        region_features: torch.Tensor,  # (B, N, D_f)
+        region_class_ids: torch.Tensor,  # (B, N)
+        region_mask: torch.Tensor,  # (B, N)
+        has_picture: torch.Tensor,  # (B,)
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Returns s (B,) of each tweet with its picture, and in training the loss of each (B,), else None."""
+        dtype = self.class_embedding.weight.dtype
+        region_mask = region_mask.bool() & has_picture[:, None]
+        images = torch.where(has_picture[:, None], image_features, 0)
+        regions = torch.where(region_mask[..., None], region_features, 0)
+        class_ids = torch.where(region_mask, region_class_ids, self.class_embedding.num_embeddings - 1).long()
+        words = self.word_norm(words.to(dtype))
+        weights = torch.sigmoid(self.word_gate(words)[..., 0] - 2) * word_mask  # (B, W)
+        of_words = nn.functional.normalize(self.word_projection(self.dropout(words)), dim=-1)
+        of_regions = self.region_projection(self._normalized(regions, dtype)) + self.class_embedding(class_ids)
+        of_picture = self.picture_projection(self._normalized(images, dtype))
+        of_regions = nn.functional.normalize(torch.cat([of_picture[:, None], of_regions], dim=1), dim=-1)
+        region_mask = nn.functional.pad(region_mask, (1, 0), value=True)
+        if not self.training:
+            likeness = torch.bmm(of_words, of_regions.transpose(1, 2))  # (B, W, N + 1)
+            best = likeness.masked_fill(~region_mask[:, None], -1).amax(-1)
+            return self._score((weights * best).sum(-1)), None
+        likeness = torch.einsum("bwk,cnk->bcwn", of_words, of_regions)  # of every tweet with every picture
+        best = likeness.masked_fill(~region_mask[None, :, None], -1).amax(-1)
+        scores = self._score((weights[:, None] * best).sum(-1))  # (B, B)
+        return scores.diagonal(), self._loss(scores, image_features, has_picture)
+
+    def _normalized(self, features: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Features of a vision model on one scale, some of them dropped in training."""
+        features = nn.functional.layer_norm(features.float(), features.shape[-1:])
+        return self.dropout(features.to(dtype))
+
+    def _score(self, match: torch.Tensor) -> torch.Tensor:
+        return self.log_scale.float().exp() * match.float() + self.bias.float()
+
+    @staticmethod
+    def _loss(scores: torch.Tensor, image_features: torch.Tensor, has_picture: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy of each tweet (B,), 0 where it has no picture or the batch no other one.
+
+        A picture that is the tweet's own too, as where several windows or tweets share it, is no other one.
+        """
+        is_same = (image_features[:, None] == image_features[None]).all(-1)
+        is_same = is_same | torch.eye(len(scores), dtype=torch.bool, device=scores.device)
+        is_other = has_picture[:, None] & has_picture[None] & ~is_same
+        count = is_other.sum(dim=1)
+        own = nn.functional.softplus(-scores.diagonal())
+        others = torch.where(is_other, nn.functional.softplus(scores), 0).sum(dim=1) / count.clamp(min=1)
+        return torch.where(count > 0, (own + others) / 2, 0 * own)
 
 
 class HamLearningViewFusion(nn.Module):
@@ -845,6 +944,9 @@ class HamLearningPreTrainedModel(PreTrainedModel):
         if isinstance(module, HamLearningSpatialLayer):
             initialization.normal_(module.relation_weight, std=self.config.initializer_range)
             initialization.zeros_(module.relation_bias)
+        elif isinstance(module, HamLearningMatching):
+            initialization.constant_(module.log_scale, math.log(MATCHING_SCALE))
+            initialization.constant_(module.bias, MATCHING_BIAS)
         elif isinstance(module, HamLearningCRF):
             for parameter in module.parameters():
                 initialization.uniform_(parameter, -0.1, 0.1)
@@ -924,6 +1026,7 @@ class HamLearningModel(HamLearningPreTrainedModel):
                 if config.use_relevance
                 else None
             )
+            self.matching = HamLearningMatching(config) if config.relevance_matching != "none" else None
             self.local_global = nn.Linear(2 * config.hidden_size, config.hidden_size)
             self.interaction = HamLearningInteraction(config)
         self.post_init()
@@ -979,16 +1082,27 @@ class HamLearningModel(HamLearningPreTrainedModel):
         read = {"input_ids": input_ids} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
         states = self.text_model(**read, attention_mask=mask, **token_types, **(text_options or {})).last_hidden_state
         if word_ids is None:  # every position is a word
-            return torch.cat([states[:, :1], states], dim=1), attention_mask.bool()
+            return self._sum_pieces(states, word_ids, None), attention_mask.bool()
         if num_words is None and torch.compiler.is_exporting():
             num_words = word_ids.shape[1]  # a number that depends on the data would be no size of a graph
         if num_words is None:
             num_words = max(int(word_ids.max()), 1)
-        # A word is the sum of its sub-tokens: one product with the 0/1 matrix of who belongs to whom.
         ids = torch.arange(num_words + 1, device=word_ids.device)
-        belongs = word_ids[:, None, :] == ids[:, None]  # (B, 1 + W, S)
         word_mask = ids[1:] <= word_ids.amax(dim=1, keepdim=True)
-        return torch.bmm(belongs.to(states.dtype), states), word_mask
+        return self._sum_pieces(states, word_ids, ids), word_mask
+
+    @staticmethod
+    def _sum_pieces(
+        states: torch.Tensor,  # (B, S, d)
+        word_ids: torch.Tensor | None,  # (B, S)
+        ids: torch.Tensor | None,  # (1 + W,)
+    ) -> torch.Tensor:
+        """[CLS] and words, (B, 1 + W, d), from sub-tokens."""
+        if word_ids is None or ids is None:
+            return torch.cat([states[:, :1], states], dim=1)
+        # A word is the sum of its sub-tokens: one product with the 0/1 matrix of who belongs to whom.
+        belongs = word_ids[:, None, :] == ids[:, None]  # (B, 1 + W, S)
+        return torch.bmm(belongs.to(states.dtype), states)
 
     def encode_picture(
         self,
@@ -1030,14 +1144,38 @@ class HamLearningModel(HamLearningPreTrainedModel):
             views.append(self.spatial_encoder(nodes, region_boxes, image_sizes, region_mask))
         return views, region_mask
 
+    def match(
+        self,
+        input_ids: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None,
+        word_ids: torch.Tensor | None,
+        word_mask: torch.Tensor,
+        visual_inputs: dict[str, torch.Tensor],
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """How well words and picture match, s (B * P,), and in training the loss (B,); see `HamLearningMatching`."""
+        matching: Any = self.matching
+        with torch.no_grad():
+            pieces = inputs_embeds if input_ids is None else self.get_input_embeddings()(input_ids)
+            ids = torch.arange(word_mask.shape[1] + 1, device=word_mask.device)
+            words = self._sum_pieces(pieces, word_ids, ids)[:, 1:]
+        num_pictures = len(word_mask) // len(words)
+        if num_pictures > 1:
+            words = words.repeat_interleave(num_pictures, dim=0)
+        names = ("image_features", "region_features", "region_class_ids", "region_mask", "has_picture")
+        with torch.autocast(words.device.type, enabled=False):
+            return matching(words, word_mask, *(visual_inputs[name] for name in names))
+
     def relate(
-        self, sentence: torch.Tensor, view: torch.Tensor, index: int
+        self, sentence: torch.Tensor, view: torch.Tensor, index: int, matched: torch.Tensor | None = None
     ) -> tuple[torch.Tensor | None, torch.Tensor]:
-        """Local-global features of one view (Eq 8-11): (B, d) and (B, N + 1, d) -> C^r (B,) or None, V^r (B, N, d)."""
+        """Local-global features of one view (Eq 8-11): (B, d) and (B, N + 1, d) -> C^r (B,) or None, V^r (B, N, d).
+
+        With `matched` (B,) that is C^r, in place of Eq 8.
+        """
         picture, regions = view[:, 0], view[:, 1:]
         relevance = None
         if self.relevance is not None:
-            relevance, measure = self.relevance[index](sentence, picture)
+            relevance, measure = self.relevance[index](sentence, picture, matched)
             picture = measure * picture
         picture = picture[:, None].expand_as(regions)
         return relevance, self.local_global(torch.cat([picture, regions], dim=-1))  # Eq 10
@@ -1139,7 +1277,7 @@ class HamLearningModel(HamLearningPreTrainedModel):
                 x.repeat_interleave(num_pictures, dim=0) for x in (sentence, words, word_mask)
             )
 
-        relevance, attentions = None, None
+        relevance, attentions, matching_loss, probability = None, None, None, None
         if self.config.use_vision:
             views, has_picture = [], None
             # In training a batch without any picture still goes through, so that every parameter has its gradient.
@@ -1149,14 +1287,21 @@ class HamLearningModel(HamLearningPreTrainedModel):
                     image_sizes,
                 )  # fmt: skip
                 has_picture = visual_inputs["has_picture"]
+                matched = None
+                if self.matching is not None:
+                    match, matching_loss = self.match(input_ids, inputs_embeds, word_ids, word_mask, visual_inputs)
+                    probability = torch.sigmoid(match)
+                    if self.config.relevance_matching == "gate":
+                        matched = torch.tanh(match / 2).detach().to(words.dtype)
                 nodes, region_mask = self.encode_picture(**visual_inputs)
-                relevance, views = zip(*(self.relate(sentence, view, r) for r, view in enumerate(nodes)), strict=True)
+                related = (self.relate(sentence, view, r, matched) for r, view in enumerate(nodes))
+                relevance, views = zip(*related, strict=True)
             round_states, attentions = self.interaction(
                 words, _first_on(word_mask), list(views), region_mask, has_picture
             )
             hidden_states += round_states
             words = round_states[-1]
-            relevance = self._report_relevance(relevance, has_picture, words)
+            relevance = self._report_relevance(relevance, probability, has_picture, words)
 
         return HamLearningModelOutput(
             last_hidden_state=words,
@@ -1164,6 +1309,7 @@ class HamLearningModel(HamLearningPreTrainedModel):
             relevance=relevance,
             hidden_states=tuple(hidden_states) if output_hidden_states else None,
             attentions=tuple(attentions) if output_attentions and attentions and attentions[0] is not None else None,
+            matching_loss=matching_loss,
         )
 
     def fill_visual_inputs(
@@ -1223,13 +1369,22 @@ class HamLearningModel(HamLearningPreTrainedModel):
         }
 
     def _report_relevance(
-        self, relevance: tuple[torch.Tensor, ...] | None, has_picture: torch.Tensor | None, words: torch.Tensor
+        self,
+        relevance: tuple[torch.Tensor, ...] | None,
+        probability: torch.Tensor | None,
+        has_picture: torch.Tensor | None,
+        words: torch.Tensor,
     ) -> torch.Tensor | None:
-        """C^r of the views as columns, 0 where there is no picture: (B, views), None without relevance measuring."""
+        """C^r of the views as columns, 0 where there is no picture: (B, views), None without relevance measuring.
+
+        With matching it is the probability (B, 1).
+        """
         if not self.config.use_relevance:
             return None
         if relevance is None or has_picture is None:
-            return words.new_zeros(words.shape[0], len(self.config.visual_views))
+            return words.new_zeros(words.shape[0], len(self.config.relevance_columns))
+        if probability is not None:
+            relevance = (probability.detach().to(words.dtype),)
         return torch.where(has_picture[:, None], torch.stack(relevance, dim=1), 0)
 
 
@@ -1268,6 +1423,8 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
 
     # The loss is an average over tweets already: Trainer must not rescale it by the number of items.
     accepts_loss_kwargs = False
+    # Whether the trunk reads a text once for several pictures.
+    _encodes_text_apart = True
 
     def __init__(self, config: HamLearningConfig, text_model: PreTrainedModel | None = None):
         super().__init__(config)
@@ -1344,6 +1501,8 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
             emissions = logits.float()
             labels = words.labels_of_words(emissions.shape[1])
             loss = None if labels is None else self._loss(emissions, labels)
+            if loss is not None and outputs.matching_loss is not None:
+                loss = loss + outputs.matching_loss.mean()
             of_words = {"logits": logits}
             if not self.training:
                 of_words |= self._decode(emissions, outputs.word_mask, output_probabilities or words.are_found)
@@ -1402,7 +1561,8 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
 
         By occlusion, not by attention: every tweet is read with its picture as it is, with each region hidden, and
         without the picture. The text is encoded once, and all of these go through the rest of the network in one
-        batch of B * (N + 2). Probabilities of this are computed in float64, since an effect is a difference of two.
+        batch of B * (N + 2). (Another system, or an exported network, encodes each text with each.) Probabilities are
+        computed in float64 for this, since an effect is a difference of two.
 
         Args:
             input_ids: (B, S).
@@ -1422,10 +1582,10 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
         visual_inputs = {name: inputs.pop(name) for name in VISUAL_INPUTS if name in inputs}
         visual_inputs |= {"image_features": image_features, "region_mask": region_mask, "image_mask": image_mask}
         pictures, num_pictures = _hide_each_part(visual_inputs)
-        outputs = self._read_pictures(input_ids, inputs, pictures, num_pictures)
-        emissions = self.classifier(outputs.last_hidden_state).unflatten(0, (-1, num_pictures))  # (B, P, W, T)
+        emissions, word_mask, relevance = self._read_pictures(input_ids, inputs, pictures, num_pictures)
         precision = torch.float32 if emissions.device.type == "mps" else torch.float64
-        emissions, mask = emissions.to(precision), _first_on(outputs.word_mask)
+        emissions = emissions.to(precision).unflatten(0, (-1, num_pictures))  # (B, P, W, T)
+        mask, word_mask = _first_on(word_mask), word_mask.unflatten(0, (-1, num_pictures))
         tables = [table.to(emissions.device) for table in self._tag_tables()]
         path = self.crf.viterbi(emissions.flatten(0, 1), mask).unflatten(0, (-1, num_pictures))  # (B, P, W)
         of_first = path[:, :1].expand_as(path).flatten(0, 1)
@@ -1433,13 +1593,11 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
         log_probabilities = log_probabilities.unflatten(0, (-1, num_pictures))  # (B, P, W)
         begins = log_probabilities[:, :1] > -torch.inf
         effects = torch.where(begins, log_probabilities[:, :1] - log_probabilities, 0).float()
-        word_mask = outputs.word_mask.unflatten(0, (-1, num_pictures))
         predictions = torch.where(word_mask, path, -100)
-        relevance = None if outputs.relevance is None else outputs.relevance[::num_pictures]
         return HamLearningExplanation(
             predictions=predictions[:, 0],
             scores=torch.where(word_mask[:, 0], log_probabilities[:, 0].exp().clamp(max=1).float(), 0),
-            relevance=relevance,
+            relevance=None if relevance is None else relevance[::num_pictures],
             region_effects=effects[:, 1:-1].transpose(1, 2),
             region_predictions=predictions[:, 1:-1],
             picture_effects=effects[:, -1],
@@ -1448,9 +1606,17 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
 
     def _read_pictures(
         self, input_ids: torch.Tensor, text_inputs: dict[str, Any], pictures: dict[str, Any], num_pictures: int
-    ) -> HamLearningModelOutput:
-        """What the trunk says of texts with `num_pictures` pictures each; it encodes each text once."""
-        return self.model(input_ids, **text_inputs, **pictures, num_pictures=num_pictures)
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Emissions (B * P, W, T), `word_mask` and relevance of texts with P pictures each."""
+        if self._encodes_text_apart:
+            outputs: Any = self.model(input_ids, **text_inputs, **pictures, num_pictures=num_pictures)
+            return self.classifier(outputs.last_hidden_state), outputs.word_mask, outputs.relevance
+        texts = {
+            name: given.repeat_interleave(num_pictures, dim=0) if isinstance(given, torch.Tensor) else given
+            for name, given in ({"input_ids": input_ids} | text_inputs).items()
+        }
+        outputs = self(**texts, **pictures)
+        return outputs.logits, outputs.predictions != -100, outputs.relevance
 
     def _label_width(self, labels: torch.Tensor, pieces: torch.Tensor, word_ids: torch.Tensor | None) -> int | None:
         """W, if there is a label a word; None, if there is one a sub-token."""

@@ -171,6 +171,7 @@ class Rival(HamLearningForTokenClassification):
     """
 
     _auto_class = None
+    _encodes_text_apart = False
     config: Any
     config_class: ClassVar[Any] = RivalConfig
     processor_class: ClassVar[Any] = HamLearningProcessor

@@ -13,7 +13,7 @@ from huggingface_hub.constants import HF_HOME
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.utils import is_torch_bf16_gpu_available
 
-from configuration_hamlearning import DETECTORS, HamLearningConfig
+from configuration_hamlearning import DETECTORS, RELEVANCE_MATCHINGS, HamLearningConfig
 from hamlearning.data.reading import ReadingOptions, parse_options
 from hamlearning.data.schemes import SCHEMES
 from hamlearning.rivals.architectures import ARCHITECTURES
@@ -56,6 +56,14 @@ class ModelArguments:
     use_semantic_encoder: bool | None = field(default=None, metadata={"help": "False: without ViT (Table 2)."})
     use_spatial_encoder: bool | None = field(default=None, metadata={"help": "False: without RGCN (Table 2)."})
     use_relevance: bool | None = field(default=None, metadata={"help": "False: without RM (Table 2)."})
+    relevance_matching: str | None = field(
+        default=None,
+        metadata={
+            "help": "Relevance learned from pairs of tweet and picture: `apart` is reported and changes no tag, "
+            "`gate` is C of Eq 9 too. [none: Eq 8]",
+            "choices": RELEVANCE_MATCHINGS,
+        },
+    )
     use_crf: bool | None = field(default=None, metadata={"help": "False: every word's tag by itself."})
     num_text_layers: int | None = field(default=None, metadata={"help": "Layers of the textual Transformer."})
     num_semantic_layers: int | None = field(default=None, metadata={"help": "Layers of the ViT (Eq 4)."})
@@ -284,6 +292,7 @@ class MNERTrainingArguments(TrainingArguments):
         default=None, metadata={"help": "Learning rate of the text encoder. [--learning_rate]"}
     )
     crf_learning_rate: float | None = field(default=None, metadata={"help": "Of the CRF. [--learning_rate]"})
+    matching_learning_rate: float = field(default=5e-3, metadata={"help": "Of --relevance_matching's own weights."})
     tokens_per_batch: int | None = field(
         default=None,
         metadata={

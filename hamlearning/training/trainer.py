@@ -76,17 +76,19 @@ class MNERTrainer(FaultTolerantTrainer):
             self.model.__class__ = sharded_class
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW over the text encoder, the new layers and the CRF, with and without weight decay."""
+        """AdamW over the text encoder, the new layers, the CRF and the matching, with and without weight decay."""
         if self.optimizer is not None:
             return self.optimizer
         network: Any = self.model if model is None else model
         args = self.args
         rates = {"text": args.text_learning_rate, "new": None, "crf": args.crf_learning_rate}
+        rates["matching"] = args.matching_learning_rate
         decayed = self.get_decay_parameter_names(network)
         groups: dict[tuple[str, bool], list[torch.nn.Parameter]] = {}
         for name, parameter in network.named_parameters():
             if parameter.requires_grad:
-                part = "text" if "text_model." in name else "crf" if "crf." in name else "new"
+                named = {"text_model.": "text", "crf.": "crf", ".matching.": "matching"}
+                part = next((part for mark, part in named.items() if mark in name), "new")
                 groups.setdefault((part, name in decayed), []).append(parameter)
         optimizer_class, optimizer_kwargs = self.get_optimizer_cls_and_kwargs(args, network)
         self.optimizer = optimizer_class(

@@ -169,3 +169,19 @@ def test_a_switch_of_another_architecture_is_refused(world, tmp_path):
 def test_a_config_with_a_switch_of_hamlearning_is_refused():
     with pytest.raises(ValueError, match="num_text_layers=2: UMTConfig has no such switch"):
         class_of("umt").config_class(num_text_layers=2)
+
+
+@pytest.mark.parametrize("architecture", RIVALS)
+def test_what_decided_an_entity_is_what_its_answer_without_it_says(make_rival, make_batch, architecture):
+    model, batch = make_rival(architecture), {n: v for n, v in make_batch().items() if n != "labels"}
+    explanation = model.explain(**batch)
+    texts = {n: v for n, v in batch.items() if not n.startswith(("image", "region"))}
+    with torch.no_grad():
+        logits = [model(**inputs).logits for inputs in (batch, texts)]
+    path, mask = explanation.predictions.clamp(min=0), explanation.predictions != -100
+    before, after = (model.crf.span_log_probabilities(x, path, mask, *model._tag_tables()) for x in logits)
+    begins = before > -torch.inf
+    assert begins.any()
+    torch.testing.assert_close(
+        explanation.picture_effects[begins], (before - after)[begins], atol=1e-4, rtol=0, check_dtype=False
+    )
