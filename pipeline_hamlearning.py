@@ -278,6 +278,8 @@ class HamLearningPipeline(Pipeline):
         else:
             outputs = self.model(**inputs.to(self.device), output_probabilities=output_probabilities)
             entities = self.processor.post_process_entities(outputs, inputs)
+        if getattr(self.model.config, "relevance_matching", "none") != "none":
+            entities = [[entity | {"relevance_kind": "probability"} for entity in tweet] for tweet in entities]
         columns = {
             "entities": entities,
             "words": inputs.words,

@@ -504,8 +504,8 @@ class HamLearningProcessor(ProcessorMixin):
         Returns:
             A list of entities a tweet, each with `entity_group` (type), `word` (its text), `start` and `end` (its
             place in the text, `text[start:end]`), `score` (the probability of exactly this entity), `word_start` and
-            `word_end` (first word, word after the last), and `relevance` (|C^r| of Eq 8 a view, semantic first; None
-            without a picture).
+            `word_end` (first word, word after the last), and `relevance` (|C^r| of Eq 8 a view, semantic first, or the
+            one probability of a model with `relevance_matching`; None without a picture).
 
         Raises:
             ValueError: the outputs come from a model in training mode, or the inputs have lost their texts.
@@ -566,8 +566,8 @@ class HamLearningProcessor(ProcessorMixin):
             return [[entity | {"picture_effect": None, "regions": None} for entity in tweet] for tweet in found]
         explained = []
         for row, entities in enumerate(found):
-            types = [self._types_of_words(tags) for tags in outputs.region_predictions[row].tolist()]
-            types_without = self._types_of_words(outputs.picture_predictions[row].tolist())
+            types = [self.types_of_words(tags) for tags in outputs.region_predictions[row].tolist()]
+            types_without = self.types_of_words(outputs.picture_predictions[row].tolist())
             regions = self._shown_regions(inputs, row)
             explained.append([])
             for entity in entities:
@@ -594,7 +594,7 @@ class HamLearningProcessor(ProcessorMixin):
                 )
         return explained
 
-    def _types_of_words(self, tag_ids: Sequence[int]) -> dict[tuple[int, int], str]:
+    def types_of_words(self, tag_ids: Sequence[int]) -> dict[tuple[int, int], str]:
         """The type of each entity by its first word and the word after its last."""
         tags = [self.tags[tag] for tag in tag_ids if tag != -100]
         return {(first, end): entity_type for entity_type, first, end in entity_spans(tags)}
@@ -612,6 +612,8 @@ class HamLearningProcessor(ProcessorMixin):
 
     def post_process_relevance(self, outputs: Any, inputs: BatchFeature) -> list[list[float] | None]:
         """|C^r| of Eq 8 of each tweet's picture: a figure a view, semantic first; None where there is no picture.
+
+        Of a model with `relevance_matching` it is one figure, the probability that the picture is the tweet's own.
 
         Args:
             outputs: what the model returns.

@@ -330,6 +330,16 @@ def table_html(reading: Reading) -> str:
     return f'<div class="card"><table><tr><th>name</th>{heads}</tr>{rows}</table></div>'
 
 
+def probability_html(probability: float) -> str:
+    """How likely the picture is the tweet's own, as a bar."""
+    return (
+        '<div class="card"><h3>Does the picture belong to the tweet?</h3><div class="view"><span>it and not another '
+        f'one</span><b>{say_score(probability)}</b><div class="bar"><div style="width:{probability:.0%}"></div></div>'
+        "</div><p>Learned from pairs of tweets and pictures: the probability that of this picture and another tweet's "
+        "this one belongs here. About 50% is: nobody can tell.</p></div>"
+    )
+
+
 def relevance_html(relevance: list[float], views: tuple[str, ...]) -> str:
     """The relevance of the picture, a bar a view, and what it is worth."""
     bars = "".join(
@@ -479,7 +489,11 @@ def build_page(reader: Reader) -> gr.Blocks:
         sentence, note = say_changes(reading), say_windows(reading, reader.processor.max_length)
         kind = "verdict changed" if find_changes(reading) else "verdict"
         has_picture = reading.row is not None
-        views = reader.model.config.visual_views
+        views, matching = reader.model.config.visual_views, reader.model.config.to_dict().get("relevance_matching")
+        relevance = reading.relevance or []
+        if relevance:
+            learned = matching not in (None, "none")
+            relevance = probability_html(relevance[0]) if learned else relevance_html(relevance, views)
         return [
             f'<div class="{kind}">{html.escape(sentence)}{note and f"<small>{html.escape(note)}</small>"}</div>',
             gr.update(
@@ -492,7 +506,7 @@ def build_page(reader: Reader) -> gr.Blocks:
             else hidden,
             gr.update(value=table_html(reading), visible=True) if pair_entities(reading) else hidden,
             gr.update(value=deciders, visible=True) if deciders else hidden,
-            gr.update(value=relevance_html(reading.relevance, views), visible=True) if reading.relevance else hidden,
+            gr.update(value=relevance, visible=True) if relevance else hidden,
         ]
 
     def find_names(text: str, picture: dict | None = None) -> dict:

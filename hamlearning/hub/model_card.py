@@ -181,10 +181,23 @@ ner({{"text": "a tweet", "image": "picture.jpg"}})  # or a URL, bytes, a PIL ima
 
 The frozen vision model is in `{VISION_FOLDER}/` and loads when the first picture comes:
 `{backbone.architecture}` for the whole picture, the detector `{vision_config.detector}` for its regions.
-`relevance` is |C| of the paper's Eq 8, one figure a view of the picture. It gates what the network takes from the
-picture; it has not been shown to measure how much a picture has to do with its text.
+{_about_relevance(model)}
 
 {table}"""
+
+
+def _about_relevance(model: Mapping[str, Any]) -> str:
+    """What the figures under `relevance` are."""
+    if model.get("relevance_matching", "none") != "none":
+        return (
+            "`relevance` is one figure, learned from the pairs of the training data: the probability that the picture "
+            "is the\ntweet's own, were it one of two, the own one and another tweet's. About 0.5 is: the words do not "
+            "tell."
+        )
+    return (
+        "`relevance` is |C| of the paper's Eq 8, one figure a view of the picture. It gates what the network takes "
+        "from the\npicture; it has not been shown to measure how much a picture has to do with its text."
+    )
 
 
 def _scores(results: Mapping[str, Any], scored: str | None) -> str:

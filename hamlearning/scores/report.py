@@ -113,6 +113,9 @@ def _page(
                 [[*span, run["scores"][tweet].get(span)] for span in entity_spans(run["tags"][tweet])] for run in runs
             ],
             "relevance": [run["relevance"][tweet] for run in runs],
+            "decided": [
+                [run["decided"][tweet].get(span) for span in entity_spans(run["tags"][tweet])] for run in runs
+            ],
             "picture": place_of.get(gold["id"][tweet]),
             "broken": broken.get(gold["id"][tweet]),
             **regions.get(gold["id"][tweet], {"caption": None, "regions": []}),
@@ -120,7 +123,9 @@ def _page(
         for tweet in shown
     ]
     # NaN and Infinity are no JSON: the page's script would show no tweet at all.
-    data = json.dumps({"tweets": tweets, "names": names, "types": types}, allow_nan=False, separators=(",", ":"))
+    kinds = [run["relevance_kind"] for run in runs]
+    contents = {"tweets": tweets, "names": names, "types": types, "kinds": kinds}
+    data = json.dumps(contents, allow_nan=False, separators=(",", ":"))
     about = f"{len(tags)} tweets of {gold_path}, {runs[0]['figures']['gold_entities']} gold entities, SHA-256 "
     about += f"{gold['sha256'][:12]}…"
     about += "" if len(shown) == len(tags) else f" Scores are of all; {len(tweets)} are shown."
@@ -160,10 +165,15 @@ def _run_section(run: Mapping[str, Any], gold: Tags, types: Sequence[str]) -> st
 
 
 def _read_run(path: str, name: str, gold: Mapping[str, Any], fill_with_o: bool) -> dict[str, Any]:
-    """`name`, `tags`, and for each tweet `scores` (score by span; empty where unknown) and `relevance` (or None)."""
+    """`name`, `tags`, and for each tweet `scores` (by span; empty where unknown), `relevance` (or None) and `decided`.
+
+    `decided`, by span, is what hiding the picture and its regions does; `relevance_kind` what the figures are.
+    """
     tags, _ = read_predictions(path, gold, fill_with_o)
     scores: list[dict[tuple[str, int, int], float]] = [{} for _ in tags]
     relevance: list[list[float] | None] = [None for _ in tags]
+    decided: list[dict[tuple[str, int, int], dict[str, Any]]] = [{} for _ in tags]
+    kind = "|C|"
     if path.endswith(".jsonl"):
         lines = enumerate(Path(path).read_text(encoding="utf-8-sig").split("\n"), start=1)
         rows = ((number, json.loads(line)) for number, line in lines if line)
@@ -174,6 +184,9 @@ def _read_run(path: str, name: str, gold: Mapping[str, Any], fill_with_o: bool) 
                     type_ = SURROGATES.sub("\ufffd", entity["type"])  # as `read_predictions` reads the tags
                     type_ = "MISC" if type_ == "OTHER" else type_
                     scores[tweet][type_, entity["start"], entity["end"]] = float(entity["score"])
+                    if entity.get("picture") is not None:
+                        decided[tweet][type_, entity["start"], entity["end"]] = _read_decided(entity["picture"])
+                kind = "probability" if row.get("relevance_kind") == "probability" else kind
                 shares = None if views is None else [abs(float(view)) for view in views]
                 if not all(map(math.isfinite, shares or [])):
                     raise ValueError("a relevance is not finite")
@@ -187,7 +200,22 @@ def _read_run(path: str, name: str, gold: Mapping[str, Any], fill_with_o: bool) 
                     f"{path}, line {number}: 'entities' is {entities!r} and 'relevance' {views!r} "
                     f"({type(error).__name__}: {error}): give what a run writes, or neither"
                 ) from None
-    return {"name": name, "tags": tags, "scores": scores, "relevance": relevance}
+    found = {"scores": scores, "relevance": relevance, "decided": decided}
+    return {"name": name, "tags": tags, "relevance_kind": kind} | found
+
+
+def _read_decided(picture: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run wrote of the picture's part in an entity.
+
+    Raises:
+        ValueError: a figure is not finite, or a type is none.
+    """
+    shares, effects = [float(picture[key]) for key in ("with", "without")], list(map(float, picture["regions"]))
+    if not all(map(math.isfinite, shares + effects)):
+        raise ValueError("an effect is not finite")
+    if not isinstance(picture["type"], str | None):
+        raise ValueError("a type without the picture is no name")
+    return {"with": shares[0], "without": shares[1], "type": picture["type"], "regions": effects}
 
 
 def _score_table(runs: Sequence[Mapping[str, Any]], types: Sequence[str]) -> str:

@@ -25,13 +25,18 @@ PAGE = """<!doctype html>
 <label>Errors <select name="wrong"><option value="">all tweets</option></select></label>
 <label>Type <select name="type"><option value="">any</option></select></label>
 <label><select name="change"><option value="">any</option></select></label>
+<label>Picture <select name="picture"><option value="">any</option>
+<option value="decided">the picture decided</option><option value="not">it did not</option></select></label>
 <label class="wide">Search <input type="search" name="query" placeholder="words, id, caption, class name"></label>
 <output id="count" aria-live="polite"></output>
 </form>
 <p class="note" id="legend">Under each entity: <span class="chip gold">gold</span>, then each run by its number with
 the score of the span. <span class="chip">solid: right</span> <span class="chip wrong">dashed ✗: wrong</span>
-<span class="none missed">dotted ✗: missed</span> Wrong entities of a tweet are those of gold that a run lacks, and
-those of the run that gold lacks: a wrong type or boundary is both. With a type chosen, only its entities count.</p>
+<span class="none missed">dotted ✗: missed</span>
+<span id="how" hidden>Press an entity to see what in the picture decided it: the darker a region, the more hiding it
+takes from the entity; dashed, what speaks against it.</span> Wrong entities of a tweet are those of gold that a run
+lacks, and those of the run that gold lacks: a wrong type or boundary is both. With a type chosen, only its entities
+count.</p>
 <main id="tweets" tabindex="-1"></main>
 <nav id="pages" aria-label="Pages">
 <button type="button" id="back">← back</button> <span id="page"></span> <button type="button" id="on">on →</button>
@@ -107,6 +112,11 @@ dt { overflow-wrap: anywhere; } dd { margin: 0; color: var(--soft); } dd.bad { c
 .view { display: inline-block; margin-right: .9rem; white-space: nowrap; }
 .bar { display: inline-block; width: 3.5rem; height: .45rem; margin: 0 .3rem; border-radius: 3px; background:
   linear-gradient(90deg, var(--accent) var(--share), var(--line) var(--share)); }
+.chip.why { cursor: pointer; } .chip.chosen { outline: 2px solid var(--accent); }
+.box[style*="--effect"] { background: color-mix(in srgb, #4f46e5 calc(var(--effect) * 65%), transparent); }
+.box.against { border: 2px dashed #f97316; }
+.decided { display: grid; grid-template-columns: auto 1fr auto; gap: 0 .5rem; font-size: .82rem; max-width: 26rem; }
+.decided p { grid-column: 1 / -1; } .decided .bar { width: auto; align-self: center; }
 .id { font: .75rem ui-monospace, monospace; color: var(--soft); margin: 0 0 .1rem; overflow-wrap: anywhere; }
 #pages { display: flex; gap: .8rem; align-items: center; justify-content: center; padding: 1rem; }
 @media (max-width: 640px) { article { grid-template-columns: minmax(0, 1fr); } #filters { position: static; }
@@ -118,7 +128,7 @@ SCRIPT = """
 const PAGE_SIZE = 25;
 const FEW_BOXES = 8;  // more names than these hide the picture: they show on hover, and when it is enlarged
 const $ = id => document.getElementById(id);
-const { tweets, names, types } = JSON.parse($("data").textContent);
+const { tweets, names, types, kinds } = JSON.parse($("data").textContent);
 const filters = $("filters");
 let page = 0;
 
@@ -136,14 +146,20 @@ const wrong = (tweet, run, type) => keys(tweet.gold, type).symmetricDifference(k
 const textOf = tweet => [tweet.words.join(" "), tweet.id, tweet.caption ?? "", ...tweet.regions.map(r => r[0])]
   .join("\\n").toLowerCase();
 
+// Whether an entity of any run has another type, or is none, without the picture.
+const byPicture = tweet => tweet.decided.some((entities, run) =>
+  entities.some((entity, at) => entity && entity.type !== tweet.runs[run][at][0]));
+
 function matches(tweet) {
   const type = filters.type.value, errors = names.map((_, run) => wrong(tweet, run, type));
   const gain = names.length > 1 ? errors[1] - errors[0] : 0;
   const compared = { "": true, better: gain > 0, worse: gain < 0, either: gain !== 0 };
   const chosen = { "": true, any: errors.some(Boolean) };
+  const decided = byPicture(tweet), picture = { "": true, decided, not: !decided };
   return (!type || [tweet.gold, ...tweet.runs].flat().some(span => span[0] === type))
     && (filters.wrong.value in chosen ? chosen[filters.wrong.value] : errors[filters.wrong.value] > 0)
-    && compared[filters.change.value] && textOf(tweet).includes(filters.query.value.trim().toLowerCase());
+    && compared[filters.change.value] && picture[filters.picture.value]
+    && textOf(tweet).includes(filters.query.value.trim().toLowerCase());
 }
 
 // By the first letter. dir="auto" would pass over words in elements with a direction of their own: the entities.
@@ -173,7 +189,16 @@ function place(tweet, start, end) {
       style: `${inside ? colour(inside[0]) : ""}; grid-area: 1 / ${at - start + 1}` }, tweet.words[at]));
   }
   lanes.forEach((spans, lane) => {
-    for (const span of spans) node.append(chip(lane, span, gold.has(key(span)), start));
+    for (const span of spans) {
+      const mark = chip(lane, span, gold.has(key(span)), start);
+      const at = lane ? tweet.runs[lane - 1].indexOf(span) : -1;
+      if (lane && tweet.decided[lane - 1][at]) {
+        for (const [name, value] of [["role", "button"], ["tabindex", 0], ["data-run", lane - 1], ["data-at", at]])
+          mark.setAttribute(name, value);
+        mark.classList.add("why");
+      }
+      node.append(mark);
+    }
     if (!spans.length) {
       const missed = lane > 0 && gold.size > 0;
       node.append(make("span", { class: missed ? "none missed" : "none",
@@ -204,10 +229,13 @@ function seen(tweet, article) {
     const button = make("button", { type: "button", class: boxes.length > FEW_BOXES ? "picture many" : "picture",
       "aria-expanded": "false" },
       make("img", { src: "data:image/jpeg;base64," + data.textContent, alt: "picture, press to enlarge" }));
-    for (const [name, left, top, width, height] of boxes)
+    for (const region of boxes) {
+      const [name, left, top, width, height] = region;
       button.append(make("span", { class: left > 0.7 ? "box right" : "box", title: name,
+        "data-region": tweet.regions.indexOf(region),
         style: `left: ${100 * left}%; top: ${100 * top}%; width: ${100 * width}%; height: ${100 * height}%`,
       }, make("b", {}, name)));
+    }
     button.addEventListener("click", () =>
       button.setAttribute("aria-expanded", article.classList.toggle("large")));
     figure.append(button);
@@ -223,6 +251,28 @@ function seen(tweet, article) {
   return figure;
 }
 
+// What in the picture decided an entity: a sentence, two bars, and the regions shaded.
+function decide(tweet, article, mark) {
+  const run = Number(mark.dataset.run), at = Number(mark.dataset.at);
+  const entity = tweet.decided[run][at], type = tweet.runs[run][at][0];
+  for (const other of article.querySelectorAll(".why")) other.classList.toggle("chosen", other === mark);
+  const largest = Math.max(...entity.regions, 0);
+  for (const box of article.querySelectorAll(".box")) {
+    const effect = entity.regions[box.dataset.region] ?? 0;
+    box.style.setProperty("--effect", largest > 0 ? Math.max(effect, 0) / largest : 0);
+    box.classList.toggle("against", effect < -0.05);
+    box.title = `${tweet.regions[box.dataset.region][0]}: effect ${effect.toFixed(2)}`;
+  }
+  const without = entity.type === type ? `Without the picture it is ${type}, too.`
+    : `Without the picture it is ${entity.type ?? "no entity"}: the picture decided.`;
+  const bar = (title, share) => [make("span", {}, `${type} ${title}`),
+    make("span", { class: "bar", style: `--share: ${100 * share}%` }), make("span", {}, share.toFixed(2))];
+  const best = tweet.regions[entity.regions.indexOf(largest)];
+  article.querySelector(".decided").replaceChildren(make("p", {}, without,
+    largest > 0.05 && best ? ` Most depends on the region “${best[0]}”.` : " No single region decides."),
+    ...bar("with the picture", entity.with), ...bar("without it", entity.without));
+}
+
 function card(tweet) {
   const article = make("article", {}), figure = seen(tweet, article), runs = make("dl", {});
   names.forEach((name, run) => {
@@ -230,12 +280,23 @@ function card(tweet) {
     const titles = views.length > 1 ? ["semantic", "spatial"] : [""];
     const bars = views.map((value, view) => make("span", { class: "view" }, titles[view],
       make("span", { class: "bar", style: `--share: ${100 * value}%` }), value.toFixed(2)));
-    if (bars.length) bars.unshift(make("span", { title: "relevance of the picture to the text, by view" }, "|C| "));
+    const kind = kinds[run] === "probability" ? ["probability that the picture is the tweet's own", "own picture "]
+      : ["relevance of the picture to the text, by view", "|C| "];
+    if (bars.length) bars.unshift(make("span", { title: kind[0] }, kind[1]));
     runs.append(make("dt", {}, `${run + 1} ${name}`),
       make("dd", { class: errors ? "bad" : "good" }, errors ? `✗ ${errors} wrong` : "✓ all right"),
       make("dd", { class: "views" }, ...bars));
   });
   const words = make("div", {}, make("p", { class: "id" }, tweet.id), text(tweet), runs);
+  words.append(make("div", { class: "decided", "aria-live": "polite" }));
+  const press = event => {
+    const mark = event.target.closest?.(".why");
+    if (!mark || (event.key && event.key !== "Enter" && event.key !== " ")) return;
+    event.preventDefault();
+    decide(tweet, article, mark);
+  };
+  words.addEventListener("click", press);
+  words.addEventListener("keydown", press);
   if (figure.childNodes.length) article.append(figure); else article.classList.add("bare");
   article.append(words);
   return article;
@@ -259,6 +320,9 @@ function turn(step) {
 }
 
 const choose = (select, value, title) => select.append(make("option", { value }, title));
+const areDecided = tweets.some(tweet => tweet.decided.flat().some(Boolean));
+filters.picture.parentNode.hidden = !areDecided;
+$("how").hidden = !areDecided;
 choose(filters.wrong, "any", "wrong in any run");
 names.forEach((name, run) => choose(filters.wrong, run, `wrong: ${run + 1} ${name}`));
 types.forEach(type => choose(filters.type, type, type));

@@ -304,6 +304,13 @@ class MNERTrainingArguments(TrainingArguments):
         default=False,
         metadata={"help": "Write the probability of each tag at each word into predictions_*.jsonl, for cleanlab."},
     )
+    predict_explanations: bool = field(
+        default=False,
+        metadata={
+            "help": "Write what in the picture decided each entity into predictions_*.jsonl: its probability and type "
+            "without the picture, and the effect of hiding each region."
+        },
+    )
     hub_license: str = field(default="apache-2.0", metadata={"help": "Licence of the published weights."})
     example_texts: list[str] = field(
         default_factory=lambda: ["Just landed in Chicago with Maria Lopez, the NBA finals start tonight"],

@@ -1,6 +1,7 @@
 """Tags of a split's tweets, and the file that holds them."""
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,17 @@ from hamlearning.training.trainer import MNERTrainer
 from words_hamlearning import entity_spans
 
 
+EXPLAINED_AT_ONCE = 4  # tweets: each goes through the network once for every region
+
+
 def predict(trainer: MNERTrainer, dataset: Dataset) -> dict[str, Any]:
     """Tags, scores and relevance of every tweet, in the order of the data set.
 
     Returns:
         `tags`: a list of tag names a tweet; `scores`: as long; `relevance`: |C^r| a view for each tweet, None for a
         tweet without a picture (or None altogether: the model measures none); with `--predict_probabilities`
-        `probabilities`: a dict a tweet, by tag, of its probability at each word, else None; `words_in_windows`: words
+        `probabilities`: a dict a tweet, by tag, of its probability at each word, else None; `explanations`: see
+        `explain`; `words_in_windows`: words
         of tweets that were read in several windows; `words_not_read`: words that got no tag, and count as O;
         `seconds`.
     """
@@ -49,6 +54,7 @@ def predict(trainer: MNERTrainer, dataset: Dataset) -> dict[str, Any]:
             np.abs(views).tolist() if key in pictures else None
             for key, views in zip(picture_keys(dataset), output[2][place], strict=True)
         ]
+    config: Any = trainer.accelerator.unwrap_model(trainer.model).config
     tags, tweet_scores, not_read = [], [], 0
     for row, tokens in enumerate(dataset["tokens"]):
         kept = int((predictions[row] != -100).sum())
@@ -59,11 +65,46 @@ def predict(trainer: MNERTrainer, dataset: Dataset) -> dict[str, Any]:
         "tags": tags,
         "scores": tweet_scores,
         "relevance": relevance,
+        "relevance_is_probability": getattr(config, "relevance_matching", "none") != "none",
         "probabilities": probabilities,
+        "explanations": explain(trainer, dataset) if trainer.args.predict_explanations else None,
         "words_in_windows": words_in_windows(dataset, trainer.processing_class.max_length),
         "words_not_read": not_read,
         "seconds": seconds,
     }
+
+
+def explain(trainer: MNERTrainer, dataset: Dataset) -> list[dict[tuple[str, int, int], dict[str, Any]]]:
+    """What in its picture decided each entity of a tweet, see `HamLearningForTokenClassification.explain`.
+
+    Returns:
+        A dict a tweet, by (type, first word, word after the last): `with` and `without`, the entity's probability
+        with the picture and without it, `type`, that of the same words without the picture (None: no entity), and
+        `regions`, the effect of hiding each region, in the order of the visual features. Empty without a picture.
+    """
+    processor, collate = trainer.processing_class, trainer.data_collator
+    model: Any = trainer.accelerator.unwrap_model(trainer.model)
+    model.eval()
+    found = []
+    for first in range(0, len(dataset), EXPLAINED_AT_ONCE):
+        inputs = collate([dataset[place] for place in range(first, min(first + EXPLAINED_AT_ONCE, len(dataset)))])
+        inputs = {name: value.to(model.device) for name, value in inputs.items() if name != "labels"}
+        outputs = model.explain(**inputs)
+        for row, tag_ids in enumerate(outputs.predictions.tolist()):
+            entities = {}
+            if outputs.picture_effects is not None and bool(inputs["image_mask"][row]):
+                types = processor.types_of_words(outputs.picture_predictions[row].tolist())
+                kept = inputs["region_mask"][row].bool()
+                for (start, end), type_ in processor.types_of_words(tag_ids).items():
+                    score = float(outputs.scores[row, start])
+                    entities[type_, start, end] = {
+                        "with": round(score, 4),
+                        "without": round(min(score * math.exp(-float(outputs.picture_effects[row, start])), 1.0), 4),
+                        "type": types.get((start, end)),
+                        "regions": [round(effect, 4) for effect in outputs.region_effects[row, start][kept].tolist()],
+                    }
+            found.append(entities)
+    return found
 
 
 def whole_tags(row: np.ndarray, num_words: int, names: np.ndarray) -> list[str]:
@@ -79,7 +120,7 @@ def words_in_windows(dataset: Dataset, max_length: int) -> int:
 
 
 def write_predictions(path: Path, dataset: Dataset, predicted: dict[str, Any]) -> None:
-    """One JSON line a tweet: id, tokens, gold tags where known, predicted tags, entities, |C^r|, probabilities."""
+    """One JSON line a tweet: id, tokens, gold tags where known, predicted tags, entities, relevance, probabilities."""
     gold = tag_names(dataset) if "ner_tags" in dataset.column_names else None
     lines = []
     for row, (id_, tokens) in enumerate(zip(dataset["id"], dataset["tokens"], strict=True)):
@@ -94,9 +135,15 @@ def write_predictions(path: Path, dataset: Dataset, predicted: dict[str, Any]) -
         if predicted["relevance"] is not None:
             views = predicted["relevance"][row]
             line["relevance"] = views and [round(value, 4) for value in views]
+            if predicted["relevance_is_probability"]:
+                line["relevance_kind"] = "probability"
         if predicted["probabilities"] is not None:
             by_tag = predicted["probabilities"][row].items()
             line["probabilities"] = {tag: [round(value, 6) for value in values] for tag, values in by_tag}
+        if predicted["explanations"] is not None:
+            decided = predicted["explanations"][row]
+            for entity in line["entities"]:
+                entity["picture"] = decided.get((entity["type"], entity["start"], entity["end"]))
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     write_text(path, "".join(lines))
 

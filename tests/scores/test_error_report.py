@@ -373,6 +373,64 @@ def test_a_filter_keeps_the_tweets_that_it_names(page, choices, found):
     assert page.inner_text("#count") == f"{len(found)} of 6 tweets"
 
 
+@pytest.fixture
+def decided(tmp_path, pictures):
+    """The page of a run whose entity in `rome` the picture decided, with two regions; its picture is shown."""
+    by_picture = {"with": 0.9331, "without": 0.12, "type": "LOC", "regions": [1.5, -0.3]}
+    entity = {"type": "PER", "start": 0, "end": 1, "score": 0.9331, "picture": by_picture}
+    other = entity | {"score": 0.7501, "picture": by_picture | {"without": 0.7, "type": "PER", "regions": []}}
+    extras = {"rome": {"entities": [entity]}, "acme": {"entities": [other]}}
+    run = write_run(tmp_path / "decided.jsonl", TWEETS, 3, **extras)
+    boxes = [[0.25, 0.5, 1, 0.5], [0.75, 0.5, 1, 0.5]]
+    regions = write_regions(tmp_path / "regions.parquet", ("rome", boxes, [0, 1]))
+    return report(tmp_path, run, "--visual_features", regions, "--image_dir", pictures)
+
+
+@pytest.mark.parametrize("choice, found", [("the picture decided", ["rome"]), ("it did not", None)])
+def test_a_filter_keeps_the_tweets_that_the_picture_decided(decided, open_page, choice, found):
+    page = open_page(decided)
+    page.get_by_label("Picture", exact=True).select_option(choice)
+    assert shown(page) == (found or [tweet[0] for tweet in TWEETS if tweet[0] != "rome"])
+
+
+def test_an_entity_that_is_pressed_shows_what_decided_it(decided, open_page):
+    page = open_page(decided)
+    rome = card(page, "rome")
+    rome.locator(".chip.why").click()
+    text = rome.locator(".decided").inner_text()
+    assert "Without the picture it is LOC: the picture decided." in text and "0.93" in text and "0.12" in text
+    boxes = rome.locator(".box")
+    shades = [boxes.nth(place).evaluate("box => box.style.getPropertyValue('--effect')") for place in (0, 1)]
+    assert [float(shade) for shade in shades] == [1, 0]
+    assert "against" in boxes.nth(1).get_attribute("class").split()
+    acme = card(page, "acme")
+    acme.locator(".chip.why").press("Enter")
+    assert "Without the picture it is PER, too. No single region decides." in acme.locator(".decided").inner_text()
+
+
+def test_where_no_run_says_what_decided_there_is_no_such_filter(page):
+    assert not page.locator("select[name=picture]").is_visible() and not page.locator(".why").count()
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [{}, 5, {"with": 0.5, "without": 0.1, "type": 3, "regions": []},
+     {"with": 0.5, "without": 1e999, "type": None, "regions": []}],
+)  # fmt: skip
+def test_what_decided_an_entity_is_figures_or_an_error_that_names_the_line(tmp_path, capsys, picture):
+    entity = {"type": "PER", "start": 0, "end": 1, "score": 0.9, "picture": picture}
+    run = write_run(tmp_path / "run.jsonl", TWEETS, 3, rome={"entities": [entity]})
+    with pytest.raises(SystemExit):
+        report(tmp_path, run)
+    assert "run.jsonl, line 1: 'entities' is" in capsys.readouterr().err
+
+
+def test_a_learned_relevance_is_named_so(tmp_path, open_page):
+    extras = {"rome": {"relevance": [0.9], "relevance_kind": "probability"}}
+    page = open_page(report(tmp_path, write_run(tmp_path / "run.jsonl", TWEETS, 3, **extras)))
+    assert "own picture 0.90" in " ".join(card(page, "rome").locator(".views").inner_text().split())
+
+
 @pytest.mark.parametrize(
     "query, found", [("in ROME", ["rome"]), ("BOB", ["bob"]), ("kennel", ["acme"]), ("עליכם", ["rtl"]), ("zzz", [])]
 )

@@ -499,3 +499,17 @@ def test_two_processes_have_the_gradient_of_one_with_the_whole_batch(pictures, t
         capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, cwd=tmp_path,
     )  # fmt: skip
     assert done.stdout.count("equal gradients") == 2, done.stderr[-4000:]
+
+
+def test_a_run_learns_a_relevance_and_explains_its_predictions(world, tmp_path):
+    run_mner(flags(world, tmp_path / "one", relevance_matching="gate", predict_explanations=True, num_train_epochs=3))
+    lines = [json.loads(line) for line in (tmp_path / "one" / "predictions_test.jsonl").read_text().splitlines()]
+    with_picture = [line for line in lines if line["id"] not in ("test9", "test10", "test11")]
+    assert all(line["relevance_kind"] == "probability" for line in lines)
+    assert all(len(line["relevance"]) == 1 and 0 < line["relevance"][0] < 1 for line in with_picture)
+    entities = [entity for line in with_picture for entity in line["entities"]]
+    assert entities and {len(entity["picture"]["regions"]) for entity in entities} == {2}
+    assert all(abs(entity["picture"]["with"] - entity["score"]) < 1e-3 for entity in entities)
+    blind = [entity for line in lines if line not in with_picture for entity in line["entities"]]
+    assert blind and all(entity["picture"] is None for entity in blind)
+    assert results_of(tmp_path / "one")["model"]["relevance_matching"] == "gate"
