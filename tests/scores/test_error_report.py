@@ -389,7 +389,7 @@ def decided(tmp_path, pictures):
 @pytest.mark.parametrize("choice, found", [("the picture decided", ["rome"]), ("it did not", None)])
 def test_a_filter_keeps_the_tweets_that_the_picture_decided(decided, open_page, choice, found):
     page = open_page(decided)
-    page.get_by_label("Picture", exact=True).select_option(choice)
+    page.locator("select[name=picture]").select_option(label=choice)
     assert shown(page) == (found or [tweet[0] for tweet in TWEETS if tweet[0] != "rome"])
 
 
