@@ -57,8 +57,11 @@ TINY_SIZES = {"image_feature_size": 12, "region_feature_size": 10, "num_classes"
 # Fields of rivals that make them tiny, or leave out what the tiny world does not have.
 TINY_RIVALS = {
     "hvpnet": {"use_pyramid": False},
+    "ita": {"use_captions": False},
     "umgf": {"fusion_size": 16, "num_fusion_heads": 2, "num_fusion_layers": 2},
 }
+# Fields of rivals that nobody types: sub-tokens of the questions.
+TINY_QUERIES = {"mrc_mner": {"query_ids": [[5, 6, SEP], [7, 8, 9, SEP], [10, SEP], [11, 12, SEP]]}}
 CHROMIUM_FLAGS = (
     "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync "
     "--no-first-run --disable-quic"
@@ -189,7 +192,13 @@ def make_rival(tiny_text_configs):
         torch.manual_seed(seed)
         model_class = class_of(architecture)
         sizes = {name: TINY_SIZES[name] for name in ("image_feature_size", "region_feature_size", "num_classes")}
-        fields = {"dropout": 0.0, **sizes, **TINY_RIVALS.get(architecture, {}), **fields}
+        fields = {
+            "dropout": 0.0,
+            **sizes,
+            **TINY_RIVALS.get(architecture, {}),
+            **TINY_QUERIES.get(architecture, {}),
+            **fields,
+        }
         return model_class(model_class.config_class(text_config=tiny_text_configs[text], **fields)).eval()
 
     return make

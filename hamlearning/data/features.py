@@ -32,8 +32,8 @@ _VISUAL_SCHEMA = pa.schema(
         "features": pa.list_(pa.list_(pa.float16())),
     }
 )
-# Columns that a file may have beside these, of an architecture that asks for them: a few vectors a picture.
-_MORE_SCHEMA = pa.schema({"pyramid_features": pa.list_(pa.list_(pa.float16()))})
+# Columns that a file may have beside these, of an architecture that asks for them: a few vectors a picture, or a text.
+_MORE_SCHEMA = pa.schema({"pyramid_features": pa.list_(pa.list_(pa.float16())), "caption": pa.string()})
 _TEXT_KINDS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 _REGION_COLUMNS = ("boxes", "class_ids", "scores", "features")
 
@@ -99,19 +99,27 @@ class VisualFeatures(Mapping):
         # Popped, so that only one column at a time is in memory twice.
         self._arrays = {name: np.concatenate([b.pop(name) for b in blocks]) for name in _VISUAL_SCHEMA.names[1:]}
         self._more: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # offsets (n + 1,) and vectors
+        self._texts: dict[str, list[str]] = {}
+        self._has_names = False
 
-    def read_more(self, columns: Mapping[str, int]) -> None:
-        """Has the entries hold further columns: some vectors a picture, (P, width) float32, P at least 1.
+    def read_more(self, columns: Mapping[str, int | None]) -> None:
+        """Has the entries hold further columns: some vectors a picture, (P, width) float32, P at least 1, or a text.
+
+        `class_names`, the names of the regions' classes, are no column of the file; they can be asked for as well.
 
         Args:
-            columns: Names, with the widths that are expected. One that is read already is not read again.
+            columns: Names, with the widths that are expected, None for a text. One that is read already is not read
+                again.
 
         Raises:
             ValueError: The file lacks a column, or a row of it has no vector, another width or a number that is none;
                 the message names file, image id and value.
         """
         for name, width in columns.items():
-            if name in self._more:
+            if name == "class_names":
+                self._has_names = True
+                continue
+            if name in self._more or name in self._texts:
                 continue
             with damage_named(self.path), pq.ParquetFile(self.path) as file:
                 if name not in file.schema_arrow.names:
@@ -120,6 +128,9 @@ class VisualFeatures(Mapping):
                     )
                 _check_type(self.path, file.schema_arrow, _MORE_SCHEMA.field(name))
                 batches = _batches(self.path, file, ["id", name])
+                if width is None:
+                    self._texts[name] = [text or "" for batch in batches for text in batch.column(name).to_pylist()]
+                    continue
                 blocks = [_flat_vectors(self.path, batch, name, width) for batch in batches]
             counts, vectors = zip(*blocks, strict=True)
             offsets = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
@@ -140,10 +151,15 @@ class VisualFeatures(Mapping):
         """How many classes the detector tells apart."""
         return len(self.class_names)
 
-    def __getitem__(self, image_id: str) -> dict[str, np.ndarray]:
+    def __getitem__(self, image_id: str) -> dict[str, Any]:
         row = self._row_of[image_id]
         regions = slice(self._offsets[row], self._offsets[row + 1])
-        entry = {name: array[regions if name in _REGION_COLUMNS else row] for name, array in self._arrays.items()}
+        entry: dict[str, Any] = {
+            name: array[regions if name in _REGION_COLUMNS else row] for name, array in self._arrays.items()
+        }
+        entry |= {name: texts[row] for name, texts in self._texts.items()}
+        if self._has_names:
+            entry["class_names"] = [self.class_names[number] for number in entry["class_ids"]]
         for name, (offsets, vectors) in self._more.items():
             entry[name] = vectors[offsets[row] : offsets[row + 1]]
         for name in ("image_features", "features", *self._more):

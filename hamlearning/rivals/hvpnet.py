@@ -177,7 +177,7 @@ class HVPNeTForTokenClassification(Rival):
         self.post_init()
 
     @property
-    def visual_columns(self) -> dict[str, int]:
+    def visual_columns(self) -> dict[str, int | None]:
         """The pyramid, if it is read."""
         is_read = self.config.use_pyramid and self.config.use_vision
         return {"pyramid_features": PYRAMID_SIZE} if is_read else {}

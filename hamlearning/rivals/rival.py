@@ -202,13 +202,16 @@ class Rival(HamLearningForTokenClassification):
         """
 
     @property
-    def visual_columns(self) -> dict[str, int]:
+    def visual_columns(self) -> dict[str, int | None]:
         """Columns of a visual feature file that are read beside those that all have, with their widths."""
         return {}
 
     def emit(self, text: Text, picture: Picture, **own_inputs: torch.Tensor | None) -> RivalEmissions:
         """The equations of the system: emissions of words, from text and picture."""
         raise NotImplementedError(f"{type(self).__name__} has no equations.")
+
+    def meet(self, processor: Any) -> None:
+        """Learns what it has to know of its processor, before it is trained; nothing, if it says not otherwise."""
 
     def text_options(self, picture: Picture, **own_inputs: torch.Tensor | None) -> dict[str, Any]:
         """What the text encoder is given beside the text, by name."""

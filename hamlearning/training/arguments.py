@@ -115,6 +115,15 @@ class ModelArguments:
     num_crops: int | None = field(
         default=None, metadata={"help": "hvpnet: regions that are read beside the picture, best score first."}
     )
+    use_captions: bool | None = field(
+        default=None, metadata={"help": "ita: False: of the picture only names of classes, no caption."}
+    )
+    temperature: float | None = field(
+        default=None, metadata={"help": "ita: of the alignment of text view and cross view."}
+    )
+    alignment_weight: float | None = field(
+        default=None, metadata={"help": "ita: of that alignment's loss. 0: without it."}
+    )
     word_splitting: str | None = field(
         default=None,
         metadata={

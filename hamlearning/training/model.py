@@ -10,6 +10,7 @@ from transformers import AutoTokenizer
 from hamlearning.data.downloads import wanted_of_hub
 from hamlearning.data.features import VisualFeatures
 from hamlearning.rivals.architectures import HAMLEARNING, architecture_of, class_of, processor_class_of
+from hamlearning.rivals.rival import Rival
 from hamlearning.training.arguments import ModelArguments
 from hamlearning.training.text_encoders import check_text_encoder
 from modeling_hamlearning import HamLearningCRF, HamLearningForTokenClassification
@@ -38,6 +39,8 @@ def load_model(
     else:
         model, processor = make_model(model_args, tags, visual_features)
     model.config.word_marks = processor.word_marks()
+    if isinstance(model, Rival):
+        model.meet(processor)
     if model.config.use_vision and visual_features is not None:
         for name in ("image_feature_size", "region_feature_size", "num_classes"):
             if getattr(visual_features, name) != getattr(model.config, name):
