@@ -1,6 +1,6 @@
 """MRC-MNER: entities as answers to a question a type (Jia et al., ACM MM 2022), as far as it is known."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -271,6 +271,14 @@ class MRCMNERForTokenClassification(Rival):
         if output_probabilities:
             decoded["probabilities"] = emissions.logits.softmax(dim=-1) * mask[..., None]
         return decoded
+
+    def explain(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Nothing: effects are of the probability of an entity among all ways to tag, which only a CRF has.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("MRC-MNER has no CRF, whose probabilities `explain` compares: ask another architecture.")
 
     def _spans(
         self, margins: Margins, is_start: torch.Tensor, is_end: torch.Tensor

@@ -142,6 +142,11 @@ def test_it_has_no_crf_to_leave_out():
     assert not [name for name in make_names(config_class) if "crf" in name]
 
 
+def test_what_only_a_crf_can_explain_is_refused(make_rival, make_batch):
+    with pytest.raises(ValueError, match="MRC-MNER has no CRF"):
+        make_rival("mrc_mner").explain(**make_batch())
+
+
 def make_names(config_class):
     with torch.device("meta"):
         return [name for name, _ in class_of("mrc_mner")(config_class()).named_parameters()]
