@@ -251,7 +251,7 @@ def say_decider(entity: dict[str, Any]) -> str:
     if best is None or entity["score"] - hidden_score(entity, best["effect"]) < SMALL_EFFECT:
         return f"{first} No single region decides."
     left = say_score(hidden_score(entity, best["effect"]))
-    return f"{first} Most depends on the region “{region_name(best)}”: with it hidden, {left} are left."
+    return f"{first} Most depends on the region “{region_name(best)}”: with it hidden, only {left} remain."
 
 
 def region_html(entity: dict[str, Any], region: dict[str, Any], largest: float) -> str:
@@ -336,7 +336,7 @@ def probability_html(probability: float) -> str:
         '<div class="card"><h3>Does the picture belong to the tweet?</h3><div class="view"><span>it and not another '
         f'one</span><b>{say_score(probability)}</b><div class="bar"><div style="width:{probability:.0%}"></div></div>'
         "</div><p>Learned from pairs of tweets and pictures: the probability that of this picture and another tweet's "
-        "this one belongs here. About 50% is: nobody can tell.</p></div>"
+        "this one belongs here. Where nobody can tell, it is about 50%.</p></div>"
     )
 
 

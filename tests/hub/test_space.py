@@ -222,15 +222,15 @@ def explained(effects, score=0.9, without=0.2, kind_without="PER", names=None):
     ("entity", "sentence"),
     [
         (explained([2.0, 0.1]), "Without the picture “Austin” is read as person. Most depends on the region “top "
-         "left”: with it hidden, 12% are left."),
+         "left”: with it hidden, only 12% remain."),
         (explained([0.01, 3.0], kind_without=None, names=["sun", "road"]), "Without the picture “Austin” is read as "
-         "no name. Most depends on the region “road”: with it hidden, 4% are left."),
+         "no name. Most depends on the region “road”: with it hidden, only 4% remain."),
         (explained([0.0, -0.1], without=0.5, kind_without="LOC"), "“Austin” is a location without the picture, too, "
          "but less surely. No single region decides."),
         (explained([0.0], without=0.88, kind_without="LOC"), "The picture adds little: “Austin” is a location without "
          "it, too. No single region decides."),
         (explained([0.7], kind_without="EVENT"), "Without the picture “Austin” is read as event. Most depends on the "
-         "region “top centre”: with it hidden, 45% are left."),
+         "region “top centre”: with it hidden, only 45% remain."),
     ],
 )  # fmt: skip
 def test_a_sentence_says_what_an_entity_owes_to_the_picture(app, entity, sentence):
