@@ -54,10 +54,11 @@ settings.load_profile("tests")
 ROOT = Path(__file__).parents[1]
 PAD, CLS, SEP = 1, 2, 3
 TINY_SIZES = {"image_feature_size": 12, "region_feature_size": 10, "num_classes": 7, "class_embedding_size": 6}
-# Fields of rivals that make them tiny, or leave out what the tiny world does not have.
+# Fields of rivals that make them tiny, leave out what the tiny world does not have, or drop nothing.
 TINY_RIVALS = {
     "hvpnet": {"use_pyramid": False},
     "ita": {"use_captions": False},
+    "mgcmt": {"fusion_dropout": 0.0},
     "umgf": {"fusion_size": 16, "num_fusion_heads": 2, "num_fusion_layers": 2},
 }
 # Fields of rivals that nobody types: sub-tokens of the questions.

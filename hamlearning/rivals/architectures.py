@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModelForTokenClassification, PreTrained
 
 HAMLEARNING = "hamlearning"
 # Module of this package by the value of `--architecture`; its `MODEL` is the class.
-RIVALS = ("adacan", "gvatt", "hvpnet", "ita", "maf", "mrc_mner", "umgf", "umt")
+RIVALS = ("adacan", "gvatt", "hvpnet", "ita", "maf", "mgcmt", "mrc_mner", "umgf", "umt")
 ARCHITECTURES = (HAMLEARNING, *RIVALS)
 
 

@@ -28,7 +28,23 @@ class UMTConfig(RivalConfig):
     conversion_weight: float | int = 0.5
 
 
-class UMTForTokenClassification(Rival):
+class SpanRival(Rival):
+    """A rival with a text-only tagger of O, B and I: `auxiliary_crf` over the `auxiliary_logits` of its emissions."""
+
+    auxiliary_crf: HamLearningCRF
+
+    def loss(self, emissions: RivalEmissions, labels: torch.Tensor) -> torch.Tensor:
+        """CRF(E, y) + 0.5 CRF(E_a, y_a), y_a the first letters of the tags."""
+        kinds = torch.where(labels == -100, -100, self._kinds().to(labels.device)[labels.clamp(min=0)])  # y_a
+        auxiliary = self.likelihood_loss(self.auxiliary_crf, emissions.auxiliary_logits, kinds)
+        return super().loss(emissions, labels) + self.config.auxiliary_weight * auxiliary
+
+    def _kinds(self) -> torch.Tensor:
+        """Of each tag, (T,): 0 for O, 1 for a B-, 2 for an I-."""
+        return torch.tensor([{"B-": 1, "I-": 2}.get(tag[:2], 0) for tag in self.config.tags])
+
+
+class UMTForTokenClassification(SpanRival):
     """UMT: words read the picture, the picture reads the words, a gate decides how much of it counts.
 
     ```python
@@ -82,16 +98,6 @@ class UMTForTokenClassification(Rival):
         share = self.config.conversion_weight
         logits = (1 - share) * self.classifier(fused[:, 1:]) + share * converted  # E
         return RivalEmissions(logits=logits, word_mask=text.mask, auxiliary_logits=auxiliary_logits)
-
-    def loss(self, emissions: RivalEmissions, labels: torch.Tensor) -> torch.Tensor:
-        """CRF(E, y) + 0.5 CRF(E_a, y_a), y_a the first letters of the tags."""
-        kinds = torch.where(labels == -100, -100, self._kinds().to(labels.device)[labels.clamp(min=0)])  # y_a
-        auxiliary = self.likelihood_loss(self.auxiliary_crf, emissions.auxiliary_logits, kinds)
-        return super().loss(emissions, labels) + self.config.auxiliary_weight * auxiliary
-
-    def _kinds(self) -> torch.Tensor:
-        """Of each tag, (T,): 0 for O, 1 for a B-, 2 for an I-."""
-        return torch.tensor([{"B-": 1, "I-": 2}.get(tag[:2], 0) for tag in self.config.tags])
 
     def _conversion(self) -> torch.Tensor:
         """M (3, T): O, B and I in equal shares to the tags that begin so."""

@@ -83,7 +83,7 @@ class ModelArguments:
     )
     auxiliary_weight: float | None = field(
         default=None,
-        metadata={"help": "umt: of the text-only tagger's loss. maf: share of matching and contrast in the loss."},
+        metadata={"help": "umt, mgcmt: of the text-only tagger's loss. maf: share of matching and contrast."},
     )
     conversion_weight: float | None = field(
         default=None, metadata={"help": "umt: share of the text-only tagger in the prediction."}
@@ -123,6 +123,13 @@ class ModelArguments:
     )
     alignment_weight: float | None = field(
         default=None, metadata={"help": "ita: of that alignment's loss. 0: without it."}
+    )
+    num_objects: int | None = field(default=None, metadata={"help": "mgcmt: most objects whose classes are read."})
+    fusion_dropout: float | None = field(
+        default=None, metadata={"help": "mgcmt: share dropped of what the picture gives."}
+    )
+    grid_feature_size: int | None = field(
+        default=None, metadata={"help": "mgcmt: width of grid_features. [none are read, regions in their place]"}
     )
     word_splitting: str | None = field(
         default=None,

@@ -23,11 +23,12 @@ NEW_PARAMETERS = {
     "ita": 7_020,
     "maf": 13_595_246 - 768,
     "mrc_mner": 16_937_480 - 2 * 768,
+    "mgcmt": 92_998_014 - 12 * 768 + (1601 - 85) * 768,  # a class more than the detector has, there 84
     "umgf": 20_662_124,
     "umt": 39_783_294 - 5 * 768,
 }
 # Those whose answer depends on the picture.
-READS_PICTURES = {"adacan", "gvatt", "hvpnet", "maf", "mrc_mner", "umgf", "umt"}
+READS_PICTURES = {"adacan", "gvatt", "hvpnet", "maf", "mgcmt", "mrc_mner", "umgf", "umt"}
 # Those whose probabilities are of spans.
 HAS_NO_CRF = {"mrc_mner"}
 # Those that read the best regions, each in a place of its own.
