@@ -33,7 +33,8 @@ _VISUAL_SCHEMA = pa.schema(
     }
 )
 # Columns that a file may have beside these, of an architecture that asks for them: a few vectors a picture, or a text.
-_MORE_SCHEMA = pa.schema({"pyramid_features": pa.list_(pa.list_(pa.float16())), "caption": pa.string()})
+_VECTORS = pa.list_(pa.list_(pa.float16()))
+_MORE_SCHEMA = pa.schema({"grid_features": _VECTORS, "pyramid_features": _VECTORS, "caption": pa.string()})
 _TEXT_KINDS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 _REGION_COLUMNS = ("boxes", "class_ids", "scores", "features")
 

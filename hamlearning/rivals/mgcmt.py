@@ -1,13 +1,15 @@
 """MGCMT: multi-granularity cross-modality representation learning (Liu et al., CIKM 2022)."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import nn
 from transformers import PreTrainedModel, initialization
 
-from hamlearning.rivals.rival import Picture, RivalConfig, RivalEmissions, Text, init_as_torch
+from hamlearning.rivals.rival import Picture, RivalConfig, RivalEmissions, RivalProcessor, Text, init_as_torch
 from hamlearning.rivals.umt import SpanRival
 from modeling_hamlearning import HamLearningCRF, HamLearningTransformerLayer
 
@@ -25,7 +27,8 @@ class MGCMTConfig(RivalConfig):
         num_objects: most objects of a picture, the best, whose classes are read.
         fusion_dropout: share of what the picture gives that is dropped before it is joined to the words.
         grid_feature_size: width of `grid_features` (B, P, size), cells of the whole picture that are an input of
-            their own; None: there are none, and the regions stand in their place.
+            their own: a further column of a visual feature file, see `write_visual_features`. None: there are none,
+            and the regions stand in their place.
         **kwargs: see `RivalConfig`.
 
     Raises:
@@ -33,6 +36,7 @@ class MGCMTConfig(RivalConfig):
     """
 
     model_type = "hamlearning_mgcmt"
+    _processor_class = "GridProcessor"
     auxiliary_weight: float | int = 0.5
     num_objects: int = 5
     fusion_dropout: float | int = 0.5
@@ -46,6 +50,31 @@ class MGCMTConfig(RivalConfig):
                 raise ValueError(f"{name}={number}: must be at least 1.")
         if not 0 <= self.fusion_dropout < 1:
             raise ValueError(f"fusion_dropout={self.fusion_dropout}: must be a share in [0, 1).")
+
+
+class GridProcessor(RivalProcessor):
+    """A processor whose batches have `grid_features` (B, P, size) where rows of a visual feature file have."""
+
+    def _pad_visual_features(self, rows: Sequence[Mapping[str, Any] | None]) -> dict[str, np.ndarray]:
+        padded = super()._pad_visual_features(rows)
+        grids = {b: np.asarray(row.get("grid_features", ()), np.float32) for b, row in enumerate(rows) if row}
+        shape = next((grid.shape for grid in grids.values() if grid.size), None)
+        if shape is None:
+            return padded
+        cells = np.zeros((len(rows), *shape), np.float32)
+        for b, grid in grids.items():
+            if grid.shape != shape or grid.ndim != 2:
+                raise ValueError(
+                    f"visual_features: tweet {b}: grid_features has the shape {grid.shape}, another picture's has "
+                    f"{shape}: give each picture as many cells, of one width."
+                )
+            cells[b] = grid
+        return padded | {"grid_features": cells}
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """What `__call__` returns at most."""
+        return [*super().model_input_names, *MGCMTForTokenClassification.own_inputs]
 
 
 class MGCMTGate(nn.Module):
@@ -110,6 +139,7 @@ class MGCMTForTokenClassification(SpanRival):
     """
 
     config_class = MGCMTConfig
+    processor_class = GridProcessor
     own_inputs = ("grid_features",)
 
     def __init__(self, config: MGCMTConfig, text_model: PreTrainedModel | None = None):
@@ -147,6 +177,12 @@ class MGCMTForTokenClassification(SpanRival):
             word_mask=text.mask,
             auxiliary_logits=self.auxiliary_classifier(auxiliary[:, 1:]),
         )
+
+    @property
+    def visual_columns(self) -> dict[str, int | None]:
+        """The grid, if it is read."""
+        size = self.config.grid_feature_size
+        return {"grid_features": size} if size and self.config.use_vision else {}
 
     def _read(self, *args: Any, **inputs: Any) -> RivalEmissions:
         if self.config.grid_feature_size and inputs.get("grid_features") is None:

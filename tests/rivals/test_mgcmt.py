@@ -1,9 +1,15 @@
 """MGCMT: cells and objects."""
 
+import numpy as np
 import pytest
 import torch
 
-from hamlearning.rivals.mgcmt import MGCMTConfig
+from hamlearning.data.features import VisualFeatures, write_visual_features
+from hamlearning.data.tweets import load_tweets
+from hamlearning.rivals.mgcmt import GridProcessor, MGCMTConfig
+from hamlearning.training.run import main as run_mner
+from processing_hamlearning import HamLearningDataCollator
+from tiny_world import flags
 
 
 def logits(model, batch):
@@ -88,3 +94,25 @@ def test_a_grid_that_does_not_fit_is_refused(make_rival, make_batch, size, shape
 def test_figures_that_cannot_be_are_refused(field, value):
     with pytest.raises(ValueError, match=f"{field}={value}: must be"):
         MGCMTConfig(**{field: value})
+
+
+def test_a_run_reads_the_grid_of_the_feature_file(world, tmp_path):
+    known = VisualFeatures(world / "features.parquet")
+    rng = np.random.default_rng(0)
+    rows = [{"id": id_, **known[id_], "grid_features": rng.normal(size=(4, 6))} for id_ in known]
+    file = tmp_path / "grid.parquet"
+    write_visual_features(file, rows, known.metadata, more={"grid_features": 6})
+    settings: dict = {"architecture": "mgcmt", "num_train_epochs": 1, "num_semantic_layers": None}
+    settings |= {"visual_features": file}
+    results = run_mner(flags(world, tmp_path / "model", grid_feature_size=6, **settings))
+    settings = {"num_semantic_layers": None, "text_model": None, "do_train": None, "visual_features": file}
+    again = run_mner(flags(world, tmp_path / "again", model_name_or_path=tmp_path / "model", **settings))
+    assert again["test"]["types"] == results["test"]["types"]
+    features = VisualFeatures(file)
+    features.read_more({"grid_features": 6})
+    tweets = load_tweets(world / "tweets")["test"].select([0, 11])  # the last has no picture
+    batch = HamLearningDataCollator(GridProcessor.from_pretrained(tmp_path / "model"), features)(list(tweets))
+    assert batch["grid_features"].shape == (2, 4, 6) and batch["image_mask"].tolist() == [1, 0]
+    with pytest.raises(ValueError, match="no column 'grid_features'"):
+        settings["visual_features"] = world / "features.parquet"
+        run_mner(flags(world, tmp_path / "none", model_name_or_path=tmp_path / "model", **settings))
