@@ -200,6 +200,9 @@ def add_predict_flags(parser: argparse.ArgumentParser) -> None:
         choices=("label-studio", "conll", "jsonl", "brat", "spacy"),
         help="write what is found for another program, too",
     )
+    files = parser.add_argument_group("Parquet files of any number, in place of --data_dir and --output_dir")
+    files.add_argument("--data", metavar="PLACE", help="folder, file or pattern; also hf://, s3:// and the like")
+    files.add_argument("--output", metavar="PLACE", help="folder of the Parquet files that are made")
 
 
 def add_extract_flags(parser: argparse.ArgumentParser) -> None:
@@ -374,7 +377,7 @@ VERBS = {
         "write the entities that a trained model finds in tweets",
         (
             "hamlearning predict outputs/demo --data_dir my/tweets --output_dir outputs/found",
-            "hamlearning predict outputs/demo --data_dir my/shards --streaming --output_dir outputs/found",
+            "hamlearning predict outputs/demo --data my/shards --output outputs/found",
         ),
         "hamlearning.training.verbs:predict",
         add_predict_flags,

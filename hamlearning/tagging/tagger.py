@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -163,7 +163,15 @@ class Tagger:
                 self._reader = load_reader(self.settings)
         return self._reader
 
-    def _names_in(self, columns: Mapping[str, Column]) -> dict[str, str]:
+    def columns_read(self, columns: Sequence[str]) -> list[str]:
+        """Those of a table's columns that are read.
+
+        Raises:
+            ValueError: It lacks one.
+        """
+        return list(dict.fromkeys(self._names_in(columns).values()))
+
+    def _names_in(self, columns: Collection[str]) -> dict[str, str]:
         """The columns of a table that are read, by what they hold."""
         named = {kind: name for kind, name in self.names.items() if name is not None}
         for kind, name in named.items():

@@ -7,6 +7,8 @@ from typing import Any
 from accelerate import PartialState
 
 from hamlearning.tagging.formats import write_format
+from hamlearning.tagging.pieces import tag_files
+from hamlearning.tagging.tagger import Tagger
 from hamlearning.training.arguments import MNERTrainingArguments
 from hamlearning.training.run import main
 
@@ -22,9 +24,11 @@ def predict(options: Mapping[str, Any], flags: Sequence[str]) -> dict[str, Any]:
         What `results.json` holds.
 
     Raises:
-        ValueError: `format` is to be written of a stream.
+        ValueError: `format` is to be written of a stream; or see `predict_files`.
     """
     options = dict(options)
+    if OF_FILES & options.keys():
+        return predict_files(options, flags)
     format = options.pop("format", None)
     if format is not None and "streaming" in options:
         raise ValueError(
@@ -41,6 +45,34 @@ def predict(options: Mapping[str, Any], flags: Sequence[str]) -> dict[str, Any]:
         )
         print(f"{format}: {written}")
     return results
+
+
+# Flags of Parquet files of any number, and those that both ways take.
+OF_FILES = {"data", "output"}
+OF_BOTH = {"model_name_or_path", "visual_features", "per_device_eval_batch_size", "bf16"}
+
+
+def predict_files(options: Mapping[str, Any], flags: Sequence[str]) -> dict[str, Any]:
+    """Tags Parquet files, see `tag_files`; prints what was done, and returns it.
+
+    Raises:
+        ValueError: a flag is missing, or one is given that has no meaning here.
+    """
+    for name in ("data", "output"):
+        if name not in options:
+            raise ValueError(f"--{min(OF_FILES & options.keys())} goes with --data and --output: give --{name}, too")
+    others = [*(f"--{name}" for name in options.keys() - OF_FILES - OF_BOTH), *flags]
+    if others:
+        raise ValueError(f"{min(others)} does not go with --data: leave it out, or give --data_dir and --output_dir")
+    tagger = Tagger(
+        options["model_name_or_path"],
+        batch_size=int(options.get("per_device_eval_batch_size", 32)),
+        dtype="bfloat16" if str(options.get("bf16", "False")).lower() in ("true", "1", "yes") else "float32",
+        visual_features=options.get("visual_features"),
+    )
+    done = tag_files(tagger, options["data"], options["output"])
+    print(f"{options['output']}: {', '.join(f'{name} {count}' for name, count in done.items())}")
+    return done
 
 
 def extract(options: Mapping[str, Any], flags: Sequence[str]) -> dict[str, Any]:
