@@ -59,6 +59,7 @@ def read_in_windows(
     num_words: int | None,
     token_type_ids: torch.Tensor | None = None,
     num_pictures: int = 1,
+    word_inputs: dict[str, torch.Tensor] | None = None,
     **options: Any,
 ) -> Any:
     """What the trunk says of tweets, each word read in the window in which it stands farthest from an edge.
@@ -76,6 +77,7 @@ def read_in_windows(
         num_words: W, if it is known.
         token_type_ids: (B, S) or None.
         num_pictures: P, pictures of each tweet, whose rows are side by side.
+        word_inputs: (B, W, ...) each: a window gets those of its words, and what follows them.
         **options: handed on to `read`.
 
     Returns:
@@ -94,6 +96,9 @@ def read_in_windows(
     if attention_mask is None:
         attention_mask = torch.ones_like(input_ids)
     pieces, width = _cut_windows(windows, row, place, input_ids, attention_mask, word_ids, token_type_ids)
+    for name, given in (word_inputs or {}).items():
+        column = windows[row, place, :1] + torch.arange(width, device=row.device)
+        pieces[name] = given[row[:, None], column.clamp(max=given.shape[1] - 1)]
 
     # Where layers are sharded, every process must call them as often as the others.
     is_alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())

@@ -37,7 +37,8 @@ from hypothesis import settings  # noqa: E402
 from transformers import BertConfig, DistilBertConfig, ModernBertConfig, MPNetConfig, RobertaConfig  # noqa: E402
 
 from configuration_hamlearning import HamLearningConfig  # noqa: E402
-from hamlearning.rivals.architectures import class_of  # noqa: E402
+from hamlearning.rivals.architectures import class_of, reads_words  # noqa: E402
+from hamlearning.rivals.lstm_taggers import WordVectorsConfig  # noqa: E402
 from hamlearning.training.run import main as run_mner  # noqa: E402
 from hub_server import HubServer, run_client  # noqa: E402
 from modeling_hamlearning import HamLearningForTokenClassification  # noqa: E402
@@ -56,6 +57,9 @@ PAD, CLS, SEP = 1, 2, 3
 TINY_SIZES = {"image_feature_size": 12, "region_feature_size": 10, "num_classes": 7, "class_embedding_size": 6}
 # Fields of rivals that make them tiny, leave out what the tiny world does not have, or drop nothing.
 TINY_RIVALS = {
+    "bilstm_crf": {"lstm_size": 16},
+    "cnn_bilstm_crf": {"lstm_size": 16, "num_filters": 6},
+    "hbilstm_crf": {"lstm_size": 16, "character_size": 6},
     "hvpnet": {"use_pyramid": False},
     "ita": {"use_captions": False},
     "mgcmt": {"fusion_dropout": 0.0},
@@ -200,7 +204,10 @@ def make_rival(tiny_text_configs):
             **TINY_QUERIES.get(architecture, {}),
             **fields,
         }
-        return model_class(model_class.config_class(text_config=tiny_text_configs[text], **fields)).eval()
+        text_config = tiny_text_configs[text]
+        if reads_words(architecture):
+            text_config = WordVectorsConfig(vocab_size=100, hidden_size=32, pad_token_id=PAD)
+        return model_class(model_class.config_class(text_config=text_config, **fields)).eval()
 
     return make
 
@@ -212,7 +219,8 @@ def count_new_parameters():
     def count(architecture: str, **fields) -> int:
         model_class = class_of(architecture)
         with torch.device("meta"):
-            model = model_class(model_class.config_class(text_config=BertConfig(), **fields))
+            text_config = WordVectorsConfig() if reads_words(architecture) else BertConfig()
+            model = model_class(model_class.config_class(text_config=text_config, **fields))
         return sum(p.numel() for name, p in model.named_parameters() if "text_model." not in name)
 
     return count

@@ -76,7 +76,8 @@ TEXT_ALONE = {"use_vision": False, "num_text_layers": 0, "num_ffnn_layers": 0}
 # They learn all they know from the data at hand, and so longer, at a higher rate and in smaller batches than a
 # pretrained text encoder.
 LSTM = {
-    "use_vision": False, "learning_rate": 1e-3, "crf_learning_rate": 1e-3, "max_grad_norm": 5.0,
+    "use_vision": False, "text_model": None, "learning_rate": 1e-3, "text_learning_rate": 1e-3,
+    "crf_learning_rate": 1e-3, "max_grad_norm": 5.0,
     "num_train_epochs": 50, "per_device_train_batch_size": 10,
 }  # fmt: skip
 UNKNOWN = float("nan")  # what the paper does not report

@@ -8,7 +8,10 @@ from transformers import AutoConfig, AutoModelForTokenClassification, PreTrained
 
 HAMLEARNING = "hamlearning"
 # Module of this package by the value of `--architecture`; its `MODEL` is the class.
-RIVALS = ("adacan", "gvatt", "hvpnet", "ita", "maf", "mgcmt", "mrc_mner", "umgf", "umt")
+RIVALS = (
+    "adacan", "bilstm_crf", "cnn_bilstm_crf", "gvatt", "hbilstm_crf", "hvpnet", "ita", "maf", "mgcmt", "mrc_mner",
+    "umgf", "umt",
+)  # fmt: skip
 ARCHITECTURES = (HAMLEARNING, *RIVALS)
 
 
@@ -30,6 +33,11 @@ def class_of(architecture: str) -> Any:
     if architecture not in RIVALS:
         raise ValueError(f"architecture={architecture!r}: must be one of {', '.join(ARCHITECTURES)}.")
     return import_module(f"hamlearning.rivals.{architecture}").MODEL
+
+
+def reads_words(architecture: str) -> bool:
+    """Whether an architecture has no text encoder, but vectors of the train split's words."""
+    return hasattr(class_of(architecture), "from_words")
 
 
 def processor_class_of(architecture: str) -> Any:

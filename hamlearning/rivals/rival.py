@@ -177,6 +177,8 @@ class Rival(HamLearningForTokenClassification):
     processor_class: ClassVar[Any] = HamLearningProcessor
     # Names of what `emit` takes beside text and picture.
     own_inputs: ClassVar[tuple[str, ...]] = ()
+    # Those of them that are of words, (B, W, ...), of which a window has a part.
+    word_inputs: ClassVar[tuple[str, ...]] = ()
     # Whether there is a dropout straight after the text encoder.
     drops_text: ClassVar[bool] = True
 
@@ -263,9 +265,11 @@ class Rival(HamLearningForTokenClassification):
             )
         else:
             pieces: Any = input_ids
+            of_words = {name: given.pop(name) for name in self.word_inputs if name in given}
             read = read_in_windows(
-                self._read, windows, pieces, attention_mask, words.ids, given, words.number, token_type_ids
-            )
+                self._read, windows, pieces, attention_mask, words.ids, given, words.number, token_type_ids,
+                word_inputs=of_words,
+            )  # fmt: skip
 
         with torch.autocast(read.logits.device.type, enabled=False):
             for name in ("logits", "auxiliary_logits", "auxiliary_loss"):

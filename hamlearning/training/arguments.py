@@ -131,6 +131,22 @@ class ModelArguments:
     grid_feature_size: int | None = field(
         default=None, metadata={"help": "mgcmt: width of grid_features. [none are read, regions in their place]"}
     )
+    word_vectors: str | None = field(
+        default=None,
+        metadata={
+            "help": "bilstm_crf, cnn_bilstm_crf, hbilstm_crf: text file, a word and its vector a line, as GloVe's. "
+            "All of its words are known then; `head -n 100000` cuts it to the most frequent ones."
+        },
+    )
+    lstm_size: int | None = field(
+        default=None, metadata={"help": "bilstm_crf, cnn_bilstm_crf, hbilstm_crf: size of the LSTMs over words."}
+    )
+    character_size: int | None = field(
+        default=None, metadata={"help": "cnn_bilstm_crf, hbilstm_crf: size of a character's vector."}
+    )
+    num_filters: int | None = field(
+        default=None, metadata={"help": "cnn_bilstm_crf: filters of the convolution over characters."}
+    )
     word_splitting: str | None = field(
         default=None,
         metadata={
@@ -181,7 +197,7 @@ class ModelArguments:
     @classmethod
     def all_switches(cls) -> list[str]:
         """The flags that are switches of some architecture."""
-        others = {"architecture", "model_name_or_path", "new_head", "text_model", "word_splitting"}
+        others = {"architecture", "model_name_or_path", "new_head", "text_model", "word_vectors", "word_splitting"}
         return sorted({f.name for f in fields(cls)} - others - {"max_length", "stride", "max_regions"})
 
 

@@ -1,6 +1,6 @@
 """The model and the processor of a run."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 
 from hamlearning.data.downloads import wanted_of_hub
 from hamlearning.data.features import VisualFeatures
-from hamlearning.rivals.architectures import HAMLEARNING, architecture_of, class_of, processor_class_of
+from hamlearning.rivals.architectures import HAMLEARNING, architecture_of, class_of, processor_class_of, reads_words
 from hamlearning.rivals.rival import Rival
 from hamlearning.training.arguments import ModelArguments
 from hamlearning.training.text_encoders import check_text_encoder
@@ -22,6 +22,7 @@ def load_model(
     tags: list[str] | None,
     visual_features: VisualFeatures | None,
     used_tags: Collection[str] = (),
+    words: Iterable[Sequence[str]] | None = None,
 ) -> tuple[HamLearningForTokenClassification, HamLearningProcessor]:
     """The model to go on with, or a new one around its text encoder; and its processor.
 
@@ -30,6 +31,7 @@ def load_model(
         tags: the labels of the data; None if it has none.
         visual_features: of the data; None if it has none.
         used_tags: those of `tags` that occur.
+        words: of the tweets of the train split; None if there is none, or it is a stream.
 
     Raises:
         ValueError: the types, sizes or classes of the data are not the model's; or see `check_text_encoder`.
@@ -37,7 +39,7 @@ def load_model(
     if model_args.model_name_or_path is not None:
         model, processor = load_trained_model(model_args, tags, used_tags)
     else:
-        model, processor = make_model(model_args, tags, visual_features)
+        model, processor = make_model(model_args, tags, visual_features, words)
     model.config.word_marks = processor.word_marks()
     if isinstance(model, Rival):
         model.meet(processor)
@@ -85,13 +87,16 @@ def load_trained_model(
 
 
 def make_model(
-    model_args: ModelArguments, tags: list[str] | None, visual_features: VisualFeatures | None
+    model_args: ModelArguments,
+    tags: list[str] | None,
+    visual_features: VisualFeatures | None,
+    words: Iterable[Sequence[str]] | None = None,
 ) -> tuple[HamLearningForTokenClassification, HamLearningProcessor]:
     """A new model around its text encoder; see `load_model`."""
     architecture = model_args.architecture or HAMLEARNING
     model_class = class_of(architecture)
     switches = model_args.config_switches(model_class.config_class)
-    switches.setdefault("use_vision", visual_features is not None)
+    switches.setdefault("use_vision", visual_features is not None and model_class.config_class.use_vision)
     if switches["use_vision"]:
         if visual_features is None:
             raise ValueError(
@@ -106,12 +111,19 @@ def make_model(
     if tags is None:
         raise ValueError("The train split has no ner_tags: a new model learns from them.")
     text_model = model_args.text_model or "bert-base-uncased"
-    label2id = {tag: i for i, tag in enumerate(tags)}
-    with wanted_of_hub(text_model):
-        model = model_class.from_text_pretrained(
-            text_model, id2label=dict(enumerate(tags)), label2id=label2id, **switches
-        )
-        tokenizer = AutoTokenizer.from_pretrained(text_model)
+    switches |= {"id2label": dict(enumerate(tags)), "label2id": {tag: i for i, tag in enumerate(tags)}}
+    options: dict[str, Any] = {}
+    if reads_words(architecture):
+        if words is None:
+            raise ValueError(
+                f"--architecture {architecture} with a train split that is a stream: its vocabulary is of that "
+                "split's words, so leave out --streaming."
+            )
+        model, tokenizer, options = model_class.from_words(words, model_args.word_vectors, **switches)
+    else:
+        with wanted_of_hub(text_model):
+            model = model_class.from_text_pretrained(text_model, **switches)
+            tokenizer = AutoTokenizer.from_pretrained(text_model)
     names = ("image_feature_size", "region_feature_size", "num_classes")
     sizes: dict[str, Any] = {name: switches.get(name) for name in names}
     processor = processor_class_of(architecture)(
@@ -120,6 +132,7 @@ def make_model(
         word_splitting=model_args.word_splitting or "punctuation",
         **model_args.limits(),
         **sizes,
+        **options,
     )
     remedy = "give --max_length {most}"
     check_text_encoder(model.model.text_model, f"--text_model {text_model}", processor.max_length, remedy)
@@ -141,6 +154,9 @@ def replace_head(
 
 def starting_point(model_args: ModelArguments) -> dict[str, Any]:
     """What the training starts from: `kind` (text encoder or trained model), `origin`, and whether it `is_on_hub`."""
+    if model_args.model_name_or_path is None and reads_words(model_args.architecture or HAMLEARNING):
+        name = "random vectors" if model_args.word_vectors is None else Path(model_args.word_vectors).name
+        return {"kind": "words of the train split", "origin": name, "is_on_hub": False}
     kind = "text encoder" if model_args.model_name_or_path is None else "trained model"
     origin = model_args.model_name_or_path or model_args.text_model or "bert-base-uncased"
     is_folder = Path(origin).is_dir()

@@ -25,9 +25,9 @@ from hamlearning.data.tweets import tag_names, with_tags
 from hamlearning.hub.model_card import RESULTS_FILE
 from hamlearning.hub.publishing import publish_model
 from hamlearning.hub.repos import PublishError, create_repo
-from hamlearning.rivals.architectures import HAMLEARNING, architecture_of, class_of, register
+from hamlearning.rivals.architectures import HAMLEARNING, RIVALS, architecture_of, class_of, reads_words, register
 from hamlearning.scores.metric import entity_scores, score_table
-from hamlearning.training.arguments import Arguments, MNERTrainingArguments, parse_arguments
+from hamlearning.training.arguments import Arguments, MNERTrainingArguments, ModelArguments, parse_arguments
 from hamlearning.training.batches import PictureInEveryBatch
 from hamlearning.training.checkpoints import UNFINISHED
 from hamlearning.training.data import Data, find_pictures, load_data, look_at_words, prepare_words, report_raw_text
@@ -111,6 +111,7 @@ def check_arguments(arguments: Arguments) -> None:
             "--new_head True: a new classifier learns, so give --do_train, and --model_name_or_path, the model to go "
             "on with; a new model has one anyway."
         )
+    settle_architecture(arguments.model)
     if args.push_to_hub and not args.do_train:
         raise ValueError(
             "--push_to_hub without --do_train: a run publishes what it trained. Publish what was trained before with "
@@ -121,6 +122,29 @@ def check_arguments(arguments: Arguments) -> None:
             f"--hub_strategy {args.hub_strategy} --hub_revision {args.hub_revision}: a run is published once, at its "
             "end, to main: leave them out."
         )
+
+
+def settle_architecture(model_args: ModelArguments) -> None:
+    """Refuses what an architecture of words alone does not have, and what only such a one has.
+
+    Raises:
+        ValueError: names the argument and the remedy.
+    """
+    architecture = model_args.architecture or HAMLEARNING
+    if model_args.model_name_or_path is not None or not reads_words(architecture):
+        if model_args.word_vectors is not None:
+            raise ValueError(
+                f"--word_vectors {model_args.word_vectors}: a new model of "
+                f"{', '.join(name for name in RIVALS if reads_words(name))} alone has vectors of words: leave it out."
+            )
+        return
+    if model_args.text_model is not None:
+        raise ValueError(
+            f"--text_model {model_args.text_model}: {architecture} has no text encoder, but vectors of words, perhaps "
+            "of a file, --word_vectors: leave it out."
+        )
+    if model_args.use_vision is None:
+        model_args.use_vision = False  # no picture is looked for
 
 
 def claim_output(arguments: Arguments) -> None:
@@ -172,7 +196,8 @@ def prepare_model(arguments: Arguments, data: Data) -> tuple[HamLearningForToken
     """The model, compiled if that is asked for, and its processor."""
     if arguments.training.do_train:
         look_at_words(data, arguments.model)
-    model, processor = load_model(arguments.model, data.tags, data.features, data.used_tags)
+    train_words = data.tweets["train"]["tokens"] if "train" in data.tweets else None
+    model, processor = load_model(arguments.model, data.tags, data.features, data.used_tags, train_words)
     data.tweets = DatasetDict({split: with_tags(dataset, processor.tags) for split, dataset in data.tweets.items()})
     if arguments.training.world_size > 1 and has_unread_parameters(model.model.text_model):
         arguments.training.ddp_find_unused_parameters = True

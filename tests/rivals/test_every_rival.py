@@ -8,7 +8,7 @@ import torch
 from transformers import pipeline
 
 from conftest import PAD, TINY_RIVALS
-from hamlearning.rivals.architectures import RIVALS, architecture_of, class_of
+from hamlearning.rivals.architectures import RIVALS, architecture_of, class_of, reads_words
 from hamlearning.training.run import main as run_mner
 from tiny_world import flags
 from words_hamlearning import entity_spans
@@ -18,7 +18,10 @@ from words_hamlearning import entity_spans
 # keys, 768 parameters a layer, which the softmax would take out again.
 NEW_PARAMETERS = {
     "adacan": 7_889_776,
+    "bilstm_crf": 646_908,
+    "cnn_bilstm_crf": 697_638 + 30 * 2,  # two characters: padding, and the unknown one
     "gvatt": 6_302_317,
+    "hbilstm_crf": 737_308 + 25 * 2,
     "hvpnet": 8_296_124,
     "ita": 7_020,
     "maf": 13_595_246 - 768,
@@ -141,6 +144,7 @@ def test_windows_give_the_words_of_a_text_that_is_read_whole(make_rival, make_ba
 def test_a_run_trains_saves_and_answers_from_its_folder(world, tmp_path, architecture):
     settings: dict = {"architecture": architecture, "num_train_epochs": 1, "num_semantic_layers": None}
     settings |= TINY_RIVALS.get(architecture, {})
+    settings |= {"text_model": None} if reads_words(architecture) else {}
     results = run_mner(flags(world, tmp_path / "model", **settings))
     assert results["architecture"] == architecture_of(str(tmp_path / "model")) == architecture
     again = run_mner(
