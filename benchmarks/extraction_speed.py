@@ -1,22 +1,25 @@
 #!/usr/bin/env python
-"""Time of extracting visual features beside the bare forward passes, and of two processes beside one.
+"""Time of extracting visual features: by PyTorch and by OpenVINO, beside the bare forward passes, in two processes.
 
 ```bash
+python benchmarks/extraction_speed.py --backbone tf_efficientnet_lite0 --runtimes torch openvino
 python benchmarks/extraction_speed.py --detector grid --pictures 64
 python benchmarks/extraction_speed.py --detector faster_rcnn_vg --pictures 4
 python benchmarks/extraction_speed.py --detector grid --pictures 64 --processes 2
 ```
 
-The vision model is ResNet-152 and the detector, with random weights: time does not depend on them, but for the number
-of regions. Extraction reads and decodes JPEG files in a worker process, computes the features of the pictures and
-writes the visual feature file. The bare forward passes are those of the same networks on the same tensors, prepared
-beforehand: of the global backbone on batches of crops and on each whole picture, and of the detector on each picture.
-    Rounds alternate;
-reported are the medians. With `--processes` the same extraction is timed in one process and in several, one thread
-each, and in one with as many threads.
+With `--runtimes` the same extraction is timed by each of them in turn; what is compiled is compiled before.
+
+The vision model is ResNet-152 (or `--backbone`) and the detector, with random weights: time does not depend on them,
+but for the number of regions. Extraction reads and decodes JPEG files in a worker process, computes the features of
+the pictures and writes the visual feature file. The bare forward passes are those of the same networks on the same
+tensors, prepared beforehand: of the global backbone on batches of crops and on each whole picture, and of the detector
+on each picture. Rounds alternate; reported are the medians. With `--processes` the same extraction is timed in one
+process and in several, one thread each, and in one with as many threads.
 """
 
 import argparse
+import functools
 import json
 import os
 import statistics
@@ -37,6 +40,7 @@ from hamlearning.pictures.extraction import extract_visual_features
 from hamlearning.pictures.tweet_images import TweetImages
 from image_processing_hamlearning import read_image
 from modeling_hamlearning_vision import HamLearningVisionModel, prepare_image
+from networks_hamlearning import RUNTIMES
 
 
 SIZES = ((1200, 675), (680, 510), (598, 337), (1024, 1024), (600, 900), (1200, 800), (440, 220), (2048, 1536))
@@ -75,11 +79,18 @@ def extraction_seconds(vision_model: HamLearningVisionModel, images: TweetImages
         return time.perf_counter() - start
 
 
+def runtime_seconds(vision_model: HamLearningVisionModel, images: TweetImages, runtime: str) -> float:
+    """`extraction_seconds` by one runtime."""
+    vision_model.runtime = runtime
+    return extraction_seconds(vision_model, images)
+
+
 def process_seconds(options: argparse.Namespace, pictures: Path, processes: int, threads: int) -> float:
     """`extraction_seconds` in a run of its own."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        command += [__file__, "--detector", options.detector, "--extract", str(pictures), folder]
+        command += [__file__, "--detector", options.detector, "--backbone", options.backbone]
+        command += ["--extract", str(pictures), folder]
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         run = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     return float(run.stdout.split()[-1])
@@ -89,6 +100,8 @@ def main() -> None:
     """Prints a table, and writes it as JSON if asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--detector", default="grid", choices=("grid", "faster_rcnn_vg"))
+    parser.add_argument("--backbone", default="resnet152", help="a model of timm [%(default)s]")
+    parser.add_argument("--runtimes", nargs="+", choices=RUNTIMES, help="compare these, the first with the others")
     parser.add_argument("--pictures", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=1, help="compare so many processes with one")
@@ -99,7 +112,9 @@ def main() -> None:
 
     PartialState(cpu=not torch.accelerator.is_available())  # without `cpu` it sees one process alone on a CPU
     torch.manual_seed(options.seed)
-    vision_model = HamLearningVisionModel(HamLearningVisionConfig(detector=options.detector))
+    backbone = {"architecture": options.backbone}
+    config = HamLearningVisionConfig(global_backbone_config=backbone, detector=options.detector)
+    vision_model = HamLearningVisionModel(config)
     if options.extract is not None:
         pictures, target = options.extract
         seconds = extraction_seconds(vision_model, tweet_images(pictures), target)
@@ -119,6 +134,12 @@ def main() -> None:
                     options, Path(folder), options.processes, 1
                 ),
             }
+        elif options.runtimes:
+            vision_model.extract_images([images[0]])
+            contestants = {
+                runtime: functools.partial(runtime_seconds, vision_model, images, runtime)
+                for runtime in options.runtimes
+            }
         else:
             prepared = [prepare_image(read_image(images[index]), vision_model.config) for index in range(len(images))]
             contestants = {
@@ -131,7 +152,12 @@ def main() -> None:
                 seconds[name].append(contestant())
             print(f"round {round_ + 1}:", {name: round(values[-1], 2) for name, values in seconds.items()}, flush=True)
     first = next(iter(contestants))
-    print(f"\n{len(images)} pictures, ResNet-152 + {options.detector}, {torch.get_num_threads()} threads\n")
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    print(
+        f"\n{len(images)} pictures, {options.backbone} + {options.detector}, {torch.get_num_threads()} threads;",
+        end="",
+    )
+    print(f" load of the machine {load}\n")
     print(f"| | seconds | pictures/s | time over {first} (median of rounds) |\n|---|---|---|---|")
     ratios = {}
     for name, values in seconds.items():

@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+from hamlearning.threads import share_the_machine
 from hamlearning.training.signals import proposal, run_from_terminal
 
 
@@ -56,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv[0] == "--version":
         print(metadata.version("hamlearning"))
         return 0
+    if "torch" not in sys.modules:  # it would be too late
+        share_the_machine()
     name, rest = argv[0], argv[1:]
     if name not in VERBS:
         near = proposal(name, [*VERBS, "--version", "--help"])

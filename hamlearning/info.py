@@ -8,6 +8,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from hamlearning.threads import core_share
+
 
 PACKAGES = (
     "hamlearning", "torch", "torchvision", "transformers", "accelerate", "datasets", "huggingface-hub", "tokenizers",
@@ -42,7 +44,9 @@ def machine() -> dict[str, Any]:
     bf16 = [name for name in ("amx_bf16", "avx512_bf16") if capabilities.get(name)]
     if devices and torch.cuda.is_available():
         bf16 = ["GPU"] if torch.cuda.is_bf16_supported(including_emulation=False) else []
-    variables = [name for name in os.environ if name.startswith(("OMP_", "HF_", "HAMLEARNING_", "CUDA_VISIBLE"))]
+    prefixes = ("OMP_", "GOMP_", "KMP_", "HF_", "HAMLEARNING_", "CUDA_VISIBLE")
+    variables = [name for name in os.environ if name.startswith(prefixes)]
+    share = core_share()
     return {
         "versions": {"python": sys.version.split()[0]} | {name: version(name) for name in PACKAGES},
         "system": platform.platform(),
@@ -51,7 +55,9 @@ def machine() -> dict[str, Any]:
         "exported models": "yes (OpenVINO)" if version("openvino") != "not installed" else "no: pip install openvino",
         "vision model": describe_vision_runtime(devices),
         "CPU cores": os.cpu_count(),
+        "cores' time that the container may take": "all" if share is None else round(share, 2),
         "PyTorch's threads": torch.get_num_threads(),
+        "threads that wait": describe_waiting(),
         "Hub's cache": HF_HUB_CACHE,
         "cache of visual features": os.path.join(HF_HOME, "hamlearning"),
         "cache of compiled networks": os.environ.get(
@@ -60,6 +66,14 @@ def machine() -> dict[str, Any]:
         # A token is nobody's business, least of all in a report.
         "environment": {name: os.environ[name] for name in sorted(variables) if "TOKEN" not in name},
     }
+
+
+def describe_waiting() -> str:
+    """What PyTorch's threads do while they have nothing to do."""
+    if "OMP_WAIT_POLICY" in os.environ:
+        return f"OMP_WAIT_POLICY={os.environ['OMP_WAIT_POLICY']}"
+    spins = os.environ.get("GOMP_SPINCOUNT")
+    return "turn in circles, as PyTorch has it" if spins is None else f"sleep after {spins} turns (GOMP_SPINCOUNT)"
 
 
 def describe_vision_runtime(devices: list[str]) -> str:

@@ -22,6 +22,7 @@ import torch
 import yaml
 
 import modeling_faster_rcnn_vg
+from configuration_hamlearning import HamLearningVisionConfig
 from hub_server import HubServer, run_client
 from modeling_faster_rcnn_vg import (
     AnchorGenerator,
@@ -35,6 +36,8 @@ from modeling_faster_rcnn_vg import (
     read_weights,
     select_regions,
 )
+from modeling_hamlearning_vision import FasterRCNNVGDetector
+from networks_hamlearning import Networks
 
 
 # ------------------------------------------------------------------------------------------------------- small network
@@ -236,8 +239,10 @@ def detector_arrays(name: str, detector: FasterRCNNVG, image: torch.Tensor) -> d
         arrays[f"{name}_{step}_sample"] = feature_map[0, ::c, ::y, ::x].clone()
         arrays[f"{name}_{step}_stats"] = torch.stack([feature_map.mean(), feature_map.std(), feature_map.max()])
 
-    logit_map, delta_map = detector.proposal_generator.rpn_head(feature_map)
-    proposals, logits = detector.proposal_generator(feature_map, resized_size)
+    feature_map, logit_map, delta_map = detector.map_picture(pixels[None])
+    arrays[f"{name}_res4_sample"] = feature_map[0, ::32, ::7, ::9]
+    arrays[f"{name}_res4_stats"] = torch.stack([feature_map.mean(), feature_map.std(), feature_map.max()])
+    proposals, logits = detector.proposal_generator.propose(logit_map, delta_map, resized_size)
     arrays[f"{name}_rpn_logits_sample"] = logit_map[0, :, ::5, ::7]
     arrays[f"{name}_rpn_deltas_sample"] = delta_map[0, :, ::7, ::9]
     arrays[f"{name}_proposals"] = proposals
@@ -246,8 +251,7 @@ def detector_arrays(name: str, detector: FasterRCNNVG, image: torch.Tensor) -> d
     pooled = detector.roi_heads.pool(feature_map, proposals[:5])
     arrays[f"{name}_pooled_sample"] = pooled[:, ::64, ::3, ::3]
     arrays[f"{name}_res5_sample"] = detector.roi_heads.res5(pooled)[:, ::128, ::3, ::3]
-    features = detector.roi_heads(feature_map, proposals)
-    predictions = detector.roi_heads.box_predictor(features)
+    features, predictions = detector.read_regions(feature_map, proposals)
     arrays[f"{name}_roi_feat32"] = features[:, :32]
     arrays[f"{name}_roi_feat_norm"] = features.norm(dim=1)
     arrays[f"{name}_cls_logits_sample"] = predictions.class_logits[::5, ::40]
@@ -284,13 +288,17 @@ def test_regions_are_selected_as_published(published):
 
 
 @pytest.mark.slow
-def test_the_whole_detector_gives_the_published_numbers(published):
+@pytest.mark.parametrize("runtime", ["torch", "openvino"])
+def test_the_whole_detector_gives_the_published_numbers(published, runtime):
     shapes = {name: shape for name, (shape, _) in published.shapes.items()}
     weights = published.recipe.fill(shapes, calib=published.arrays)
     fingerprint = published.recipe.weights_fingerprint(weights)
     assert f"{fingerprint:08x}" == published.pictures["weights_fingerprint_crc32"]
     with torch.device("meta"):
-        detector = FasterRCNNVG(FasterRCNNVGSettings())
+        detector = FasterRCNNVGDetector(HamLearningVisionConfig())
+    if runtime == "openvino":
+        networks = Networks()
+        detector.find_network = lambda name, make_part: networks.find(name, make_part)
     detector.load_state_dict({name: torch.tensor(values) for name, values in weights.items()}, assign=True)
 
     arrays = selection_arrays(published)
