@@ -621,10 +621,17 @@ def _check_backbones(config: HamLearningVisionConfig):
 class _BackboneStates(nn.Module):
     """The global backbone with the pictures' mean and deviation in it."""
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(self, backbone: Any, mean: Sequence[float], std: Sequence[float], device: torch.device):
         super().__init__()
         self.backbone = backbone
-        self.mean, self.std = (torch.tensor(values, device=device).view(3, 1, 1) * 255 for values in (mean, std))
+        for name, values in {
+            "mean": mean,
+            "std": std,
+        }.items():  # buffers: a part of what a compiled network is known by
+            self.register_buffer(name, torch.tensor(values, device=device).view(3, 1, 1) * 255)
 
     def forward(self, pixels: torch.Tensor) -> tuple[Any]:
         """uint8 (B, 3, H, W) -> what the backbone gives before it pools."""

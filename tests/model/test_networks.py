@@ -262,6 +262,13 @@ def test_other_weights_are_another_network(cache):
     assert len(list(cache.iterdir())) == 2
 
 
+def test_pictures_of_another_mean_are_another_network(cache):
+    make_vision_model().extract_images(pictures())
+    vision = make_vision_model(image_mean=[0.1, 0.2, 0.3])
+    assert_close(vision.extract_images(pictures()), by_torch(vision))
+    assert len(list(cache.iterdir())) == 2
+
+
 class _Tuple(nn.Module):
     def __init__(self, module: nn.Module):
         super().__init__()
