@@ -60,7 +60,7 @@ VISUAL_INPUTS: tuple[str, ...] = (
     "image_mask",
     "image_sizes",
 )
-# Of `HamLearningMatching`, chosen on the sample's pairs and those of Twitter-2017.
+# Of `HamLearningMatching`, chosen on the sample's pairs.
 MATCHING_SIZE = 64
 MATCHING_DROPOUT = 0.5
 MATCHING_SCALE, MATCHING_BIAS = 10.0, -5.0
@@ -592,7 +592,7 @@ class HamLearningMatching(nn.Module):
     tweet's own where it is one of two, the own one and any other. Where own and other pictures cannot be told apart by
     a tweet's words it is near 0.5, whatever the picture.
 
-    Its inputs are detached, so its loss moves no weight of the rest of the network: matching costs no F1.
+    Its inputs are detached, so its loss moves no weight of the rest of the network.
     """
 
     def __init__(self, config: HamLearningConfig):
