@@ -1577,7 +1577,8 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
         if self.training:
             raise ValueError("A model in training mode answers by chance: call `model.eval()` first.")
         if image_features is None or not self.config.use_vision:
-            outputs: Any = self(input_ids, **inputs)
+            texts = {name: given for name, given in inputs.items() if name not in VISUAL_INPUTS}
+            outputs: Any = self(input_ids, **texts)
             return HamLearningExplanation(outputs.predictions, outputs.scores, outputs.relevance)
         visual_inputs = {name: inputs.pop(name) for name in VISUAL_INPUTS if name in inputs}
         visual_inputs |= {"image_features": image_features, "region_mask": region_mask, "image_mask": image_mask}

@@ -305,10 +305,10 @@ class Rival(HamLearningForTokenClassification):
 
     def _picture(self, pieces: torch.Tensor, **visual_inputs: torch.Tensor | None) -> Picture:
         """The pictures of a batch of texts, with 0 in the place of what nobody gave and what is hidden."""
-        if visual_inputs.get("region_features") is not None and visual_inputs.get("image_features") is None:
-            raise ValueError("region_features without image_features: a region needs its picture's features.")
         if not self.config.use_vision:
             visual_inputs = {}
+        if visual_inputs.get("region_features") is not None and visual_inputs.get("image_features") is None:
+            raise ValueError("region_features without image_features: a region needs its picture's features.")
         given = {name: visual_inputs.get(name) for name in VISUAL_INPUTS}
         filled = self.model.fill_visual_inputs(pieces, **given)
         is_there, regions = filled["has_picture"], filled["region_features"]

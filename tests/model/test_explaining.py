@@ -214,3 +214,10 @@ def test_words_are_not_explained(ner):
 def test_explain_is_a_switch(ner):
     with pytest.raises(ValueError, match="explain='yes': must be True or False"):
         ner(TEXT, explain="yes")
+
+
+def test_a_model_of_text_alone_answers_whatever_picture_comes_with_the_text(make_model, make_batch):
+    model, batch = make_model(use_vision=False), {n: v for n, v in make_batch().items() if n != "labels"}
+    explanation = model.explain(**batch)
+    assert explanation.picture_effects is None
+    assert torch.equal(explanation.predictions, model(**batch).predictions)

@@ -182,7 +182,7 @@ def test_a_config_with_a_switch_of_hamlearning_is_refused():
         class_of("umt").config_class(num_text_layers=2)
 
 
-@pytest.mark.parametrize("architecture", sorted(set(RIVALS) - HAS_NO_CRF))
+@pytest.mark.parametrize("architecture", sorted(READS_PICTURES - HAS_NO_CRF))
 def test_what_decided_an_entity_is_what_its_answer_without_it_says(make_rival, make_batch, architecture):
     model, batch = make_rival(architecture), {n: v for n, v in make_batch().items() if n != "labels"}
     explanation = model.explain(**batch)
