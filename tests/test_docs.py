@@ -25,7 +25,8 @@ from words_hamlearning import entity_spans
 
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", *(f"docs/{name}.md" for name in "data training pictures serving results scores files".split())]
+RUN_PAGES = "data training pictures serving results scores files rivals"
+PAGES = ["README.md", *(f"docs/{name}.md" for name in RUN_PAGES.split())]
 PROSE = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 ALL_PROSE = [*PROSE, ROOT / "SECURITY.md", *sorted(ROOT.glob("datasets/*/README.md")), ROOT / "space" / "README.md"]
 # What no test can run, by its line, and why. A block runs as a whole or not at all.
