@@ -24,9 +24,8 @@ def run(command, folder):
 
 
 def settings_of(architecture):
-    return {"architecture": architecture, "num_train_epochs": 4, "num_semantic_layers": None} | TINY_RIVALS.get(
-        architecture, {}
-    )
+    settings = {"architecture": architecture, "num_train_epochs": 1, "num_semantic_layers": None, "bf16": False}
+    return settings | TINY_RIVALS.get(architecture, {})
 
 
 @pytest.mark.slow
@@ -53,7 +52,7 @@ def test_a_sharded_run_leaves_a_model_that_one_process_loads(world, tmp_path, ar
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config, ROOT / "run_mner.py"]
     settings = settings_of(architecture) | {"per_device_train_batch_size": 4}
     run([*command, *flags(world, tmp_path / "two", **settings)], tmp_path)
-    evaluate = {"do_train": None, "do_eval": None, "text_model": None, "num_semantic_layers": None}
+    evaluate = {"do_train": None, "do_eval": None, "text_model": None, "num_semantic_layers": None, "bf16": False}
     run_mner(flags(world, tmp_path / "one", model_name_or_path=tmp_path / "two", **evaluate))
     two, one = (tmp_path / name / "predictions_test.jsonl" for name in ("two", "one"))
     assert one.read_text() == two.read_text()
