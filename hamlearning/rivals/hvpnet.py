@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from hamlearning.rivals.rival import Picture, Rival, RivalConfig, RivalEmissions, RivalProcessor, Text
+from modeling_hamlearning import HamLearningExplanation
 
 
 PREFIX_ATTENTION = "hamlearning_prefix"  # in transformers' registry
@@ -249,6 +250,19 @@ class HVPNeTForTokenClassification(Rival):
     def emit(self, text: Text, picture: Picture, **own_inputs: torch.Tensor | None) -> RivalEmissions:
         """Emissions of the words, which have read the prefix."""
         return RivalEmissions(logits=self.classifier(text.words), word_mask=text.mask)
+
+    def explain(self, *args: Any, **kwargs: Any) -> HamLearningExplanation:
+        """As `HamLearningForTokenClassification.explain`, of HVPNeT-lite alone.
+
+        Raises:
+            ValueError: the model reads pyramids, whose crops hiding a region does not hide; or see there.
+        """
+        if self.config.use_pyramid:
+            raise ValueError(
+                "HVPNeT reads crops of the picture, which are there whatever region is hidden: ask HVPNeT-lite, "
+                "use_pyramid=False, or another architecture what in the picture decided."
+            )
+        return super().explain(*args, **kwargs)
 
 
 MODEL = HVPNeTForTokenClassification

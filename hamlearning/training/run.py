@@ -18,7 +18,7 @@ from datasets import Dataset, DatasetDict, IterableDataset
 from transformers import EarlyStoppingCallback, EvalPrediction, TrainerCallback, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 
-from hamlearning.data.downloads import limit_silence, local_file
+from hamlearning.data.downloads import limit_silence, local_file, wanted_of_hub
 from hamlearning.data.features import VisualFeatures
 from hamlearning.data.files import move_into, write_text, writing
 from hamlearning.data.tweets import tag_names, with_tags
@@ -169,7 +169,10 @@ def claim_output(arguments: Arguments) -> None:
                 ) from error
     # A model folder is loaded with this code, never with the code that it carries.
     path, architecture = arguments.model.model_name_or_path, arguments.model.architecture or HAMLEARNING
-    register(architecture if path is None else architecture_of(path))
+    if path is not None:
+        with wanted_of_hub(path):
+            architecture = architecture_of(path)
+    register(architecture)
     if arguments.data.visual_features is not None:
         arguments.data.visual_features = local_file(arguments.data.visual_features)
 

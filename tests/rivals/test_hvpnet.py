@@ -239,3 +239,8 @@ def test_a_run_with_pyramids_trains_saves_and_tags(world, pyramid_file, tmp_path
 def test_features_without_pyramids_are_refused_before_training(world, tmp_path):
     with pytest.raises(ValueError, match="has no column 'pyramid_features'"):
         run_mner(flags(world, tmp_path / "model", architecture="hvpnet", num_semantic_layers=None))
+
+
+def test_with_crops_that_hiding_a_region_does_not_hide_nothing_is_explained(make_rival, make_batch):
+    with pytest.raises(ValueError, match="crops of the picture, which are there whatever region is hidden"):
+        make_rival("hvpnet", use_pyramid=True).explain(**make_batch())
