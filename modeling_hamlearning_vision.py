@@ -488,6 +488,11 @@ class ObjectDetector(ComputedDetector):
         """Which weights are others' by another name. `post_init` of the vision model asks for it, a step deep."""
         return {f"model.{target}": f"model.{source}" for target, source in self.model.all_tied_weights_keys.items()}
 
+    @property
+    def _gives_what_is_read(self) -> bool:
+        """Whether `_Found` is all that its image processor reads; of PP-DocLayout it reads an order, too."""
+        return not str(self.model.config.model_type).startswith("pp_doclayout")
+
     @staticmethod
     def prepare(image: Image.Image, config: HamLearningVisionConfig) -> dict[str, torch.Tensor]:
         """What the detector's own image processor gives: `pixel_values` (1, 3, h', w') and perhaps `pixel_mask`."""
@@ -496,7 +501,9 @@ class ObjectDetector(ComputedDetector):
     def forward(self, inputs: dict[str, torch.Tensor], size: tuple[int, int]) -> Detections:
         """Whatever the score; there is no suppression, since these detectors are trained to find each object once."""
         with StableOrder():
-            network = self.find_network("object_detection", functools.partial(self._part, inputs))
+            network = None
+            if self._gives_what_is_read:
+                network = self.find_network("object_detection", functools.partial(self._part, inputs))
             if network is None:
                 outputs = self.model(**inputs)
             else:
@@ -509,6 +516,8 @@ class ObjectDetector(ComputedDetector):
 
     def parts(self, config: HamLearningVisionConfig) -> dict[str, Callable[[], Part]]:
         """See `ComputedDetector`."""
+        if not self._gives_what_is_read:
+            return {}
         inputs = self.prepare(Image.new("RGB", (64, 48)), config)
         return {"object_detection": functools.partial(self._part, inputs)}
 
@@ -912,7 +921,9 @@ class HamLearningVisionModel(PreTrainedModel):
     def _backbone_parts(self) -> dict[str, Callable[[], Part]]:
         """The backbone for pictures of any size, and, where it cannot be had so, for the square crop."""
         parts = {"global_backbone_of_crops": functools.partial(self._backbone_part, is_free=False)}
-        if self.config.fixed_input_size:
+        # A Vision Transformer that takes any size makes its places' embeddings anew for each; OpenVINO 2026.4.1 ends
+        # the process at one of these, so only the square crop is its.
+        if self.config.fixed_input_size or self.config.size_multiple > 1:
             return parts
         return {"global_backbone": functools.partial(self._backbone_part, is_free=True)} | parts
 

@@ -943,7 +943,7 @@ def test_openvino_computes_what_pytorch_does(vision, output):
         vision.runtime = None
     for name, values in expected.items():
         # The classifier of the Mask R-CNN multiplies what differs by 30.
-        torch.testing.assert_close(output[name], values, rtol=5e-4, atol=1e-4)
+        torch.testing.assert_close(output[name], values, rtol=5e-4, atol=5e-4)
 
 
 def test_each_part_of_each_vision_model_is_computed_by_openvino(vision, output, monkeypatch):

@@ -549,7 +549,7 @@ def test_detectors_are_not_compared_on_features_from_a_file(project, capsys):
     "arguments, message",
     [
         (["table9"], "there is no table 'table9': choose from table1"),
-        (["table1", "--rows", "BERT", "LSTM"], "--rows: the tables have no row 'LSTM': choose from 'BERT'"),
+        (["table1", "--rows", "BERT", "LSTM"], "--rows: the tables have no row 'LSTM': choose from 'BiLSTM-CRF'"),
     ],
 )
 def test_what_no_table_has_is_refused(project, capsys, arguments, message):

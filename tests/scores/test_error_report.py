@@ -589,7 +589,7 @@ def test_a_region_that_is_the_whole_picture_is_named_and_not_drawn(runs, tmp_pat
     features = write_regions(tmp_path / "features.parquet", ("rome", [[0.5, 0.5, 1, 1]] * 3, [1, 0, 1]))
     page = open_page(report(tmp_path, *runs, "--image_dir", pictures, "--visual_features", features))
     assert page.locator(".box").count() == 0
-    assert page.locator("figcaption").last.inner_text() == "seen: kennel × 2, dog"
+    assert page.locator("figcaption").last.inner_text() == "regions: kennel × 2, dog"
 
 
 def test_a_caption_is_shown_and_found(runs, tmp_path, open_page):

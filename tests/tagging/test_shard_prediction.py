@@ -546,7 +546,8 @@ GIVEN = {
     "prediction_loss_only": True, "full_determinism": True, "dataloader_num_workers": 2, "report_to": "tensorboard",
     "deepspeed": "x", "fsdp": "full_shard", "new_head": True,
     "predict_probabilities": True, "token_column": "0", "tag_column": "-1", "tag_scheme": "iob2", "annotator": "ann",
-    "tag_names": "O,B-PER,I-PER", "type_map": "OTHER=MISC", "stride": 4,
+    "tag_names": "O,B-PER,I-PER", "type_map": "OTHER=MISC", "stride": 4, "predict_explanations": True,
+    "word_vectors": "x",
 }  # fmt: skip
 
 
@@ -565,9 +566,11 @@ def test_every_argument_of_ours_is_honoured_or_refused_or_of_training():
         "mask_words", "vision_model", "extraction_batch_size",
     }  # fmt: skip
     of_training = {
-        "dropout", "picture_dropout", "text_learning_rate", "crf_learning_rate", "tokens_per_batch", "hub_license",
+        "dropout", "picture_dropout", "text_learning_rate", "matching_learning_rate",
+        "crf_learning_rate", "tokens_per_batch", "hub_license",
         "example_texts", "early_stopping_patience",
     }  # fmt: skip
+    honoured |= {"architecture", "vision_runtime", *ModelArguments.all_switches()} - of_training
     parts = (ModelArguments, DataArguments, VisionArguments, MNERTrainingArguments)
     ours = {field.name for part in parts for field in fields(part)} - {f.name for f in fields(TrainingArguments)}
     refused = NOT_STREAMED.keys()
