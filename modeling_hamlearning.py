@@ -1155,7 +1155,7 @@ class HamLearningModel(HamLearningPreTrainedModel):
         """How well words and picture match, s (B * P,), and in training the loss (B,); see `HamLearningMatching`."""
         matching: Any = self.matching
         with torch.no_grad():
-            pieces = inputs_embeds if input_ids is None else self.get_input_embeddings()(input_ids)
+            pieces: Any = inputs_embeds if input_ids is None else self.get_input_embeddings()(input_ids)
             ids = torch.arange(word_mask.shape[1] + 1, device=word_mask.device)
             words = self._sum_pieces(pieces, word_ids, ids)[:, 1:]
         num_pictures = len(word_mask) // len(words)
@@ -1257,7 +1257,7 @@ class HamLearningModel(HamLearningPreTrainedModel):
                 "image_mask": image_mask,
                 "image_sizes": image_sizes,
             }
-            asked = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
+            asked: Any = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
             return read_in_windows(
                 self.forward, windows, input_ids, attention_mask, word_ids, visual_inputs, num_words, token_type_ids,
                 num_pictures, **asked,

@@ -150,7 +150,7 @@ class _ColumnFile:
         example = next(number for number, fields in split if len(fields) == width)
         header = None if is_released else _header(split[0][1])
         named = {name.lower() for name in header or ()}
-        if not named.isdisjoint(SENTENCE_NAMES) and all(line.strip() for line in lines[:-1]):
+        if header and not named.isdisjoint(SENTENCE_NAMES) and all(line.strip() for line in lines[:-1]):
             raise ValueError(
                 f"{self.path} names a column of sentences, {' '.join(header)}, and no blank line parts them: give the "
                 "file the suffix .tsv, which is read as a table"

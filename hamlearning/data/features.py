@@ -340,7 +340,7 @@ def _flat_vectors(path: Path, batch: pa.RecordBatch, name: str, width: int) -> t
     widths = pc.fill_null(pc.list_value_length(vectors), 0).to_numpy()
     numbers = vectors.flatten()
     owners = np.repeat(np.arange(len(ids)), counts)
-    bad = [*np.flatnonzero(counts == 0)[:1], *owners[widths != width][:1]]
+    bad, values = [*np.flatnonzero(counts == 0)[:1], *owners[widths != width][:1]], np.empty((0, width))
     if not bad:
         values = numbers.to_numpy(zero_copy_only=False).reshape(-1, width)  # null is NaN
         bad = [*owners[~np.isfinite(values).all(axis=1)][:1]]

@@ -164,7 +164,8 @@ class HVPNeTForTokenClassification(Rival):
 
     def __init__(self, config: HVPNeTConfig, text_model: PreTrainedModel | None = None):
         super().__init__(config, text_model)
-        d, num_layers = config.hidden_size, config.text_config.num_hidden_layers
+        text_config: Any = config.text_config
+        d, num_layers = config.hidden_size, text_config.num_hidden_layers
         self._open_encoder(num_layers)
         if config.use_pyramid:
             self.row_projection = nn.Linear(PYRAMID_SIZE // LEVELS, PROJECTION_SIZE)
@@ -196,6 +197,7 @@ class HVPNeTForTokenClassification(Rival):
         config = copy.deepcopy(encoder.config)
         config._attn_implementation = PREFIX_ATTENTION
         for number, layer in enumerate(stacks[0]):
+            module: Any
             for module in layer.modules():
                 module.prefix_layer = number
                 if hasattr(module, "config"):

@@ -246,8 +246,8 @@ def frequent(counts: Counter[str]) -> list[str]:
 def make_tokenizer(vocabulary: dict[str, int]) -> PreTrainedTokenizerFast:
     """A tokenizer with one piece a word, lower-cased; [UNK] for what is not in the vocabulary."""
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.Lowercase()  # pyright: ignore[reportAttributeAccessIssue]  # a setter
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     pad, unknown, cls, sep = SPECIAL
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token=pad, unk_token=unknown, cls_token=cls, sep_token=sep

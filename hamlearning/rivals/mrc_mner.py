@@ -136,6 +136,7 @@ class MRCMNERForTokenClassification(Rival):
         else:
             num_words = max(int(word_ids.max()), 1) if num_words is None else num_words
             word_mask = torch.arange(1, num_words + 1, device=word_ids.device) <= word_ids.amax(dim=1, keepdim=True)
+        asked: Any
         asked, query_mask = self._ask(input_ids, attention_mask, word_ids)
         (count, width), size = query_mask.shape, word_mask.shape[1]  # K, Q and W
         states, _ = self.model.encode_text(**asked, num_words=width + size)
@@ -261,6 +262,8 @@ class MRCMNERForTokenClassification(Rival):
             for score, first, last, kind in self._spans(
                 Margins(*(m[row] for m in margins)), is_start[row], is_end[row]
             ):
+                begin: Any
+                inside: Any
                 begin, inside = (
                     tags.index(tag) if (tag := f"{prefix}-{kind}") in tags else None for prefix in ("B", "I")
                 )
