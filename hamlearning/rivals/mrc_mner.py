@@ -262,13 +262,9 @@ class MRCMNERForTokenClassification(Rival):
             for score, first, last, kind in self._spans(
                 Margins(*(m[row] for m in margins)), is_start[row], is_end[row]
             ):
-                begin: Any
-                inside: Any
-                begin, inside = (
-                    tags.index(tag) if (tag := f"{prefix}-{kind}") in tags else None for prefix in ("B", "I")
-                )
-                predictions[row, first : last + 1] = inside if inside is not None else begin
-                predictions[row, first] = begin if begin is not None else inside
+                known = [tags.index(tag) for prefix in ("B", "I") if (tag := f"{prefix}-{kind}") in tags]
+                predictions[row, first : last + 1] = known[-1]
+                predictions[row, first] = known[0]
                 scores[row, first] = score
         decoded = {"predictions": predictions.to(mask.device), "scores": scores.to(mask.device)}
         if output_probabilities:
