@@ -126,7 +126,6 @@ NOT_STREAMED = {
     "predict_probabilities": "the output has entities alone, so do that without --streaming",
     "predict_explanations": "the output has entities alone, so do that without --streaming",
     "new_head": "it would have learned nothing",
-    "word_vectors": "the model has its own",
     "token_column": "shards are Parquet, with tokens or text",
     "tag_column": "tags are not read",
     "tag_scheme": "tags are not read",

@@ -547,7 +547,6 @@ GIVEN = {
     "deepspeed": "x", "fsdp": "full_shard", "new_head": True,
     "predict_probabilities": True, "token_column": "0", "tag_column": "-1", "tag_scheme": "iob2", "annotator": "ann",
     "tag_names": "O,B-PER,I-PER", "type_map": "OTHER=MISC", "stride": 4, "predict_explanations": True,
-    "word_vectors": "x",
 }  # fmt: skip
 
 
@@ -555,6 +554,11 @@ GIVEN = {
 def test_what_streamed_prediction_would_ignore_is_refused(argument, model_folder, shards, tmp_path):
     with pytest.raises(ValueError, match=f"--streaming True predicts .* leave out --{argument} .*: "):
         run_mner(flags(model_folder, shards, tmp_path, **{argument: GIVEN[argument]}))
+
+
+def test_vectors_of_words_for_a_trained_model_are_refused(model_folder, shards, tmp_path):
+    with pytest.raises(ValueError, match="--word_vectors x: a new model of .* leave it out"):
+        run_mner(flags(model_folder, shards, tmp_path, word_vectors="x"))
 
 
 def test_every_argument_of_ours_is_honoured_or_refused_or_of_training():
@@ -573,8 +577,8 @@ def test_every_argument_of_ours_is_honoured_or_refused_or_of_training():
     honoured |= {"architecture", "vision_runtime", *ModelArguments.all_switches()} - of_training
     parts = (ModelArguments, DataArguments, VisionArguments, MNERTrainingArguments)
     ours = {field.name for part in parts for field in fields(part)} - {f.name for f in fields(TrainingArguments)}
-    refused = NOT_STREAMED.keys()
-    assert refused == GIVEN.keys()
+    assert NOT_STREAMED.keys() == GIVEN.keys()
+    refused = NOT_STREAMED.keys() | {"word_vectors"}
     assert ours <= honoured | of_training | refused and not honoured & refused
 
 
