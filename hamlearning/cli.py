@@ -206,6 +206,31 @@ def add_predict_flags(parser: argparse.ArgumentParser) -> None:
     files = parser.add_argument_group("Parquet files of any number, in place of --data_dir and --output_dir")
     files.add_argument("--data", metavar="PLACE", help="folder, file or pattern; also hf://, s3:// and the like")
     files.add_argument("--output", metavar="PLACE", help="folder of the Parquet files that are made")
+    add_engine_flags(files)
+    files.add_argument("--threads", type=at_least_one, metavar="N", help="of PyTorch [all cores; 1 a worker of Ray]")
+
+
+def add_engine_flags(parser: argparse._ArgumentGroup) -> None:
+    """What does the work."""
+    parser.add_argument("--engine", choices=("local", "ray"), help="one process, or those of a Ray cluster [local]")
+    parser.add_argument("--workers", type=at_least_one, metavar="N", help="of Ray, at most [all there is room for]")
+    parser.add_argument(
+        "--gpus", type=more_than_none, nargs="?", const=1.0, metavar="N", help="of a worker of Ray, or a share [none]"
+    )
+
+
+def at_least_one(text: str) -> int:
+    """A whole number, as argparse asks for one."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
+
+
+def more_than_none(text: str) -> float:
+    """A number of GPUs: whole, or a share of one."""
+    if not is_number(text) or not (0 < float(text) <= 1 or float(text) > 1 and float(text).is_integer()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number and no share like 0.5")
+    return float(text)
 
 
 def add_extract_flags(parser: argparse.ArgumentParser) -> None:
@@ -380,7 +405,7 @@ VERBS = {
         "write the entities that a trained model finds in tweets",
         (
             "hamlearning predict outputs/demo --data_dir my/tweets --output_dir outputs/found",
-            "hamlearning predict outputs/demo --data my/shards --output outputs/found",
+            "hamlearning predict outputs/demo --data my/shards --output outputs/found --engine ray",
         ),
         "hamlearning.training.verbs:predict",
         add_predict_flags,

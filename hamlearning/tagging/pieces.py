@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,12 +16,14 @@ from fsspec.core import url_to_fs
 from tqdm import tqdm
 
 from hamlearning.data.files import write_bytes
-from hamlearning.tagging.shards import named
+from hamlearning.data.ray_cluster import load_ray, share_with_ray
+from hamlearning.tagging.shards import ShardError, named
 from hamlearning.tagging.tagger import Tagger
 
 
 ROWS_OF_A_PIECE = 4096
 ROWS_OF_A_BATCH = 256  # that are unpacked together
+ENGINES = ("local", "ray")
 MANIFEST = "_hamlearning.json"  # who reads a folder of Parquet passes over such a name
 
 
@@ -75,7 +78,7 @@ def find_pieces(paths: Sequence[str], tagger: Tagger, rows: int = ROWS_OF_A_PIEC
     return pieces
 
 
-def tag_piece(tagger: Tagger, piece: Piece, output: str) -> dict[str, int]:
+def tag_piece(tagger: Tagger, output: str, piece: Piece) -> dict[str, int]:
     """Write the entities of a piece, all of them or nothing, in place of what is there under its name.
 
     Returns:
@@ -175,7 +178,9 @@ def _identity(path: str) -> dict[str, Any]:
     return {"path": path, "bytes": info["size"], **known}
 
 
-def tag_files(tagger: Tagger, data: str, output: str) -> dict[str, int]:
+def tag_files(
+    tagger: Tagger, data: str, output: str, engine: str = "local", workers: int | None = None, gpus: float = 0
+) -> dict[str, int]:
     """Write the entities of Parquet files, piece by piece, and go on where another run has ended.
 
     ```python
@@ -186,20 +191,40 @@ def tag_files(tagger: Tagger, data: str, output: str) -> dict[str, int]:
     Args:
         tagger: The model.
         data: Parquet: a folder, a file or a pattern, of this machine or behind what fsspec knows (`hf://`, `s3://`).
-        output: A folder, likewise.
+        output: A folder, likewise. With an engine of many machines, one that all of them reach.
+        engine: `local`, this process; or `ray`, as many processes as a cluster of Ray has room for.
+        workers: Of Ray, at most.
+        gpus: Of Ray: GPUs of a worker, or a share of one. A worker takes as many cores as the tagger has threads, or
+            one.
 
     Returns:
         What there was to do, what was `kept` of it, and what this run has counted.
 
     Raises:
         FileNotFoundError: There is no Parquet file.
-        ValueError: The output is of another run.
-        ShardError: A file cannot be read or written.
+        ValueError: The output is of another run, or there is no such engine.
+        ShardError: A file cannot be read or written; or what workers have written is not there.
+        ImportError: Ray is not installed.
+        RuntimeError: A piece has ended each worker of Ray that had it.
     """
+    if engine not in ENGINES:
+        raise ValueError(f"engine={engine!r}: must be one of {', '.join(ENGINES)}")
+    if engine == "ray":
+        load_ray()
     paths = find_files(data)
     pieces = find_pieces(paths, tagger)
     left = begin(tagger, paths, pieces, output)
     total = {"pieces": len(pieces), "kept": len(pieces) - len(left), "tweets": 0, "image_errors": 0, "text_errors": 0}
-    for piece in tqdm(left, desc="pieces", total=len(pieces), initial=total["kept"]):
-        total |= {name: total[name] + count for name, count in tag_piece(tagger, piece, output).items()}
+    work = partial(tag_piece, tagger, output)
+    results = map(work, left)
+    if engine == "ray":
+        results = share_with_ray(work, left, workers, tagger.settings.threads or 1, gpus)
+    for counts in tqdm(results, desc="pieces", total=len(pieces), initial=total["kept"]):
+        total |= {name: total[name] + count for name, count in counts.items()}
+    missing = sorted({piece.name for piece in pieces} - _written(output))
+    if missing:
+        raise ShardError(
+            f"{len(missing)} of {len(pieces)} pieces are not in {output}, {missing[0]} the first: give a folder that "
+            "all machines reach, or, if another program has removed them, start again"
+        )
     return total

@@ -48,7 +48,7 @@ def predict(options: Mapping[str, Any], flags: Sequence[str]) -> dict[str, Any]:
 
 
 # Flags of Parquet files of any number, and those that both ways take.
-OF_FILES = {"data", "output"}
+OF_FILES = {"data", "output", "engine", "workers", "gpus", "threads"}
 OF_BOTH = {"model_name_or_path", "visual_features", "per_device_eval_batch_size", "bf16"}
 
 
@@ -61,16 +61,22 @@ def predict_files(options: Mapping[str, Any], flags: Sequence[str]) -> dict[str,
     for name in ("data", "output"):
         if name not in options:
             raise ValueError(f"--{min(OF_FILES & options.keys())} goes with --data and --output: give --{name}, too")
+    engine, gpus = options.get("engine", "local"), options.get("gpus", 0)
+    for name in ("workers", "gpus"):
+        if engine == "local" and name in options:
+            raise ValueError(f"--{name} goes with --engine ray, and this is one process: leave it out, or give both")
     others = [*(f"--{name}" for name in options.keys() - OF_FILES - OF_BOTH), *flags]
     if others:
         raise ValueError(f"{min(others)} does not go with --data: leave it out, or give --data_dir and --output_dir")
     tagger = Tagger(
         options["model_name_or_path"],
         batch_size=int(options.get("per_device_eval_batch_size", 32)),
+        device=None if engine == "local" else "cuda" if gpus else "cpu",
+        threads=options.get("threads", None if engine == "local" else 1),
         dtype="bfloat16" if str(options.get("bf16", "False")).lower() in ("true", "1", "yes") else "float32",
         visual_features=options.get("visual_features"),
     )
-    done = tag_files(tagger, options["data"], options["output"])
+    done = tag_files(tagger, options["data"], options["output"], engine, options.get("workers"), gpus)
     print(f"{options['output']}: {', '.join(f'{name} {count}' for name, count in done.items())}")
     return done
 

@@ -1,6 +1,7 @@
 """Parquet in, Parquet out: every row once, whatever ended the run before."""
 
 import json
+import sys
 
 import fsspec
 import pyarrow as pa
@@ -65,7 +66,7 @@ def test_what_is_there_is_not_made_again_and_what_lacks_is(tagger, data, tmp_pat
     names = sorted(path.name for path in out.glob("*.parquet"))
     (out / names[3]).unlink()
     made = []
-    monkeypatch.setattr(module, "tag_piece", lambda *args: made.append(args[1].name) or tag_piece(*args))
+    monkeypatch.setattr(module, "tag_piece", lambda *args: made.append(args[2].name) or tag_piece(*args))
     done = tag_files(tagger, str(data), str(out))
     assert made == [names[3]] and done["kept"] == 7
     assert rows_of(out) == before
@@ -96,7 +97,7 @@ def test_a_piece_that_is_tagged_twice_is_there_once(tagger, data, tmp_path):
     out.mkdir()
     [piece, *_] = find_pieces(find_files(str(data)), tagger)
     for _ in range(2):
-        assert tag_piece(tagger, piece, str(out)) == {"tweets": 5, "image_errors": 0, "text_errors": 0}
+        assert tag_piece(tagger, str(out), piece) == {"tweets": 5, "image_errors": 0, "text_errors": 0}
     assert [path.name for path in out.iterdir()] == [piece.name] and len(rows_of(out)) == 5
 
 
@@ -164,8 +165,42 @@ def test_the_command_tags_files(trained_folder, data, tmp_path, capsys):
         (["--output", "x"], "give --data, too"),
         (["--data", "x", "--output", "y", "--data_dir", "z"], "--data_dir does not go with --data"),
         (["--data", "x", "--output", "y", "--seed", "1"], "--seed does not go with --data"),
+        (["--data", "x", "--output", "y", "--workers", "2"], "--workers goes with --engine ray"),
+        (["--data", "x", "--output", "y", "--engine", "local", "--gpus"], "--gpus goes with --engine ray"),
+        (["--engine", "ray", "--data_dir", "x"], "give --data, too"),
     ],
 )
 def test_flags_that_do_not_go_together_are_refused(flags, message, trained_folder, capsys):
     assert command(["predict", str(trained_folder), *flags]) == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--workers", "0"], "'0' is no whole number of at least 1"),
+        (["--threads", "two"], "'two' is no whole number of at least 1"),
+        (["--gpus", "1.5"], "'1.5' is no whole number and no share like 0.5"),
+        (["--engine", "spark"], "invalid choice: 'spark'"),
+    ],
+)
+def test_values_that_are_none_are_refused(flags, message, trained_folder, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command(["predict", str(trained_folder), "--data", "x", "--output", "y", *flags])
+    assert ended.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_without_ray_nothing_is_begun(trained_folder, data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray.data", None)
+    flags = ["--data", str(data), "--output", str(tmp_path / "out"), "--engine", "ray"]
+    assert command(["predict", str(trained_folder), *flags]) == 1
+    assert 'pip install "hamlearning[ray]"' in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_pieces_that_are_not_there_in_the_end_are_an_error(tagger, data, tmp_path, monkeypatch):
+    """As on a machine of a cluster that has a disk of its own under that name."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.setattr(module, "tag_piece", lambda tagger, output, piece: tag_piece(tagger, str(elsewhere), piece))
+    with pytest.raises(ShardError, match="4 of 4 pieces are not in .*out, predictions-00000-00000.parquet the first"):
+        tag_files(tagger, str(data), str(tmp_path / "out"))
