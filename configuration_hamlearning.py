@@ -55,14 +55,15 @@ VISION_AUTO_MAP = {
     "AutoModel": "modeling_hamlearning_vision.HamLearningVisionModel",
 }
 RELEVANCE_MATCHINGS = ("none", "apart", "gate")
+SCORE_TEMPERATURES = (0.05, 20)  # lowest and highest
 DETECTORS = ("faster_rcnn_vg", "mask_rcnn_coco", "object_detection", "grid")
 MAX_LAYERS = 1000  # of a kind; the network of a slip, or of a stranger, would be built until the memory is full
 MAX_CLASSES = 100_000  # and tags; a list of names is made of the number alone
 MAX_GRID = 1000  # rows, and columns
-# Fields of `HamLearningConfig` that are sizes of what comes in, or fixed by the paper.
+# Fields of `HamLearningConfig` that are sizes of what comes in, fixed by the paper, or of a trained network.
 NO_SWITCHES = {
     "text_config", "image_feature_size", "region_feature_size", "num_classes", "hidden_act", "layer_norm_eps",
-    "initializer_range", "word_marks",
+    "initializer_range", "word_marks", "score_temperature",
 }  # fmt: skip
 MAX_FLOAT = 3.4028234663852886e38  # of 32 bits, as the network has them: what is larger is infinite there
 
@@ -110,6 +111,9 @@ class HamLearningConfig(PreTrainedConfig):
         initializer_range: standard deviation of the normal distribution that new weights are drawn from.
         word_marks: which sub-tokens begin a word and which go on with one, `HamLearningProcessor.word_marks()`: for
             callers who give no `word_ids`.
+        score_temperature: what the CRF's emissions and transitions are divided by before probabilities are taken of
+            them: above 1 they are less sure, below 1 surer. Tags are the same with any (ours, not the paper's, see
+            `HamLearningCRF`).
         **kwargs: of `PreTrainedConfig`; `id2label` (or `num_labels`) is `TAGS` by default.
 
     Raises:
@@ -153,6 +157,7 @@ class HamLearningConfig(PreTrainedConfig):
     layer_norm_eps: float = 1e-12
     initializer_range: float = 0.02
     word_marks: dict | None = None
+    score_temperature: float | int = 1.0
 
     def __post_init__(self, **kwargs):
         _check_labels({"text_config": self.text_config} | kwargs)
@@ -194,6 +199,12 @@ class HamLearningConfig(PreTrainedConfig):
             number = getattr(self, name)
             if number is not None and not _is_finite(number):
                 raise ValueError(f"{name}={number!r:.100}: must be a finite number of 32 bits.")
+        low, high = SCORE_TEMPERATURES
+        if not low <= self.score_temperature <= high:
+            raise ValueError(
+                f"score_temperature={self.score_temperature!r:.100}: must be in [{low}, {high}]; 1 leaves scores as "
+                "the CRF has them."
+            )
         if self.relevance_matching not in RELEVANCE_MATCHINGS:
             raise ValueError(
                 f"relevance_matching={self.relevance_matching!r:.100}: must be one of "

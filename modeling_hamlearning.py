@@ -725,6 +725,10 @@ class HamLearningCRF(CRF):
     Everything is in log space, and in float32 whatever the model's dtype; `mask` (B, W) is boolean, true for a prefix
     of each row that has at least one word.
 
+    Probabilities take a `temperature` (ours, not the paper's): with s(y) the sum of emissions and transitions of a tag
+    sequence, p(y) = exp(s(y) / temperature) / Z. It is Eq 16 for 1, bit for bit. Any other keeps the order of the
+    sequences, so the most probable one (Eq 18) too: it changes how sure the CRF is, not of what.
+
     Args:
         num_tags: T.
         has_transitions: False fixes every transition at zero, which makes the tags of the words independent.
@@ -744,8 +748,10 @@ class HamLearningCRF(CRF):
                 tensor.data = tensor.data.float()
         return self
 
-    def tables(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def tables(self, temperature: float = 1.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Scores of the first tag (T,), of a tag behind another (T, T) [before, after], and of the last tag (T,).
+
+        All are divided by `temperature`.
 
         accelerate's offloading fetches a module's weights when its `forward` is called, which decoding does not: what
         is elsewhere is fetched here.
@@ -758,8 +764,9 @@ class HamLearningCRF(CRF):
             with align_module_device(self):
                 fetched = (self.start_transitions, self.transitions, self.end_transitions)
                 start, transitions, end = (table.detach().clone() for table in fetched)
-            return start, transitions, end
-        return self.start_transitions, self.transitions, self.end_transitions
+        else:
+            start, transitions, end = self.start_transitions, self.transitions, self.end_transitions
+        return start / temperature, transitions / temperature, end / temperature
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # the library says masks are bytes and optional
         self, emissions: torch.Tensor, tags: torch.Tensor, mask: torch.Tensor, reduction: str = "sum"
@@ -802,7 +809,7 @@ class HamLearningCRF(CRF):
         return torch.stack(path[::-1], dim=1)
 
     def forward_backward(
-        self, emissions: torch.Tensor, mask: torch.Tensor
+        self, emissions: torch.Tensor, mask: torch.Tensor, temperature: float = 1.0
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Forward and backward scores, scaled at every word so that they stay small however long the tweet is.
 
@@ -810,7 +817,8 @@ class HamLearningCRF(CRF):
         log-probability of tag y at word t given the words up to t, alpha + beta that given all words. All scales of a
         tweet sum to its log-partition log Z.
         """
-        start, transitions, end = self.tables()
+        start, transitions, end = self.tables(temperature)
+        emissions = emissions / temperature
         score = start + emissions[:, 0]
         scales = [torch.logsumexp(score, dim=1)]
         alpha = [score - scales[0][:, None]]
@@ -826,9 +834,9 @@ class HamLearningCRF(CRF):
             beta.append(torch.where(mask[:, t, None], score - scales[t][:, None], beta[-1]))
         return torch.stack(alpha, dim=1), torch.stack(beta[::-1], dim=1), torch.stack(scales, dim=1), end_scale
 
-    def marginals(self, emissions: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def marginals(self, emissions: torch.Tensor, mask: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
         """Probability of each tag at each word: (B, W, T) and (B, W) -> (B, W, T), 0 on padding."""
-        alpha, beta, _, _ = self.forward_backward(emissions, mask)
+        alpha, beta, _, _ = self.forward_backward(emissions, mask, temperature)
         return (alpha + beta).exp() * mask[..., None]
 
     def span_probabilities(
@@ -838,6 +846,7 @@ class HamLearningCRF(CRF):
         mask: torch.Tensor,  # (B, W)
         tag_continues: torch.Tensor,  # (T, T): a tag [next] goes on with the entity of a tag [previous]
         tag_is_entity: torch.Tensor,  # (T,): B- and I- tags
+        temperature: float = 1.0,
     ) -> torch.Tensor:
         """Probability of exactly each entity of a tag sequence.
 
@@ -847,7 +856,10 @@ class HamLearningCRF(CRF):
         Returns:
             (B, W), the probability at the first word of each entity, 0 elsewhere.
         """
-        return self.span_log_probabilities(emissions, path, mask, tag_continues, tag_is_entity).exp().clamp(max=1)
+        log_probabilities = self.span_log_probabilities(
+            emissions, path, mask, tag_continues, tag_is_entity, temperature
+        )
+        return log_probabilities.exp().clamp(max=1)
 
     def span_log_probabilities(
         self,
@@ -856,13 +868,15 @@ class HamLearningCRF(CRF):
         mask: torch.Tensor,  # (B, W)
         tag_continues: torch.Tensor,  # (T, T)
         tag_is_entity: torch.Tensor,  # (T,)
+        temperature: float = 1.0,
     ) -> torch.Tensor:
         """The logarithm of `span_probabilities`: (B, W), minus infinity where no entity begins.
 
         The path need not be that of the emissions.
         """
-        _, transitions, end_transitions = self.tables()
-        alpha, beta, scale, end_scale = self.forward_backward(emissions, mask)
+        _, transitions, end_transitions = self.tables(temperature)
+        alpha, beta, scale, end_scale = self.forward_backward(emissions, mask, temperature)
+        emissions = emissions / temperature
         is_last = ~nn.functional.pad(mask[:, 1:], (0, 1), value=False)  # (B, W), from the last word on
 
         # opening[t, y]: all ways to come to tag y at word t without being in its entity already.
@@ -1425,6 +1439,8 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
     accepts_loss_kwargs = False
     # Whether the trunk reads a text once for several pictures.
     _encodes_text_apart = True
+    # Whether scores are the CRF's probabilities, so that a temperature can be fitted to them.
+    has_score_temperature = True
 
     def __init__(self, config: HamLearningConfig, text_model: PreTrainedModel | None = None):
         super().__init__(config)
@@ -1590,7 +1606,9 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
         tables = [table.to(emissions.device) for table in self._tag_tables()]
         path = self.crf.viterbi(emissions.flatten(0, 1), mask).unflatten(0, (-1, num_pictures))  # (B, P, W)
         of_first = path[:, :1].expand_as(path).flatten(0, 1)
-        log_probabilities = self.crf.span_log_probabilities(emissions.flatten(0, 1), of_first, mask, *tables)
+        log_probabilities = self.crf.span_log_probabilities(
+            emissions.flatten(0, 1), of_first, mask, *tables, self.config.score_temperature
+        )
         log_probabilities = log_probabilities.unflatten(0, (-1, num_pictures))  # (B, P, W)
         begins = log_probabilities[:, :1] > -torch.inf
         effects = torch.where(begins, log_probabilities[:, :1] - log_probabilities, 0).float()
@@ -1650,13 +1668,14 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
         mask = _first_on(word_mask)
         path = self.crf.viterbi(emissions, mask)
         tag_continues, tag_is_entity = (table.to(emissions.device) for table in self._tag_tables())
-        scores = self.crf.span_probabilities(emissions, path, mask, tag_continues, tag_is_entity)
+        temperature = self.config.score_temperature
+        scores = self.crf.span_probabilities(emissions, path, mask, tag_continues, tag_is_entity, temperature)
         decoded = {
             "predictions": torch.where(word_mask, path, -100),
             "scores": torch.where(word_mask, scores, 0),
         }
         if output_probabilities:
-            decoded["probabilities"] = self.crf.marginals(emissions, mask) * word_mask[..., None]
+            decoded["probabilities"] = self.crf.marginals(emissions, mask, temperature) * word_mask[..., None]
         return decoded
 
     def _find_words(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor | None:

@@ -233,6 +233,16 @@ def more_than_none(text: str) -> float:
     return float(text)
 
 
+def add_calibrate_flags(parser: argparse.ArgumentParser) -> None:
+    """Of `hamlearning calibrate`."""
+    parser.add_argument("model_name_or_path", metavar="MODEL", help="folder of a trained model")
+    parser.add_argument("--data_dir", help="folder with a valid split: columns, JSON lines, CSV, Parquet, ...")
+    parser.add_argument("--dataset_name", help="data set of the Hub, in place of --data_dir")
+    parser.add_argument("--image_dir", help="folder of pictures named by the tweets' ids")
+    parser.add_argument("--visual_features", metavar="FILE", help="visual feature file, in place of the pictures")
+    add_reading_flags(parser)
+
+
 def add_extract_flags(parser: argparse.ArgumentParser) -> None:
     """Of `hamlearning extract`."""
     add_data_flags(parser)
@@ -267,6 +277,9 @@ def add_score_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("predictions", metavar="PREDICTIONS", help=".jsonl of a run, or another system's text file")
     parser.add_argument("--against", metavar="PREDICTIONS", default=None, help="another system's, to compare with")
+    parser.add_argument(
+        "--precision", type=float, metavar="P", default=None, help="say which threshold of scores gives it, as 0.95"
+    )
     add_scoring_flags(parser)
 
 
@@ -419,6 +432,16 @@ VERBS = {
         ),
         "hamlearning.training.verbs:extract",
         add_extract_flags,
+        takes_training_flags=True,
+    ),
+    "calibrate": Verb(
+        "fit the temperature of a trained model's scores on the dev split",
+        (
+            "hamlearning calibrate outputs/demo --data_dir my/tweets",
+            "hamlearning calibrate outputs/demo --data_dir my/tweets --image_dir my/pictures",
+        ),
+        "hamlearning.training.verbs:calibrate",
+        add_calibrate_flags,
         takes_training_flags=True,
     ),
     "score": Verb(

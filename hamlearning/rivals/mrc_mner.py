@@ -79,6 +79,7 @@ class MRCMNERForTokenClassification(Rival):
     """
 
     config_class = MRCMNERConfig
+    has_score_temperature = False
 
     def __init__(self, config: MRCMNERConfig, text_model: PreTrainedModel | None = None):
         super().__init__(config, text_model)

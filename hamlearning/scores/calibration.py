@@ -24,8 +24,9 @@ def calibration(scores: Sequence[float], is_right: Sequence[bool], bins: int = 1
         bins: How many bins of equal width [0, 1] is cut into. A score on a border belongs to the bin above it.
 
     Returns:
-        `number` of predictions, `ece`, the expected calibration error: the distance of a bin's mean score from its
-        share of right predictions, averaged over predictions; and `bins`, lowest first, each with `low`, `high`,
+        `number` of predictions; `ece`, the expected calibration error: the distance of a bin's mean score from its
+        share of right predictions, averaged over predictions; `brier`, the mean of (score - 1)² of right predictions
+        and score² of wrong ones; and `bins`, lowest first, each with `low`, `high`,
         `number`, and mean `score` and share `right`, None in an empty bin.
 
     Raises:
@@ -47,7 +48,8 @@ def calibration(scores: Sequence[float], is_right: Sequence[bool], bins: int = 1
             row["score"], row["right"] = float(score_of[inside].mean()), float(right_of[inside].mean())
             ece += row["number"] / len(score_of) * abs(row["score"] - row["right"])
         rows.append(row)
-    return {"number": len(score_of), "ece": ece, "bins": rows}
+    brier = float(((score_of - right_of) ** 2).mean())
+    return {"number": len(score_of), "ece": ece, "brier": brier, "bins": rows}
 
 
 def confusion(gold: Tags, predicted: Tags) -> Counter[tuple[str | None, str | None]]:

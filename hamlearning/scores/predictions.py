@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from hamlearning.data.released import read_tweets, tweets_sha256
 from hamlearning.data.schemes import TAG, canonical_tag
-from words_hamlearning import SURROGATES
+from words_hamlearning import SURROGATES, entity_spans
 
 
 # What BERT code writes at a position that begins no word. As a word, X may well be one.
@@ -159,6 +159,59 @@ def read_predictions(
             f"{notes['other_gold']} tweets: put the predicted tags last"
         )
     return predicted, notes
+
+
+def read_span_scores(
+    path: str | os.PathLike, tags: Sequence[Sequence[str]]
+) -> list[dict[tuple[str, int, int], float]]:
+    """The scores of the entities of a run's predictions.
+
+    Args:
+        path: predictions_*.jsonl of a run.
+        tags: what `read_predictions` read of it.
+
+    Returns:
+        A dict a tweet, by (type, first word, word after the last).
+
+    Raises:
+        ValueError: the file is no .jsonl, or an entity is malformed; the message names file and line.
+    """
+    if Path(path).suffix != ".jsonl":
+        raise ValueError(f"{path} holds no scores of entities: give a predictions_*.jsonl of a run")
+    rows = [(number, json.loads(line)) for number, line in enumerate(_lines(Path(path)), start=1) if line]
+    found = []
+    for (number, row), predicted in zip(rows, tags, strict=True):
+        entities = row.get("entities") or []
+        try:
+            found.append(span_scores(entities, predicted))
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise ValueError(
+                f"{path}, line {number}: 'entities' is {entities!r} ({type(error).__name__}: {error}): give what a "
+                "run writes"
+            ) from None
+    return found
+
+
+def span_scores(entities: Sequence[Mapping[str, Any]], tags: Sequence[str]) -> dict[tuple[str, int, int], float]:
+    """The scores of a tweet's entities as a run writes them, by `span_of`.
+
+    Raises:
+        KeyError: one has no type, score or place.
+        TypeError: or another thing.
+        ValueError: a score is not in [0, 1], or an entity is not that of `tags`.
+    """
+    scores = {span_of(entity): float(entity["score"]) for entity in entities}
+    if not all(0 <= score <= 1 for score in scores.values()):
+        raise ValueError("a score is not in [0, 1]")
+    if scores.keys() - entity_spans(tags):
+        raise ValueError("an entity is not what 'predictions' say")
+    return scores
+
+
+def span_of(entity: Mapping[str, Any]) -> tuple[str, int, int]:
+    """Type, first word and word after the last of an entity as a run writes it, its type as the tags are read."""
+    type_ = SURROGATES.sub("\ufffd", entity["type"])
+    return "MISC" if type_ == "OTHER" else type_, entity["start"], entity["end"]
 
 
 def _rows_that_begin_words(tweet: _Tweet, tokens: list[str]) -> list[bool]:

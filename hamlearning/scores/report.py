@@ -17,10 +17,10 @@ from hamlearning.data.schemes import Tags
 from hamlearning.scores.calibration import calibration, confusion
 from hamlearning.scores.counts import entity_counts
 from hamlearning.scores.evaluation import evaluate_tags
-from hamlearning.scores.predictions import read_gold, read_predictions
+from hamlearning.scores.predictions import read_gold, read_predictions, span_of, span_scores
 from hamlearning.scores.report_page import PAGE, SCRIPT, STYLE
 from hamlearning.scores.significance import compare
-from words_hamlearning import SURROGATES, TAGS, entity_spans
+from words_hamlearning import TAGS, entity_spans
 
 
 def report(
@@ -180,21 +180,15 @@ def _read_run(path: str, name: str, gold: Mapping[str, Any], fill_with_o: bool) 
         for tweet, (number, row) in enumerate(rows):
             entities, views = row.get("entities") or [], row.get("relevance")
             try:
-                for entity in entities:
-                    type_ = SURROGATES.sub("\ufffd", entity["type"])  # as `read_predictions` reads the tags
-                    type_ = "MISC" if type_ == "OTHER" else type_
-                    scores[tweet][type_, entity["start"], entity["end"]] = float(entity["score"])
+                scores[tweet] = span_scores(entities, tags[tweet])
+                for span, entity in zip(map(span_of, entities), entities, strict=True):
                     if entity.get("picture") is not None:
-                        decided[tweet][type_, entity["start"], entity["end"]] = _read_decided(entity["picture"])
+                        decided[tweet][span] = _read_decided(entity["picture"])
                 kind = "probability" if row.get("relevance_kind") == "probability" else kind
                 shares = None if views is None else [abs(float(view)) for view in views]
                 if not all(map(math.isfinite, shares or [])):
                     raise ValueError("a relevance is not finite")
                 relevance[tweet] = shares
-                if not all(0 <= score <= 1 for score in scores[tweet].values()):
-                    raise ValueError("a score is not in [0, 1]")
-                if scores[tweet].keys() - entity_spans(tags[tweet]):
-                    raise ValueError("an entity is not what 'predictions' say")
             except (KeyError, TypeError, ValueError, OverflowError) as error:
                 raise ValueError(
                     f"{path}, line {number}: 'entities' is {entities!r} and 'relevance' {views!r} "
@@ -309,7 +303,8 @@ def _reliability_plot(run: Mapping[str, Any], gold: Tags) -> str:
         f"<text x=-5 y={size * (1 - share) + 3} class=tick>{share:g}</text>"
         for share in (0, 0.5, 1)
     )
-    summary = f"ECE {100 * figures['ece']:.2f} % over {figures['number']} predicted entities"
+    shares = f"ECE {100 * figures['ece']:.2f} %, Brier score {100 * figures['brier']:.2f} %"
+    summary = f"{shares} over {figures['number']} predicted entities"
     return (
         f"<figure class=plot><svg viewBox='-36 -8 {size + 46} {size + 52}' role=img aria-label='{summary}'>"
         f"<path d='M0 0V{size}H{size}M0 {size}L{size} 0' />{''.join(marks)}{ticks}"

@@ -9,8 +9,9 @@ from typing import Any
 from hamlearning.scores.counts import mentions
 from hamlearning.scores.evaluation import evaluate_tags
 from hamlearning.scores.metric import score_table
-from hamlearning.scores.predictions import read_gold, read_predictions
+from hamlearning.scores.predictions import read_gold, read_predictions, read_span_scores
 from hamlearning.scores.significance import compare
+from hamlearning.scores.thresholds import threshold_for, threshold_sentence
 
 
 def score(
@@ -23,6 +24,7 @@ def score(
     samples: int = 1000,
     seed: int = 0,
     json: Path | None = None,
+    precision: float | None = None,
 ) -> None:
     """Print what predictions score, and write it all to `json` if that is given.
 
@@ -36,12 +38,13 @@ def score(
         samples: Of intervals and test.
         seed: Of the samples.
         json: The file.
+        precision: Say which threshold of scores gives it, see `threshold_for`.
 
     Raises:
         OSError: A file is missing.
         ValueError: A file is malformed, or about other tweets; the message names file and line.
     """
-    result = evaluate_files(predictions, gold, against, train, split, fill_with_o, samples, seed)
+    result = evaluate_files(predictions, gold, against, train, split, fill_with_o, samples, seed, precision)
     write(result, json)
     print(to_markdown(result))
 
@@ -68,6 +71,7 @@ def evaluate_files(
     fill_with_o: bool = False,
     samples: int = 1000,
     seed: int = 0,
+    precision: float | None = None,
 ) -> dict[str, Any]:
     """What `score` prints, as data; the arguments are the same."""
     if samples < 1:
@@ -90,6 +94,8 @@ def evaluate_files(
         known = mentions(seen["tokens"], seen["ner_tags"])
         result["train"] = {"path": train, "tweets": len(seen["tokens"]), "sha256": seen["sha256"]}
     result["scores"] = evaluate_tags(tags, predicted, tokens, known, samples, seed)
+    if precision is not None:
+        result["threshold"] = threshold_for(precision, tags, read_span_scores(predictions, predicted), samples, seed)
     all_notes = {predictions: notes}
     if against is not None:
         other, all_notes[against] = read_predictions(against, there, fill_with_o)
@@ -122,6 +128,8 @@ def to_markdown(result: Mapping[str, Any]) -> str:
         percent = " | ".join(f"{100 * values[key]:.2f}" for key in ("precision", "recall", "f1"))
         lines.append(f"| {name} | {percent} | {values['number']} |")
     parts.append("\n".join(lines))
+    if "threshold" in result:
+        parts.append(threshold_sentence(result["threshold"]))
     if "comparison" in result:
         parts.append(
             f"## Against {result['comparison']['predictions']}\n\n{comparison_sentence(result['comparison'])}"

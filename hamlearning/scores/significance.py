@@ -108,12 +108,14 @@ def mean_f1_interval(counts: ArrayLike, samples: int = 1000, seed: int = 0) -> l
 def bootstrap(counts: np.ndarray, samples: int, rng: np.random.Generator) -> np.ndarray:
     """Sum the counts (tweets, k) over as many tweets, drawn with replacement: (samples, k)."""
     tweets = len(counts)
-    sums = []
+    return np.concatenate([times.astype(float) @ counts.astype(float) for times in draws(tweets, samples, rng)])
+
+
+def draws(tweets: int, samples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """How often each tweet is among as many, drawn with replacement: (some samples, tweets), until all are drawn."""
     for size in _chunks(samples):
         drawn = rng.integers(tweets, size=(size, tweets)) + tweets * np.arange(size)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=size * tweets).reshape(size, tweets)
-        sums.append(times.astype(float) @ counts.astype(float))
-    return np.concatenate(sums)
+        yield np.bincount(drawn.ravel(), minlength=size * tweets).reshape(size, tweets)
 
 
 def _chunks(samples: int) -> Iterator[int]:

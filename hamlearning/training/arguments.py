@@ -332,6 +332,13 @@ class MNERTrainingArguments(TrainingArguments):
             "included, in place of --per_device_train_batch_size tweets."
         },
     )
+    calibrate: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Fit the temperature of scores on the dev split, which changes no tag. [True at the end of a "
+            "training; `hamlearning calibrate` does it to a trained model]"
+        },
+    )
     predict_probabilities: bool = field(
         default=False,
         metadata={"help": "Write the probability of each tag at each word into predictions_*.jsonl, for cleanlab."},

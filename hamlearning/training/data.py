@@ -114,6 +114,8 @@ def check_splits(tweets: DatasetDict, args: MNERTrainingArguments, is_streamed: 
     if args.do_train:
         needed |= {} if is_streamed else {"train": "--do_train"}
         needed |= {"validation": "--do_train (the checkpoint is chosen on it)"}
+    if args.calibrate:
+        needed["validation"] = "--calibrate True"
     if args.do_eval:
         needed["validation"] = "--do_eval"
     for split, reason in needed.items():

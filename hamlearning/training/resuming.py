@@ -61,7 +61,10 @@ DECISIVE_SETTINGS = (
     "early_stopping_patience",
 )
 # Of a config, what says nothing about the network.
-UNDECISIVE_CONFIG = ("_name_or_path", "architectures", "auto_map", "dtype", "transformers_version", "word_marks")
+UNDECISIVE_CONFIG = (
+    "_name_or_path", "architectures", "auto_map", "dtype", "transformers_version", "word_marks",
+    "score_temperature",
+)  # fmt: skip
 
 
 def describe_config(config: PreTrainedConfig) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from hamlearning.training.prediction import predict, show_tweet, whole_tags, wri
 from hamlearning.training.results import data_set_name, describe_run, plot_training, run_facts
 from hamlearning.training.resuming import begin_run, claim_folder
 from hamlearning.training.streamed import predict_streamed
+from hamlearning.training.temperature import calibrate, wants_calibration
 from hamlearning.training.text_encoders import has_unread_parameters
 from hamlearning.training.trainer import MNERTrainer, TrainingWatch, compile_trunk
 from hamlearning.training.vision import find_visual_features
@@ -75,7 +76,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     trainer, watch = make_trainer(data, model, processor, pictures, arguments)
     results: dict[str, Any] = {}
     if arguments.training.do_train:
-        results["train"] = train(trainer, watch, Path(arguments.training.output_dir), vision_model, checkpoint)
+        train(trainer, checkpoint)
+    if wants_calibration(trainer):
+        results["calibration"] = calibrate(trainer, data.tweets["validation"])
+    if arguments.training.do_train:
+        results["train"] = keep(trainer, watch, Path(arguments.training.output_dir), vision_model)
     results |= score_splits(trainer, data)
     results |= describe_run(data, model, arguments)
     if trainer.is_world_process_zero():
@@ -262,15 +267,17 @@ def make_trainer(
     return trainer, watch
 
 
-def train(
-    trainer: MNERTrainer,
-    watch: TrainingWatch,
-    output_dir: Path,
-    vision_model: HamLearningVisionModel | None,
-    checkpoint: Path | None,
-) -> dict[str, Any]:
-    """Trains to the checkpoint with the best dev F1, saves it with its vision model, and returns how it went."""
+def train(trainer: MNERTrainer, checkpoint: Path | None) -> None:
+    """Trains to the checkpoint with the best dev F1; its scores are not calibrated any more, if they were."""
+    model: Any = trainer.model
+    model.config.score_temperature = 1.0
     trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+
+
+def keep(
+    trainer: MNERTrainer, watch: TrainingWatch, output_dir: Path, vision_model: HamLearningVisionModel | None
+) -> dict[str, Any]:
+    """Saves what was trained with its vision model, and returns how it went."""
     processor = trainer.processing_class
     if vision_model is not None:
         processor.vision_model = vision_model  # not before: every checkpoint would carry it

@@ -1,16 +1,24 @@
-"""`hamlearning predict` and `hamlearning extract`: runs of which one thing is asked, by the flags of all runs."""
+"""`hamlearning predict`, `extract` and `calibrate`: runs of which one thing is asked, by the flags of all runs."""
 
+import json
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
+from transformers.dynamic_module_utils import get_relative_import_files
 
+import modeling_hamlearning
+from hamlearning.data.files import write_text
+from hamlearning.hub.model_card import RESULTS_FILE
 from hamlearning.tagging.formats import write_format
 from hamlearning.tagging.pieces import tag_files
 from hamlearning.tagging.tagger import Tagger
 from hamlearning.training.arguments import MNERTrainingArguments
 from hamlearning.training.run import main
+from hamlearning.training.temperature import describe
 
 
 def predict(options: Mapping[str, Any], flags: Sequence[str]) -> dict[str, Any]:
@@ -84,6 +92,52 @@ def predict_files(options: Mapping[str, Any], flags: Sequence[str]) -> dict[str,
 def extract(options: Mapping[str, Any], flags: Sequence[str]) -> dict[str, Any]:
     """Computes the visual features of a data set's pictures; takes what `predict` takes."""
     return main(["--do_extract", "True", *typed(options), *flags])
+
+
+def calibrate(options: Mapping[str, Any], flags: Sequence[str]) -> dict[str, Any]:
+    """Fits the temperature of a trained model's scores on the dev split, and writes it into the model's folder.
+
+    No tag changes, and no weight: `score_temperature` of its `config.json` does, and code that is older than this
+    field is replaced.
+
+    Args:
+        options: flags of `hamlearning.training.arguments`, by name.
+        flags: further ones, as they were typed.
+
+    Returns:
+        What `temperature.calibrate` returns.
+
+    Raises:
+        ValueError: the model is no folder; or see `hamlearning.training.temperature`.
+    """
+    folder = Path(str(options["model_name_or_path"]))
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder} is no folder of a trained model: give one, which the temperature is written into.")
+    with tempfile.TemporaryDirectory() as scratch:
+        asked = ["--calibrate", "True", "--do_eval", "True", "--output_dir", scratch]
+        found = main([*typed(options), *flags, *asked])["calibration"]
+    if PartialState().is_main_process:
+        for name, key, value in (
+            ("config.json", "score_temperature", found["temperature"]),
+            (RESULTS_FILE, "calibration", found),
+        ):
+            if (folder / name).is_file():
+                kept = json.loads((folder / name).read_text(encoding="utf-8"))
+                write_text(folder / name, json.dumps(kept | {key: value}, indent=2) + "\n")
+        renew_code(folder)
+        print(f"{folder}: {describe(found)}")
+    return found
+
+
+def renew_code(folder: Path) -> None:
+    """Replaces the code that a model's folder carries, if it does not know of temperatures."""
+    config_code = folder / "configuration_hamlearning.py"
+    if not config_code.is_file() or "score_temperature" in config_code.read_text(encoding="utf-8"):
+        return
+    home = Path(modeling_hamlearning.__file__).parent
+    for path in [home / file.name for file in folder.glob("*.py") if (home / file.name).is_file()]:
+        for file in (path, *map(Path, get_relative_import_files(path))):
+            shutil.copy(file, folder)
 
 
 def typed(options: Mapping[str, Any]) -> list[str]:

@@ -109,6 +109,25 @@ def test_marginals_are_those_of_brute_force_and_sum_to_one(scale):
         torch.testing.assert_close(marginals[b, :length].double(), expected, atol=2e-5, rtol=0)
 
 
+@pytest.mark.parametrize("temperature", [0.4, 1.7])
+def test_tempered_probabilities_are_those_of_the_tempered_sequences(temperature):
+    crf, tempered = make_crf(2.0), make_crf(2.0)
+    for parameter in tempered.parameters():
+        parameter.div_(temperature)
+    emissions, mask = make_emissions(2.0, LENGTHS)
+    path = crf.viterbi(emissions, mask)
+    scores = crf.span_probabilities(emissions, path, mask, continues, is_entity, temperature)
+    marginals = crf.marginals(emissions, mask, temperature)
+    for b, length in enumerate(LENGTHS):
+        probabilities = path_probabilities(tempered, emissions[b] / temperature, length)[1]
+        ids = path[b, :length].tolist()
+        assert scores[b, :length].tolist() == pytest.approx(span_scores(ids, probabilities), abs=2e-5)
+        of_tags = torch.zeros(length, len(TAGS), dtype=torch.double)
+        for other, p in zip(all_paths(length), probabilities, strict=True):
+            of_tags[range(length), other] += p
+        torch.testing.assert_close(marginals[b, :length].double(), of_tags, atol=2e-5, rtol=0)
+
+
 def test_marginals_are_the_gradient_of_the_log_partition():
     crf = make_crf(1.0)
     emissions, mask = make_emissions(1.0, (30, 17, 1))

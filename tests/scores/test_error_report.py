@@ -41,6 +41,11 @@ def test_ece_weighs_the_gap_of_each_bin_by_its_count():
     assert figures["number"] == 4
 
 
+def test_brier_is_the_mean_square_of_the_distance_from_what_is_so():
+    figures = calibration([0.9, 0.8, 0.3], [True, False, False])
+    assert figures["brier"] == pytest.approx((0.01 + 0.64 + 0.09) / 3)
+
+
 def test_a_bin_tells_its_count_its_mean_score_and_its_share_of_right_ones():
     rows = calibration([0.3, 0.4, 0.9], [True, False, True], bins=2)["bins"]
     assert rows[0] == {"low": 0.0, "high": 0.5, "number": 2, "score": pytest.approx(0.35), "right": 0.5}
@@ -637,7 +642,8 @@ def test_the_confusion_of_each_run_is_shown(page):
 
 def test_the_reliability_of_scores_is_drawn_where_there_are_some(page):
     first, second = page.locator("section.run").all()
-    assert first.locator("svg").get_attribute("aria-label") == "ECE 40.85 % over 2 predicted entities"
+    summary = "ECE 40.85 %, Brier score 28.36 % over 2 predicted entities"
+    assert first.locator("svg").get_attribute("aria-label") == summary
     assert first.locator("svg rect").count() == 2
     assert "no scores of spans" in second.inner_text()
 
