@@ -1607,7 +1607,7 @@ class HamLearningForTokenClassification(HamLearningPreTrainedModel):
         path = self.crf.viterbi(emissions.flatten(0, 1), mask).unflatten(0, (-1, num_pictures))  # (B, P, W)
         of_first = path[:, :1].expand_as(path).flatten(0, 1)
         log_probabilities = self.crf.span_log_probabilities(
-            emissions.flatten(0, 1), of_first, mask, *tables, self.config.score_temperature
+            emissions.flatten(0, 1), of_first, mask, *tables, temperature=self.config.score_temperature
         )
         log_probabilities = log_probabilities.unflatten(0, (-1, num_pictures))  # (B, P, W)
         begins = log_probabilities[:, :1] > -torch.inf

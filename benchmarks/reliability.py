@@ -52,9 +52,8 @@ def read_entities(model: Any, processor: Any, split: Dataset, features: VisualFe
         found += [(row, span[1], span in entity_spans(gold)) for span in spans]
     columns, pad = torch.tensor(found), torch.nn.utils.rnn.pad_sequence
     path = pad(paths, batch_first=True, padding_value=-100)
-    return Entities(
-        pad(emissions, batch_first=True), path.clamp(min=0), path != -100, *columns[:, :2].T, columns[:, 2].bool()
-    )
+    places = columns[:, 0], columns[:, 1]
+    return Entities(pad(emissions, batch_first=True), path.clamp(min=0), path != -100, *places, columns[:, 2].bool())
 
 
 def losses_of(log_probabilities: torch.Tensor, is_right: torch.Tensor) -> np.ndarray:

@@ -41,8 +41,9 @@ NOT_RUN = {
 }
 # What loads or trains a model, or opens a server, takes more than a few seconds.
 HEAVY = re.compile(
-    r"hamlearning (train|predict|extract|export|serve|publish|tables|info outputs)|accelerate|space/app\.py|ORG/|"
-    r"make_sample|pipeline\(|Tagger\(|ner\(|from_pretrained|vision_model|EndpointHandler|outputs/(shards|probable|demo/results)"
+    r"hamlearning (train|predict|extract|export|serve|publish|tables|calibrate|info outputs)|accelerate|ORG/|"
+    r"space/app\.py|make_sample|pipeline\(|Tagger\(|ner\(|from_pretrained|vision_model|EndpointHandler|"
+    r"outputs/(shards|probable|demo/results|demo/predictions_v)"
 )
 SECONDS = 900  # that an example may take
 # Runs the blocks of a page one behind the other, as a notebook does.

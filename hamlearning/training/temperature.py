@@ -116,7 +116,8 @@ def predict_entities(trainer: MNERTrainer, dataset: Dataset) -> Entities:
         spans = entity_spans([names[tag] for tag in tags if tag != -100])
         found += [(row, span[1], span in there) for span in spans]
     columns = torch.tensor(found, dtype=torch.long).reshape(-1, 3)
-    return Entities(emissions.double(), paths.clamp(min=0), paths != -100, *columns[:, :2].T, columns[:, 2].bool())
+    places = columns[:, 0], columns[:, 1]
+    return Entities(emissions.double(), paths.clamp(min=0), paths != -100, *places, columns[:, 2].bool())
 
 
 def span_scorer(model: Any, entities: Entities) -> Callable[[float], torch.Tensor]:
@@ -133,7 +134,7 @@ def span_scorer(model: Any, entities: Entities) -> Callable[[float], torch.Tenso
             batch, width = slice(first, first + BATCH), int(lengths[first : first + BATCH].max())
             emissions, paths = entities.emissions[batch, :width], entities.paths[batch, :width]
             found[batch, :width] = crf.span_log_probabilities(
-                emissions, paths, mask[batch, :width], *tables, temperature
+                emissions, paths, mask[batch, :width], *tables, temperature=temperature
             )
         return found[entities.rows, entities.words]
 
@@ -158,7 +159,7 @@ def fit_temperature(score: Callable[[float], torch.Tensor], is_right: torch.Tens
         score: from a temperature to log probabilities (K,).
         is_right: (K,).
     """
-    logarithms = np.linspace(*map(math.log, SCORE_TEMPERATURES), GRID).tolist()
+    logarithms = np.log(np.geomspace(*SCORE_TEMPERATURES, GRID)).tolist()
 
     def loss(logarithm: float) -> float:
         return log_loss(score(math.exp(logarithm)), is_right)
