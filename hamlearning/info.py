@@ -112,6 +112,7 @@ def describe_model(place: str) -> dict[str, Any]:
             {name: text.get(name) for name in ("model_type", "num_hidden_layers", "hidden_size")}
         ),
         "types": list(dict.fromkeys(tag[2:] for tag in config.get("id2label", {}).values() if tag != "O")),
+        "score temperature": round(config.get("score_temperature", 1), 3),
         "raw text": describe_raw_text(processor, results),
         "vision model": describe_vision(config, vision),
         "parameters": results.get("parameters", "not written down"),

@@ -70,7 +70,8 @@ ner({example["text"]!r})
 {_python_output(example["entities"])}
 ```
 
-`score` is the model's probability of exactly this entity. The repo holds the code that `trust_remote_code` runs: pin
+`score` is the model's probability of exactly this entity{_temperature(results)}. The repo holds the code that \
+`trust_remote_code` runs: pin
 what you have read with `revision="<commit>"`.""",
         _pictures(vision_config, model),
         _scores(results, scored),
@@ -101,6 +102,16 @@ All of it, with the loss and dev F1 of each epoch: `{RESULTS_FILE}`.""",
         f"## Cite\n\n```bibtex\n{PAPER}\n```",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _temperature(results: Mapping[str, Any]) -> str:
+    """What its scores were divided by; empty where nothing was fitted."""
+    found = results.get("calibration", {})
+    if "after" not in found:
+        return ""
+    return (
+        f",\nat a temperature of {found['temperature']:.2f} that was fitted on dev (`calibration` in `{RESULTS_FILE}`)"
+    )
 
 
 def _raw_text(results: Mapping[str, Any]) -> str:

@@ -210,6 +210,13 @@ def test_the_card_of_a_control_run_says_so(results):
     assert "another tweet's picture" in text
 
 
+def test_the_card_says_at_which_temperature_scores_are(results):
+    found = {"temperature": 1.4321, "entities": 40, "right": 30, "before": {"ece": 0.1}, "after": {"ece": 0.02}}
+    for calibration, is_said in ((found, True), ({"temperature": 1.0, "entities": 4, "right": 4}, False)):
+        text = model_card(results | {"calibration": calibration}, REPO, "mit", vision_config=None)
+        assert ("at a temperature of 1.43 that was fitted on dev" in text) == is_said
+
+
 def test_language_and_age_are_told_of_the_tweets_that_are_known_by_their_hash(results):
     known = results | {"data": {"train": {"tweets": 3373, "sha256": ENGLISH_2014_TO_2017[1]}}}
     for facts, is_known in ((results, False), (known, True)):
