@@ -57,6 +57,7 @@ VISION_AUTO_MAP = {
 RELEVANCE_MATCHINGS = ("none", "apart", "gate")
 SCORE_TEMPERATURES = (0.05, 20)  # lowest and highest
 DETECTORS = ("faster_rcnn_vg", "mask_rcnn_coco", "object_detection", "grid")
+BFLOAT16_PARTS = ("global_backbone", "detector")
 MAX_LAYERS = 1000  # of a kind; the network of a slip, or of a stranger, would be built until the memory is full
 MAX_CLASSES = 100_000  # and tags; a list of names is made of the number alone
 MAX_GRID = 1000  # rows, and columns
@@ -294,11 +295,14 @@ class HamLearningVisionConfig(PreTrainedConfig):
         class_names: a name for each class id of the detector.
         max_regions: most regions of a picture, best score first.
         network_files: parts of the vision model whose exported networks lie beside its weights.
+        bfloat16_parts: what is computed in bfloat16, of `global_backbone` and `detector` (`faster_rcnn_vg`: which
+            regions it chooses; they are described in float32); None for float32 throughout.
         **kwargs: of `PreTrainedConfig`.
 
     Raises:
-        ValueError: the detector or the interpolation is unknown, a size, a number of classes or of cells is out of
-            range, a setting of `grid` is unknown, or `image_mean` and `image_std` are not three finite numbers.
+        ValueError: the detector, the interpolation or a part in bfloat16 is unknown, a size, a number of classes or of
+            cells is out of range, a setting of `grid` is unknown, or `image_mean` and `image_std` are not three finite
+            numbers.
     """
 
     model_type = "hamlearning_vision"
@@ -324,6 +328,7 @@ class HamLearningVisionConfig(PreTrainedConfig):
     class_names: list[str] | None = None
     max_regions: int = 15
     network_files: list[str] | None = None
+    bfloat16_parts: list[str] | None = None
 
     def __post_init__(self, **kwargs):
         parts = {"global_backbone_config": self.global_backbone_config, "detector_config": self.detector_config}
@@ -337,6 +342,12 @@ class HamLearningVisionConfig(PreTrainedConfig):
             raise ValueError(
                 f"detector={self.detector!r} {'without' if self.detector_config is None else 'with'} detector_config: "
                 "`object_detection` needs its model's configuration, no other detector takes one."
+            )
+        possible = BFLOAT16_PARTS[: 2 if self.detector == "faster_rcnn_vg" else 1]
+        if not set(self.bfloat16_parts or ()) <= set(possible):
+            raise ValueError(
+                f"bfloat16_parts={self.bfloat16_parts!r:.100} with detector={self.detector!r}: must be of "
+                f"{', '.join(possible)}."
             )
         if self.interpolation not in ("bilinear", "bicubic"):
             raise ValueError(f"interpolation={self.interpolation!r}: must be 'bilinear' or 'bicubic'.")

@@ -732,31 +732,43 @@ class FasterRCNNVG(nn.Module):
         self.roi_heads = ROIHeads(settings)
         self.requires_grad_(False)
 
-    def forward(self, pixels: torch.Tensor, image_size: tuple[int, int]) -> Regions:
+    def forward(
+        self, pixels: torch.Tensor, image_size: tuple[int, int], choosing_dtype: torch.dtype = torch.float32
+    ) -> Regions:
         """Find the regions of one picture.
 
         Args:
             pixels: (3, h', w') of `preprocess`.
             image_size: (width, height) of the original picture.
+            choosing_dtype: in which regions are chosen among the proposals; in bfloat16 those that were chosen are
+                described again in float32, so that a region has the numbers that it has anyway.
 
         Returns:
-            Its regions, best score first.
+            Its regions, in the order in which they were chosen: best score first.
         """
         resized_size = (pixels.shape[2], pixels.shape[1])
         feature_map, logit_map, delta_map = self.map_picture(pixels[None])  # (1, C, ~h'/16, ~w'/16)
         proposals, _ = self.proposal_generator.propose(logit_map, delta_map, resized_size)  # (R, 4)
-        features, predictions = self.read_regions(feature_map, proposals)  # (R, D)
-        return select_regions(proposals, features, predictions, resized_size, image_size, self.settings)
+        features, predictions = self.read_regions(feature_map, proposals, choosing_dtype)  # (R, D)
+        if choosing_dtype == torch.float32:
+            return select_regions(proposals, features, predictions, resized_size, image_size, self.settings)
+        proposals = proposals[choose_regions(proposals, predictions, resized_size, self.settings)]  # (n, 4)
+        features, predictions = self.read_regions(feature_map, proposals)  # (n, D)
+        return describe_regions(proposals, features, predictions, resized_size, image_size, self.settings)
 
     def map_picture(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """(1, 3, h', w') -> the feature map (1, C, h, w), and what the proposals' head says of it."""
         feature_map = self.backbone(pixels)
         return feature_map, *self.proposal_generator.rpn_head(feature_map)
 
-    def read_regions(self, feature_map: torch.Tensor, proposals: torch.Tensor) -> tuple[torch.Tensor, Predictions]:
-        """(1, C, h, w) and proposals (R, 4) -> their features (R, D), and what the heads say of them."""
-        features = self.roi_heads(feature_map, proposals)
-        return features, self.roi_heads.box_predictor(features)
+    def read_regions(
+        self, feature_map: torch.Tensor, proposals: torch.Tensor, dtype: torch.dtype = torch.float32
+    ) -> tuple[torch.Tensor, Predictions]:
+        """(1, C, h, w) and proposals (R, 4) -> their features (R, D), and what the heads say of them: float32."""
+        with torch.autocast(feature_map.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+            features = self.roi_heads(feature_map, proposals)
+            predictions = self.roi_heads.box_predictor(features)
+        return features.float(), Predictions(*(values.float() for values in predictions))
 
 
 def load_published_checkpoint(

@@ -111,6 +111,8 @@ NO_DETECTORS = {
         "it finds lines of text, which have no class",
     ),
 }
+PRECISIONS = ("float32", "bfloat16")
+MAX_BFLOAT16_ERROR = 0.01  # of features, relative to the largest
 NUM_COCO_CLASSES = 91  # of torchvision's Mask R-CNN: background, 80 names and ten gaps
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -258,8 +260,9 @@ def _stable_argsort(
 class ComputedDetector(nn.Module):
     """A detector whose networks another runtime may compute."""
 
-    # Of a part: its name, and what makes it; None where PyTorch computes it. The vision model sets its own.
-    find_network: Callable[[str, Callable[[], Part]], Network | None] = staticmethod(lambda name, make_part: None)
+    # Of a part: its name, what makes it, and the precision; None where PyTorch computes it. The vision model sets
+    # its own.
+    find_network: Callable[..., Network | None] = staticmethod(lambda name, make_part, precision="float32": None)
 
     def parts(self, config: HamLearningVisionConfig) -> dict[str, Callable[[], Part]]:
         """Its parts by their names."""
@@ -296,6 +299,7 @@ class FasterRCNNVGDetector(FasterRCNNVG, ComputedDetector):
     def __init__(self, config: HamLearningVisionConfig):
         super().__init__(FasterRCNNVGSettings(**(config.detector_settings or {})))
         self.feature_size = 8 * self.settings.res2_channels
+        self.config = config
 
     @staticmethod
     def prepare(image: Image.Image, config: HamLearningVisionConfig) -> torch.Tensor:
@@ -306,7 +310,8 @@ class FasterRCNNVGDetector(FasterRCNNVG, ComputedDetector):
         self, inputs: torch.Tensor, size: tuple[int, int]
     ) -> Detections:
         """One box a proposal at most, of its best class, after suppression across classes."""
-        found = super().forward(inputs, size)
+        chooses_roughly = "detector" in (self.config.bfloat16_parts or ())
+        found = super().forward(inputs, size, torch.bfloat16 if chooses_roughly else torch.float32)
         return Detections(found.normalized_boxes, found.class_ids, found.scores, found.features)
 
     def map_picture(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -314,18 +319,21 @@ class FasterRCNNVGDetector(FasterRCNNVG, ComputedDetector):
         network = self.find_network("faster_rcnn_vg_map", self._map_part)
         return super().map_picture(pixels) if network is None else network(pixels)
 
-    def read_regions(self, feature_map: torch.Tensor, proposals: torch.Tensor) -> tuple[torch.Tensor, Predictions]:
+    def read_regions(
+        self, feature_map: torch.Tensor, proposals: torch.Tensor, dtype: torch.dtype = torch.float32
+    ) -> tuple[torch.Tensor, Predictions]:
         """See `FasterRCNNVG`."""
-        network = self.find_network("faster_rcnn_vg_regions", self._regions_part)
+        precision = str(dtype).removeprefix("torch.")
+        network = self.find_network("faster_rcnn_vg_regions", self._regions_part, precision)
         if network is None or len(proposals) == 0:
-            return super().read_regions(feature_map, proposals)
+            return super().read_regions(feature_map, proposals, dtype)
         cells = to_whole_cells(proposals)  # (R, 5)
         unsure = unsure_widths(cells, self.settings.pooled_size)
         sure = torch.nonzero(~unsure).flatten()
         found = [network(feature_map, cells[chunk]) for chunk in sure.split(REGIONS_AT_A_TIME)]
         outputs = [torch.cat(output) for output in zip(*found, strict=True)]
         if unsure.any():
-            of_torch = super().read_regions(feature_map, proposals[unsure])
+            of_torch = super().read_regions(feature_map, proposals[unsure], dtype)
             of_torch = (of_torch[0], *of_torch[1])
             outputs = outputs or [output[:0] for output in of_torch]
             order = torch.argsort(torch.cat([sure, torch.nonzero(unsure).flatten()]))
@@ -722,11 +730,63 @@ class HamLearningVisionModel(PreTrainedModel):
             openvino()
         self._runtime = runtime
 
-    def _network(self, name: str, make_part: Callable[[], Part]) -> Network | None:
+    def _network(self, name: str, make_part: Callable[[], Part], precision: str = "float32") -> Network | None:
         """The network of a part that OpenVINO computes; None where PyTorch does."""
         if self._runtime == "torch" or self.device.type != "cpu" or not is_installed():
             return None
-        return self.networks.find(name, make_part)
+        return self.networks.find(name, make_part, precision)
+
+    @torch.no_grad()
+    def settle_precision(self, precision: str) -> None:
+        """Chooses what is computed in bfloat16, and has the config say so.
+
+        ```python
+        >>> vision_model.settle_precision("bfloat16")
+        >>> vision_model.config.bfloat16_parts
+        ['global_backbone', 'detector']
+        ```
+
+        The global backbone is, where its features of a few drawn pictures stay within 1% of float32's, relative to the
+        largest. `faster_rcnn_vg` chooses its regions in bfloat16, and describes those 36 in float32. Other detectors
+        stay in float32.
+
+        Args:
+            precision: `float32` or `bfloat16`.
+
+        Raises:
+            ValueError: it is another one.
+        """
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision={precision!r}: must be one of {', '.join(PRECISIONS)}.")
+        self.config.bfloat16_parts = None
+        if precision == "float32":
+            return
+        error = self._bfloat16_error()
+        kept = ["global_backbone"] * (error <= MAX_BFLOAT16_ERROR) + ["detector"] * (
+            self.config.detector == "faster_rcnn_vg"
+        )
+        self.config.bfloat16_parts = kept or None
+        logger.warning(
+            f"bfloat16: features of {self.global_backbone.config.architecture} are {error:.1%} off, so it is computed "
+            f"in {'bfloat16' if error <= MAX_BFLOAT16_ERROR else 'float32'}."
+        )
+
+    def _bfloat16_error(self) -> float:
+        """How far the global backbone's features are off in bfloat16, relative to the largest.
+
+        By PyTorch, which computes it on a processor that does not multiply it, too: what is chosen goes to others.
+        """
+        side = self.config.crop_size
+        coarse = torch.rand(4, 3, 7, 7, generator=torch.Generator().manual_seed(1)) * 255
+        pixels = nn.functional.interpolate(coarse, size=(side, side), mode="bicubic").clamp(0, 255).to(torch.uint8)
+        runtime, self._runtime = self._runtime, "torch"
+        try:
+            exact = self.feature_map(pixels).mean(dim=(2, 3))
+            self.config.bfloat16_parts = ["global_backbone"]
+            found = self.feature_map(pixels).mean(dim=(2, 3))
+        finally:
+            self._runtime, self.config.bfloat16_parts = runtime, None
+        return float((found - exact).abs().max() / exact.abs().max())
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
@@ -891,7 +951,9 @@ class HamLearningVisionModel(PreTrainedModel):
         """
         network = self._backbone_network(*pixels.shape[2:])
         if network is None:
-            (states,) = self._backbone_states()(pixels.to(self.device))
+            is_rough = self._backbone_precision == "bfloat16"
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=is_rough):
+                (states,) = self._backbone_states()(pixels.to(self.device))
         else:  # one at a time, which is no slower: no picture's numbers depend on the others
             states = torch.cat([network(picture[None])[0] for picture in pixels])
         height, width = pixels.shape[2:]
@@ -905,6 +967,10 @@ class HamLearningVisionModel(PreTrainedModel):
             )
         return folded.float()
 
+    @property
+    def _backbone_precision(self) -> str:
+        return PRECISIONS["global_backbone" in (self.config.bfloat16_parts or ())]
+
     def _backbone_states(self) -> nn.Module:
         return _BackboneStates(self.global_backbone, self.config.image_mean, self.config.image_std, self.device)
 
@@ -913,7 +979,7 @@ class HamLearningVisionModel(PreTrainedModel):
         for name, make_part in self._backbone_parts().items():
             takes_any_size = name == "global_backbone"
             if takes_any_size or (height, width) == (self.config.crop_size,) * 2:
-                network = self._network(name, make_part)
+                network = self._network(name, make_part, self._backbone_precision)
                 if network is not None:
                     return network
         return None
@@ -1021,8 +1087,8 @@ class HamLearningVisionModel(PreTrainedModel):
 
         A picture's features do not depend on the others'. Where OpenVINO computes, each goes through by itself, and
         they are the same bit for bit; in PyTorch those of one size share a batch in the global backbone, and they are
-        the same within 1e-5 of the largest. The detector sees one at a time always: padding would change what it
-        finds.
+        the same within 1e-5 of the largest, in bfloat16 within 1e-2. The detector sees one at a time always: padding
+        would change what it finds.
         """
         self.networks.forget_others(self)
         pictures = [image for image in images if image is not None]
@@ -1144,7 +1210,8 @@ def lasting_settings(settings: Any) -> Any:
     }  # fmt: skip
     if isinstance(settings, dict):
         # A field that came later, at what was done before it came: such a vision model is the same as it was.
-        settings = {name: value for name, value in settings.items() if (name, value) != ("size_multiple", 1)}
+        usual = {"size_multiple": 1, "bfloat16_parts": None}
+        settings = {name: value for name, value in settings.items() if value != usual.get(name, Ellipsis)}
         return {name: lasting_settings(value) for name, value in settings.items() if name not in passing}
     return settings
 

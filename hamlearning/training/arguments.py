@@ -18,6 +18,7 @@ from hamlearning.data.reading import ReadingOptions, parse_options
 from hamlearning.data.schemes import SCHEMES
 from hamlearning.rivals.architectures import ARCHITECTURES
 from hamlearning.training.signals import proposal
+from modeling_hamlearning_vision import PRECISIONS
 from networks_hamlearning import RUNTIMES
 from words_hamlearning import WORD_SPLITTINGS
 
@@ -297,6 +298,13 @@ class VisionArguments:
         metadata={
             "help": "What computes the vision model on a CPU. [openvino where it is installed]",
             "choices": [*RUNTIMES],
+        },
+    )
+    vision_precision: str | None = field(
+        default=None,
+        metadata={
+            "help": "bfloat16 where its features keep within 1%, or float32 throughout. [the vision model's own]",
+            "choices": [*PRECISIONS],
         },
     )
     extraction_dir: str = field(

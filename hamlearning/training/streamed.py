@@ -15,7 +15,7 @@ from hamlearning.tagging.reader import TweetReader
 from hamlearning.tagging.shards import find_shards
 from hamlearning.training.arguments import DataArguments, MNERTrainingArguments, ModelArguments, VisionArguments
 from hamlearning.training.model import load_model
-from hamlearning.training.vision import find_visual_features, load_vision_model
+from hamlearning.training.vision import find_visual_features, load_vision_model, set_up_vision_model
 
 
 logger = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ def predict_streamed(
         dtype=torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None,
     )
     if reader.extracts:
-        processor.vision_model.runtime = vision_args.vision_runtime
+        set_up_vision_model(processor.vision_model, vision_args)
     if reader.pictures == "none":
         asked = {
             "visual_features": data_args.visual_features,

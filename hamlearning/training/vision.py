@@ -32,8 +32,15 @@ def load_vision_model(model_args: ModelArguments, vision_args: VisionArguments) 
     """The vision model that is named, that of the model to go on with (None if it has none), or a new one."""
     vision_model = _find_vision_model(model_args, vision_args)
     if vision_model is not None:
-        vision_model.runtime = vision_args.vision_runtime
+        set_up_vision_model(vision_model, vision_args)
     return vision_model
+
+
+def set_up_vision_model(vision_model: HamLearningVisionModel, vision_args: VisionArguments) -> None:
+    """What computes it, and in which precision."""
+    vision_model.runtime = vision_args.vision_runtime
+    if vision_args.vision_precision is not None:
+        vision_model.settle_precision(vision_args.vision_precision)
 
 
 def _find_vision_model(model_args: ModelArguments, vision_args: VisionArguments) -> HamLearningVisionModel | None:

@@ -574,7 +574,7 @@ def test_every_argument_of_ours_is_honoured_or_refused_or_of_training():
         "crf_learning_rate", "tokens_per_batch", "hub_license",
         "example_texts", "early_stopping_patience",
     }  # fmt: skip
-    honoured |= {"architecture", "vision_runtime", *ModelArguments.all_switches()} - of_training
+    honoured |= {"architecture", "vision_runtime", "vision_precision", *ModelArguments.all_switches()} - of_training
     parts = (ModelArguments, DataArguments, VisionArguments, MNERTrainingArguments)
     ours = {field.name for part in parts for field in fields(part)} - {f.name for f in fields(TrainingArguments)}
     assert NOT_STREAMED.keys() == GIVEN.keys()
