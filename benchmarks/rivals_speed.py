@@ -6,9 +6,9 @@ python benchmarks/rivals_speed.py minilm --batch_sizes 32 --precisions fp32 --js
 ```
 
 Every system has the same text encoder with random weights and reads the same random batch: tweets of 24 sub-tokens and
-18 words with 15 regions, and what a system reads beside these. A training step is forward, backward, clipping and
-AdamW; a prediction ends with tags on the host. Steps repeat for `--seconds`; reported is the median step. Parameters
-are those beside the text encoder.
+18 words with 15 regions, and what a system reads beside these. The three without a text encoder read words alone, of 7
+letters. A training step is forward, backward, clipping and AdamW; a prediction ends with tags on the host. Steps
+repeat for `--seconds`; reported is the median step. Parameters are those beside the text encoder.
 """
 
 import argparse
@@ -20,13 +20,15 @@ from typing import Any
 import torch
 from transformers import AutoModelForTokenClassification, set_seed
 
-from hamlearning.rivals.architectures import HAMLEARNING, RIVALS, class_of
+from hamlearning.rivals.architectures import HAMLEARNING, RIVALS, class_of, reads_words
+from hamlearning.rivals.lstm_taggers import WordVectorsConfig
 from operations import PRESETS, network_config
 from workload import PRECISIONS, autocast, markdown_table, random_batch, write_figures
 
 
 SIZES = {"subtokens": 24, "words": 18, "regions": 15}
 PLAIN = "plain"  # transformers' own token classifier
+VOCABULARY, CHARACTERS = 5000, 100  # of the systems without a text encoder
 SYSTEMS = (PLAIN, "bert_crf", HAMLEARNING, *RIVALS)
 
 
@@ -45,6 +47,9 @@ def make_system(system: str, source: str) -> torch.nn.Module:
     model_class = class_of(system)
     names = ("image_feature_size", "region_feature_size", "num_classes")
     sizes: dict[str, Any] = {name: getattr(base, name) for name in names}
+    if reads_words(system):  # vectors of words of their own in place of the text encoder
+        sizes |= {"num_characters": CHARACTERS} if model_class.reads_characters else {}
+        return model_class(model_class.config_class(text_config=WordVectorsConfig(vocab_size=VOCABULARY), **sizes))
     if system == "mrc_mner":  # four questions of the length of its own
         sizes["query_ids"] = [[1] * 14] * 4
     return model_class(model_class.config_class(text_config=base.text_config, **sizes))
@@ -58,6 +63,11 @@ def batch_of(system: str, model: torch.nn.Module, tweets: int) -> dict[str, torc
         config: Any = model.config
         ids, labels = torch.randint(config.vocab_size, shape), torch.randint(config.num_labels, shape)
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+    if system in RIVALS and reads_words(system):
+        batch = random_batch(model.config, tweets, SIZES["words"] + 2, SIZES["words"], regions=0)
+        if "character_ids" in model.own_inputs:
+            batch["character_ids"] = torch.randint(2, CHARACTERS, (tweets, SIZES["words"], 7))
+        return batch
     batch = random_batch(model.config, tweets, **SIZES)
     if system == "ita":  # a caption and names of classes
         ids = torch.randint(model.config.text_config.vocab_size, (tweets, 24))

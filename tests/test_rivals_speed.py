@@ -31,7 +31,7 @@ def command(make_model, tmp_path, monkeypatch, capsys):
 
 
 def test_each_system_has_its_speeds_and_its_parameters(command):
-    systems = ["plain", "bert_crf", "hamlearning", "umt", "ita", "mrc_mner", "hvpnet"]
+    systems = list(rivals_speed.SYSTEMS)
     printed, figures = command(rivals_speed, "--systems", *systems, "--batch_sizes", 2, "--precisions", "fp32")
     assert [entry["system"] for entry in figures["systems"]] == systems
     assert all(entry["train"] > 0 and entry["predict"] > 0 for entry in figures["systems"])

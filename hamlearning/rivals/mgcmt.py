@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel, initialization
 
 from hamlearning.rivals.rival import Picture, RivalConfig, RivalEmissions, RivalProcessor, Text, init_as_torch
-from hamlearning.rivals.umt import SpanRival
+from hamlearning.rivals.span_rival import SpanRival
 from modeling_hamlearning import HamLearningCRF, HamLearningTransformerLayer
 
 

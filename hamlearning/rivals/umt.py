@@ -5,7 +5,8 @@ from huggingface_hub.dataclasses import strict
 from torch import nn
 from transformers import PreTrainedModel
 
-from hamlearning.rivals.rival import Picture, Rival, RivalConfig, RivalEmissions, Text
+from hamlearning.rivals.rival import Picture, RivalConfig, RivalEmissions, Text
+from hamlearning.rivals.span_rival import SpanRival
 from modeling_hamlearning import HamLearningCRF, HamLearningTransformerLayer
 
 
@@ -26,22 +27,6 @@ class UMTConfig(RivalConfig):
     model_type = "hamlearning_umt"
     auxiliary_weight: float | int = 0.5
     conversion_weight: float | int = 0.5
-
-
-class SpanRival(Rival):
-    """A rival with a text-only tagger of O, B and I: `auxiliary_crf` over the `auxiliary_logits` of its emissions."""
-
-    auxiliary_crf: HamLearningCRF
-
-    def loss(self, emissions: RivalEmissions, labels: torch.Tensor) -> torch.Tensor:
-        """CRF(E, y) + 0.5 CRF(E_a, y_a), y_a the first letters of the tags."""
-        kinds = torch.where(labels == -100, -100, self._kinds().to(labels.device)[labels.clamp(min=0)])  # y_a
-        auxiliary = self.likelihood_loss(self.auxiliary_crf, emissions.auxiliary_logits, kinds)
-        return super().loss(emissions, labels) + self.config.auxiliary_weight * auxiliary
-
-    def _kinds(self) -> torch.Tensor:
-        """Of each tag, (T,): 0 for O, 1 for a B-, 2 for an I-."""
-        return torch.tensor([{"B-": 1, "I-": 2}.get(tag[:2], 0) for tag in self.config.tags])
 
 
 class UMTForTokenClassification(SpanRival):
