@@ -250,7 +250,7 @@ def add_extract_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--detector", help="faster_rcnn_vg, mask_rcnn_coco, object_detection or grid [faster_rcnn_vg]")
     parser.add_argument("--detector_name_or_path", help="weights of the detector [those of the kind]")
     parser.add_argument("--vision_runtime", help="torch or openvino, on a CPU [openvino where it is installed]")
-    parser.add_argument("--vision_precision", help="float32, or bfloat16 where its features keep within 1% [float32]")
+    parser.add_argument("--vision_precision", help="float32, or bfloat16 where it is near enough [float32]")
     parser.add_argument("--extraction_batch_size", metavar="N", help="pictures that go through together [8]")
     parser.add_argument("--extraction_workers", metavar="N", help="processes that decode pictures")
 

@@ -303,7 +303,7 @@ class VisionArguments:
     vision_precision: str | None = field(
         default=None,
         metadata={
-            "help": "bfloat16 where its features keep within 1%, or float32 throughout. [the vision model's own]",
+            "help": "bfloat16 where its features are near enough, or float32 throughout. [the vision model's own]",
             "choices": [*PRECISIONS],
         },
     )
