@@ -11,22 +11,48 @@ import logging
 import math
 import os
 import re
+import string
 import sys
 import threading
-from typing import Any
+from typing import Any, NamedTuple
 
 from transformers import pipeline
 
 
 logger = logging.getLogger(__name__)
 
-BASE64 = re.compile(rb"[A-Za-z0-9+/]*={0,2}")  # of a multiple of four characters
+LETTERS = (string.ascii_letters + string.digits + "+/").encode()  # of base64
 DATA_URL = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
+FAULT = "The server failed on this request, its log says why: try again, or with fewer tweets."
 PIXEL = b"GIF87a\x01\0\x01\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0;"  # the smallest picture
 
 
 class RequestError(ValueError):
     """The client asked for what cannot be answered; the message says why in one sentence."""
+
+
+class TooLargeError(RequestError):
+    """The client sent more than the server takes at a time."""
+
+
+class Request(NamedTuple):
+    """What a client asks for.
+
+    Attributes:
+        tweets: each with `text` or `tokens`, `image` (base64 as it came, the bytes of a file, or None), `image_bytes`
+            (of its file) and `place`, what it is called in the request.
+        parameters: those that were given, as the pipeline's `postprocess` takes them.
+        is_one: whether the answer is that of the one tweet, not a list.
+    """
+
+    tweets: list[dict[str, Any]]
+    parameters: dict[str, Any]
+    is_one: bool
+
+    @property
+    def needs_probabilities(self) -> bool:
+        """Whether the network must give the probability of each tag."""
+        return self.parameters.get("aggregation_strategy") == "none"
 
 
 class EndpointHandler:
@@ -90,9 +116,7 @@ class EndpointHandler:
         # A first picture now: the vision model loads with it, so no client waits for it, no two requests load it at
         # once, and a repo that lacks it fails here.
         self.ner({"text": "Warm up", "image": PIXEL if self.reads_pictures else None})
-        # Requests may come from several threads, but batches run one at a time: else as many of them as there are
-        # requests would share the memory, and transformers does not promise that two threads may use one pipeline.
-        self.lock = threading.Lock()
+        self.lock = threading.Lock()  # requests may come from several threads
 
     def __call__(self, data: dict[str, Any]) -> list[Any] | dict[str, str]:
         """Entities of a tweet or of each of several, or `{"error": ...}`: whatever comes in, JSON goes out."""
@@ -102,9 +126,25 @@ class EndpointHandler:
             return {"error": str(error)}
         except Exception:  # a fault of ours, or no memory left: the client learns nothing of the server from it
             logger.exception("A request failed.")
-            return {"error": "The server failed on this request, its log says why: try again, or with fewer tweets."}
+            return {"error": FAULT}
 
-    def _answer(self, data: Any) -> list[Any]:
+    @property
+    def max_body_bytes(self) -> int:
+        """Most bytes of a request's JSON that can be within the limits."""
+        # Base64 has a third more bytes than the pictures; the texts are four bytes a character at most.
+        texts = 4 * self.max_tweets * self.max_text_length
+        return math.ceil(self.max_total_image_bytes * 4 / 3) + texts + 2**20
+
+    def read(self, data: Any, picture: bytes | None = None) -> Request:
+        """What a client asks for, with all that is refused before the network is asked.
+
+        Args:
+            data: the request, as `__call__` takes it.
+            picture: the file of the picture that its one tweet has, where it came as a file.
+
+        Raises:
+            RequestError: names the place in the request, and the remedy.
+        """
         _check_object(data, "the request", "inputs", "parameters")
         parameters = _read_parameters(data.get("parameters"))
         inputs = data.get("inputs")
@@ -113,25 +153,55 @@ class EndpointHandler:
             several = [{"tokens": words} if isinstance(words, list) else words for words in inputs]
             inputs = {"tokens": inputs} if is_one else several
         if not isinstance(inputs, list):
-            return self._find([self._read_tweet(inputs, "inputs")], ["inputs"], parameters)[0]
+            tweet = self._read_tweet(inputs, "inputs")
+            if picture is not None:
+                tweet |= {"image": picture, "image_bytes": self._check_file(picture, "inputs.image")}
+            return Request([tweet], parameters, is_one=True)
         if len(inputs) > self.max_tweets:
-            raise RequestError(
+            raise TooLargeError(
                 f"inputs has {len(inputs)} tweets, the limit is {self.max_tweets}: send several requests."
             )
-        places = [f"inputs[{number}]" for number in range(len(inputs))]
         tweets, total = [], 0
-        for tweet, place in zip(inputs, places, strict=True):
-            tweets.append(self._read_tweet(tweet, place))
+        for number, tweet in enumerate(inputs):
+            tweets.append(self._read_tweet(tweet, f"inputs[{number}]"))
             total += tweets[-1]["image_bytes"]
             if total > self.max_total_image_bytes:
-                raise RequestError(
-                    f"the pictures up to {place}.image have {total} bytes, the limit of a request is "
+                raise TooLargeError(
+                    f"the pictures up to inputs[{number}].image have {total} bytes, the limit of a request is "
                     f"{self.max_total_image_bytes}: send several requests."
                 )
-        return self._find(tweets, places, parameters)
+        return Request(tweets, parameters, is_one=False)
+
+    def find(self, tweets: list[dict[str, Any]], output_probabilities: bool = False) -> list[Any]:
+        """What the network says of the first of some tweets, as many as are a batch.
+
+        Args:
+            tweets: those of one request or of several, see `Request`.
+            output_probabilities: whether `aggregation_strategy="none"` is asked for one of them.
+
+        Returns:
+            For each, what the pipeline's `postprocess` takes, or the `RequestError` of a picture that cannot be read.
+        """
+        # Batches run one at a time: else as many of them as there are requests would share the memory, and
+        # transformers does not promise that two threads may use one pipeline.
+        with self.lock:
+            batch = self._read_batch(tweets)
+            readable = [tweet for tweet in batch if not isinstance(tweet, RequestError)]
+            outputs = iter(self.ner.forward(readable, output_probabilities=output_probabilities) if readable else [])
+            return [tweet if isinstance(tweet, RequestError) else next(outputs) for tweet in batch]
+
+    def _answer(self, data: Any) -> list[Any]:
+        request = self.read(data)
+        answers: list[Any] = []
+        while len(answers) < len(request.tweets):
+            for found in self.find(request.tweets[len(answers) :], request.needs_probabilities):
+                if isinstance(found, RequestError):
+                    raise found
+                answers.append(self.ner.postprocess(found, **request.parameters))
+        return answers[0] if request.is_one else answers
 
     def _read_tweet(self, tweet: Any, place: str) -> dict[str, Any]:
-        """`text` or `tokens`, `image` (base64 or None) and `image_bytes`, of its file."""
+        """A tweet of a `Request`."""
         if isinstance(tweet, str):
             tweet = {"text": tweet}
         if not isinstance(tweet, dict):
@@ -149,7 +219,7 @@ class EndpointHandler:
             check_text(text, f"{place}.text", self.max_text_length)
             text = {"text": text}
         image_bytes = 0 if image is None else self._check_image(image, f"{place}.image")
-        return text | {"image": image, "image_bytes": image_bytes}
+        return text | {"image": image, "image_bytes": image_bytes, "place": place}
 
     def _check_image(self, image: Any, place: str) -> int:
         """Bytes of the picture's file. A string is base64 and nothing else, whatever file or URL it may name."""
@@ -161,35 +231,33 @@ class EndpointHandler:
         code = _read_code(image)
         size = len(code) // 4 * 3 - code[-2:].count(b"=")
         check_size(size, place, self.max_image_bytes)
-        if len(code) % 4 or not BASE64.fullmatch(code):
+        if len(code) % 4 or not _is_base64(code):
             raise RequestError(f"{place} is {_shown(image)}, which is no base64: {remedy}.")
         return size
 
-    def _find(self, tweets: list[dict[str, Any]], places: list[str], parameters: dict[str, Any]) -> list[Any]:
-        """The answer to each tweet.
+    def _check_file(self, picture: bytes, place: str) -> int:
+        """Bytes of a picture that came as a file."""
+        if not self.reads_pictures:
+            raise RequestError(f"{place}: this model takes text alone and reads no pictures: leave it out.")
+        check_size(len(picture), place, self.max_image_bytes)
+        return len(picture)
+
+    def _read_batch(self, tweets: list[dict[str, Any]]) -> list[Any]:
+        """The first tweets, as many as are a batch, with their pictures: decoded only now that nobody else's are.
 
         The pipeline's steps are called one by one, so that it is known which picture cannot be read, and that whatever
         fails behind this is not the client's fault.
         """
-        answers: list[Any] = []
-        asked = {"output_probabilities": parameters.get("aggregation_strategy") == "none"}
-        while len(answers) < len(tweets):
-            with self.lock:
-                batch = self._read_batch(tweets[len(answers) :], places[len(answers) :])
-                outputs = self.ner.forward(batch, **asked)
-            answers += [self.ner.postprocess(output, **parameters) for output in outputs]
-        return answers
-
-    def _read_batch(self, tweets: list[dict[str, Any]], places: list[str]) -> list[dict[str, Any]]:
-        """The first tweets, as many as are a batch, with their pictures: decoded only now that nobody else's are."""
         read, pixels = [], 0
-        for tweet, place in zip(tweets, places, strict=True):
-            image = None if tweet["image"] is None else base64.b64decode(_read_code(tweet["image"]))
+        for tweet in tweets:
+            image = tweet["image"]
+            if isinstance(image, str):
+                image = base64.b64decode(_read_code(image))
             try:
                 read.append(self.ner.preprocess(tweet | {"image": image}, max_pixels=self.max_pixels))
+                pixels += 0 if image is None else math.prod(read[-1]["image"].size)
             except ValueError as error:  # an ImageError, whose class lies in the repo's own module
-                raise RequestError(f"{place}.image: {error}") from None
-            pixels += 0 if image is None else math.prod(read[-1]["image"].size)
+                read.append(RequestError(f"{tweet['place']}.image: {error}"))
             if len(read) == self.batch_size or pixels >= self.max_pixels:
                 break
         return read
@@ -223,7 +291,7 @@ def check_text(text: Any, place: str, max_length: int) -> None:
     if not isinstance(text, str):
         raise RequestError(f"{place} is {_shown(text)}: give a string.")
     if len(text) > max_length:
-        raise RequestError(f"{place} has {len(text)} characters, the limit is {max_length}.")
+        raise TooLargeError(f"{place} has {len(text)} characters, the limit is {max_length}.")
 
 
 def check_size(size: int, place: str, max_bytes: int) -> None:
@@ -233,7 +301,7 @@ def check_size(size: int, place: str, max_bytes: int) -> None:
         RequestError: names the place and the limit.
     """
     if size > max_bytes:
-        raise RequestError(f"{place} has {size} bytes, the limit is {max_bytes}: save it smaller, or as JPEG.")
+        raise TooLargeError(f"{place} has {size} bytes, the limit is {max_bytes}: save it smaller, or as JPEG.")
 
 
 def return_large_blocks() -> None:
@@ -264,7 +332,15 @@ def _read_code(image: str) -> bytes:
     """The base64 in a string."""
     header = DATA_URL.match(image)
     code = image[header.end() :] if header else image
-    return code.encode("ascii", "replace").translate(None, b" \t\r\n")  # many tools write base64 in lines
+    code = code.encode("ascii", "replace")
+    # Many tools write base64 in lines.
+    return code.translate(None, b" \t\r\n") if any(space in code for space in (b" ", b"\t", b"\r", b"\n")) else code
+
+
+def _is_base64(code: bytes) -> bool:
+    """Whether it is letters of base64, and at most two `=` behind them: four times as fast as by a pattern."""
+    rest = code.translate(None, LETTERS)
+    return len(rest) <= 2 and rest == b"=" * len(rest) and code.endswith(rest)
 
 
 def _read_parameters(parameters: Any) -> dict[str, Any]:
@@ -316,4 +392,12 @@ def _shown(value: Any) -> str:
     return json.dumps(value)[:40] if isinstance(value, int | float) else type(value).__name__
 
 
-__all__ = ["RequestError", "EndpointHandler", "RaisingHandler", "check_text", "return_large_blocks"]
+__all__ = [
+    "FAULT",
+    "RequestError",
+    "TooLargeError",
+    "EndpointHandler",
+    "RaisingHandler",
+    "check_text",
+    "return_large_blocks",
+]

@@ -400,6 +400,11 @@ def add_serve_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="trained or exported model: folder or Hub id; its code is run")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on [%(default)s]")
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one [%(default)s]")
+    parser.add_argument("--replicas", type=int, default=1, help="processes with a copy of the model [%(default)s]")
+    parser.add_argument("--threads", type=int, default=None, help="of each replica [all cores, divided by them]")
+    parser.add_argument(
+        "--max_waiting", type=int, default=256, metavar="N", help="requests that a replica holds; others: 429 [256]"
+    )
 
 
 def add_info_flags(parser: argparse.ArgumentParser) -> None:

@@ -9,10 +9,13 @@ commit. Its code comes from there too, so this file needs nothing beside it but 
 
 import base64
 import contextlib
+import csv
 import html
 import io
+import json
 import math
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -32,6 +35,9 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 MAX_CHARACTERS = 50_000  # of a tweet
 MAX_BYTES = 10 * 2**20  # of a picture's file
 MAX_PIXELS = 40_000_000  # of a picture
+MAX_TWEETS = 200  # of some files
+MAX_FILES = 201
+TWEETS_AT_ONCE = 8
 MAX_WAITING = 128  # requests; more are told that the queue is full
 MAX_SESSIONS = 64  # that gradio remembers. Nothing is lost with one: each answer fills all of the page anew.
 MAX_REGIONS = 6  # shown of a name, those with the largest effect; of a grid all
@@ -75,6 +81,15 @@ class Reading(NamedTuple):
     relevance: list[float] | None  # |C^r| a view; None: there is no picture, or the model tells none
     picture: Image.Image | None
     row: dict[str, np.ndarray] | None  # its visual features
+
+
+class Tweet(NamedTuple):
+    """One of several that came as files."""
+
+    id: str
+    text: str | list[str]  # or its words
+    upload: dict[str, Any] | None  # as `Reader.read` takes it
+    error: str  # why its picture is not there
 
 
 class Reader:
@@ -141,6 +156,44 @@ class Reader:
             picture=picture,
             row=row,
         )
+
+    def read_many(self, tweets: list[Tweet], progress: Callable[..., Any]) -> list[list[Any]]:
+        """The names in some tweets, each read with its picture if it has one.
+
+        Returns:
+            `COLUMNS`, a row a name; a tweet without one, or whose picture cannot be read, has a row of its own.
+        """
+        rows: list[list[Any]] = []
+        for first in range(0, len(tweets), TWEETS_AT_ONCE):
+            progress(first / len(tweets), desc=f"Tweet {first + 1} of {len(tweets)}")
+            some = tweets[first : first + TWEETS_AT_ONCE]
+            pictures, errors = zip(*map(self._read_picture, some), strict=True)
+            inputs = self.processor(
+                text=[tweet.text for tweet in some],
+                images=list(pictures) if any(picture is not None for picture in pictures) else None,
+                device=self.device,
+            )
+            with torch.inference_mode():
+                found = self.processor.post_process_entities(self.model(**inputs.to(self.device)), inputs)
+            for tweet, entities, error in zip(some, found, errors, strict=True):
+                rows += [
+                    [tweet.id, e["word"], e["entity_group"], e["start"], e["end"], round(e["score"], 4), ""]
+                    for e in entities
+                ]
+                if error or not entities:
+                    rows.append([tweet.id, "", "", "", "", "", error])
+        return rows
+
+    def _read_picture(self, tweet: Tweet) -> tuple[Image.Image | None, str]:
+        """The picture of a tweet, and why there is none where there should be one."""
+        if tweet.upload is None:
+            return None, tweet.error
+        if self.vision_config is None:
+            return None, "This model has no vision model: the tweet was read without its picture."
+        try:
+            return self.read_image(tweet.upload, MAX_PIXELS), ""
+        except ValueError as error:
+            return None, str(error)
 
     def _read_with_picture(self, inputs: Any) -> tuple[list[dict[str, Any]], list[float] | None]:
         """Entities, explained if the model can and the tweet is not too long, and the relevance."""
@@ -417,6 +470,105 @@ def read_upload(upload: Any) -> dict[str, Any] | None:
     return {"bytes": path.read_bytes(), "path": name if isinstance(name, str) else path.name}
 
 
+COLUMNS = ("id", "name", "type", "start", "end", "score", "error")  # of the names in several tweets
+
+
+def read_files(uploads: Any) -> list[Tweet]:
+    """The tweets of some files: one CSV and the pictures that it names, or texts and the pictures of the same names.
+
+    Raises:
+        BadInput: they are no uploads, or it is not clear what in them is a tweet.
+    """
+    if not isinstance(uploads, list) or not uploads:
+        raise BadInput("There is no file: please upload a CSV with a column text, or a few text files.")
+    if len(uploads) > MAX_FILES:
+        raise BadInput(f"There are {len(uploads)} files, the limit is {MAX_FILES}: please send fewer at a time.")
+    files: dict[str, dict[str, Any]] = {}
+    for upload in uploads:
+        file = read_upload(upload)
+        if file is None or file["path"] in files:
+            raise BadInput("There are two files of one name: please give each its own.")
+        files[file["path"]] = file
+    tables = [name for name in files if name.lower().endswith(".csv")]
+    texts = [name for name in files if name.lower().endswith(".txt")]
+    if len(tables) > 1 or tables and texts:
+        raise BadInput("Please upload one CSV alone, or text files alone; and pictures.")
+    if not tables and not texts:
+        raise BadInput("There is neither a CSV file nor a text file (.txt) among the files.")
+    tweets = read_table(tables[0], files) if tables else [read_text_file(name, files) for name in texts]
+    if len(tweets) > MAX_TWEETS:
+        raise BadInput(f"There are {len(tweets)} tweets, the limit is {MAX_TWEETS}: please send fewer at a time.")
+    for tweet in tweets:
+        length = len(tweet.text if isinstance(tweet.text, str) else " ".join(tweet.text))
+        if length > MAX_CHARACTERS:
+            raise BadInput(f"Tweet {tweet.id:.40} has {length} characters, the limit is {MAX_CHARACTERS}.")
+    return tweets
+
+
+def decode(file: dict[str, Any]) -> str:
+    """The text of a file.
+
+    Raises:
+        BadInput: it is none.
+    """
+    try:
+        return file["bytes"].decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{file['path']} is no text in UTF-8: please save it so.") from error
+
+
+def read_text_file(name: str, files: dict[str, dict[str, Any]]) -> Tweet:
+    """A file that is one tweet; a picture that is called as it is, but for the ending, is its."""
+    stem = Path(name).stem
+    pictures = [other for other in files if other != name and Path(other).stem == stem]
+    return Tweet(stem, decode(files[name]).strip(), files[pictures[0]] if pictures else None, "")
+
+
+def read_table(name: str, files: dict[str, dict[str, Any]]) -> list[Tweet]:
+    """The rows of a CSV: `text` or `tokens` (words: a JSON list, or between spaces), perhaps `id` and `image`.
+
+    Raises:
+        BadInput: it has no such column, or is no CSV.
+    """
+    try:
+        rows = list(csv.DictReader(io.StringIO(decode(files[name]), newline="")))
+    except csv.Error as error:
+        raise BadInput(f"{name} cannot be read as CSV ({error}).") from error
+    columns = list(rows[0]) if rows else []
+    kind = next((kind for kind in ("text", "tokens") if kind in columns), None)
+    if kind is None:
+        found = ", ".join(map(str, columns))
+        raise BadInput(f"{name} has the columns {found:.200} and no row that can be read: it needs text or tokens.")
+    tweets = []
+    for number, row in enumerate(rows, 1):
+        image = (row.get("image") or "").strip()
+        upload = files.get(Path(image).name) if image else None
+        error = "" if upload or not image else f"{image:.100} is not among the files: read without it."
+        text = row[kind] or ""
+        tweets.append(
+            Tweet(row.get("id") or str(number), read_words(text) if kind == "tokens" else text, upload, error)
+        )
+    return tweets
+
+
+def read_words(cell: str) -> list[str]:
+    """Words, as a JSON list or between spaces."""
+    with contextlib.suppress(ValueError, RecursionError):
+        words = json.loads(cell)
+        if isinstance(words, list) and all(isinstance(word, str) for word in words):
+            return words
+    return cell.split()
+
+
+def write_table(rows: list[list[Any]]) -> str:
+    """The path of a CSV of names, for the visitor to download."""
+    folder = tempfile.mkdtemp(dir=get_upload_folder())
+    path = Path(folder) / "names.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([COLUMNS, *rows])
+    return str(path)
+
+
 CSS = """
 .gradio-container .main { width: 100%; max-width: 1152px !important; margin: 0 auto; padding: 16px; }
 #title h1 { font-size: 2rem; margin: 0; letter-spacing: -0.02em; }
@@ -509,6 +661,39 @@ def build_page(reader: Reader) -> gr.Blocks:
             gr.update(value=relevance, visible=True) if relevance else hidden,
         ]
 
+    def answer_files(uploads: Any = None, progress: gr.Progress = gr.Progress()):  # noqa: B008
+        try:
+            tweets = read_files(uploads)
+            rows = reader.read_many(tweets, progress)
+        except BadInput as error:
+            bad = f'<div class="verdict bad">{html.escape(str(error))}</div>'
+            return [bad, gr.update(visible=False), gr.update(visible=False)]
+        count, failed = sum(row[1] != "" for row in rows), sum(row[-1] != "" for row in rows)
+        said = f"{count} names in {len(tweets)} tweets."
+        said += f"<small>{failed} pictures could not be read, see the last column.</small>" if failed else ""
+        return [
+            f'<div class="verdict">{said}</div>',
+            gr.update(value=rows, visible=True),
+            gr.update(value=write_table(rows), visible=True),
+        ]
+
+    def find_names_in_files(files: list) -> list:
+        """The names in several tweets, for programs.
+
+        Args:
+            files: one CSV (`text` or `tokens`, perhaps `id` and `image`, the name of a picture) and its pictures, or
+                text files and pictures of the same names; each as `handle_file` of gradio_client gives it.
+
+        Returns:
+            A dict a name: `id`, `name`, `type`, `start`, `end`, `score`, `error`. A tweet without a name has one with
+            empty ones.
+        """
+        try:
+            rows = reader.read_many(read_files(files), lambda *_, **__: None)
+        except BadInput as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        return [dict(zip(COLUMNS, row, strict=True)) for row in rows]
+
     def find_names(text: str, picture: dict | None = None) -> dict:
         """The names in a tweet, for programs: as read with its picture, and as read without it.
 
@@ -533,32 +718,45 @@ def build_page(reader: Reader) -> gr.Blocks:
             "<h1>HamLearning</h1><p>Which names are in a tweet, and what does its picture say about them?</p>",
             elem_id="title",
         )
-        with gr.Row(elem_id="columns"):
-            with gr.Column(elem_id="form"):
-                text = gr.Textbox(label="Tweet", lines=3, max_lines=8, placeholder="Write a tweet")
-                picture = gr.Image(
-                    label="Its picture", sources=["upload", "clipboard"], height=240, visible=has_vision_model
-                )
-                if not has_vision_model:
-                    gr.Markdown("This model has no vision model: it reads the words alone, so it takes no picture.")
-                form = [text, picture] if has_vision_model else [text]
-                button = gr.Button("Find the names", variant="primary")
-            with gr.Column(elem_id="answer"):
-                verdict = gr.HTML(WELCOME)
-                with gr.Row():
-                    with_picture = gr.HighlightedText(color_map=COLOURS, visible=False)
-                    without = gr.HighlightedText(color_map=COLOURS, label="Without it", visible=False)
-                table = gr.HTML(visible=False)
-                deciders = gr.HTML(visible=False)
-                relevance = gr.HTML(visible=False)
-            with gr.Column(elem_id="examples"):
-                dataset = gr.Dataset(
-                    components=form,
-                    samples=examples,
-                    layout="table",
-                    label="Examples",
-                    type="index",
-                )
+        with gr.Tab("One tweet"):
+            with gr.Row(elem_id="columns"):
+                with gr.Column(elem_id="form"):
+                    text = gr.Textbox(label="Tweet", lines=3, max_lines=8, placeholder="Write a tweet")
+                    picture = gr.Image(
+                        label="Its picture", sources=["upload", "clipboard"], height=240, visible=has_vision_model
+                    )
+                    if not has_vision_model:
+                        gr.Markdown(
+                            "This model has no vision model: it reads the words alone, so it takes no picture."
+                        )
+                    form = [text, picture] if has_vision_model else [text]
+                    button = gr.Button("Find the names", variant="primary")
+                with gr.Column(elem_id="answer"):
+                    verdict = gr.HTML(WELCOME)
+                    with gr.Row():
+                        with_picture = gr.HighlightedText(color_map=COLOURS, visible=False)
+                        without = gr.HighlightedText(color_map=COLOURS, label="Without it", visible=False)
+                    table = gr.HTML(visible=False)
+                    deciders = gr.HTML(visible=False)
+                    relevance = gr.HTML(visible=False)
+                with gr.Column(elem_id="examples"):
+                    dataset = gr.Dataset(
+                        components=form,
+                        samples=examples,
+                        layout="table",
+                        label="Examples",
+                        type="index",
+                    )
+        with gr.Tab("Many tweets"):
+            gr.Markdown(
+                "A CSV with the column `text` (or `tokens`), perhaps `id` and `image`, and the pictures that it "
+                f"names; or text files, and pictures of the same names. At most {MAX_TWEETS} tweets."
+            )
+            files = gr.File(label="Files", file_count="multiple", height=160, elem_id="files")
+            many_button = gr.Button("Find all names", variant="primary")
+            many_verdict = gr.HTML(elem_id="many")
+            names = gr.Dataframe(headers=list(COLUMNS), interactive=False, visible=False, wrap=True, elem_id="names")
+            download = gr.DownloadButton("Download as CSV", visible=False, elem_id="download")
         alone: dict[str, Any] = {"concurrency_id": "reader", "concurrency_limit": 1}
         run = {
             "fn": answer,
@@ -579,7 +777,17 @@ def build_page(reader: Reader) -> gr.Blocks:
             show_progress="hidden",
             api_visibility="private",
         ).then(**run)
+        many_button.click(
+            answer_files,
+            files,
+            [many_verdict, names, download],
+            preprocess=False,
+            show_progress_on=many_verdict,
+            api_visibility="private",
+            **alone,
+        )
         gr.api(find_names, api_name="find_names", **alone)
+        gr.api(find_names_in_files, api_name="find_names_in_files", **alone)
     # One request at a time, as gradio's queue does it for a function; nothing may pass by the queue, as it could
     # outside of the Hub.
     return page.queue(max_size=MAX_WAITING, api_open=False)

@@ -37,6 +37,9 @@ NOT_RUN = {
     "hf auth login": "asks for a token at the terminal, and the Hub for its owner",
     "hamlearning fetch twitter2017": "downloads from GitHub; tests/data holds it against a server of its own",
     'pip install -e ".[export]"': "PyPI",
+    'pip install -e ".[serve]"': "PyPI",
+    "docker build -t hamlearning .": "needs Docker; tests/test_dockerfile.py runs the steps of the file",
+    'docker run --rm -p 8000:8000 --shm-size 1g -v "$PWD/outputs/demo:/model:ro" hamlearning': "the same",
     "pip install gradio": "PyPI",
 }
 # What loads or trains a model, or opens a server, takes more than a few seconds.
@@ -250,6 +253,8 @@ def is_heavy(block: Block) -> bool:
 def test_an_example_runs_as_it_stands(block, clone, docs_hub, readers, tmp_path_factory, request):
     if is_heavy(block):
         request.getfixturevalue("demo")
+    if "hamlearning serve" in block.code:  # tests/hub/test_serving.py brings its own
+        pytest.importorskip("ray", reason="needs Ray Serve: pip install -e '.[serve]'")
     if block.page not in readers:
         folder = tmp_path_factory.mktemp("page")
         shutil.copytree(clone, folder / "clone")
