@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from prometheus_client.multiprocess import MultiProcessCollector
-from ray import serve
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest  # pyright: ignore[reportMissingImports]  # an extra
+from prometheus_client.exposition import CONTENT_TYPE_LATEST  # pyright: ignore[reportMissingImports]  # an extra
+from prometheus_client.multiprocess import MultiProcessCollector  # pyright: ignore[reportMissingImports]  # an extra
+from ray import serve  # pyright: ignore[reportMissingImports]  # an extra
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect

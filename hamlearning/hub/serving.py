@@ -142,7 +142,7 @@ def ray_started(replicas: int, port: int) -> Iterator[float]:
         }
     for name, value in settings.items():  # before Ray is imported, which reads them once
         os.environ.setdefault(name, value)
-    import ray
+    import ray  # pyright: ignore[reportMissingImports]  # an extra
 
     ray.init(
         address="local",
@@ -178,9 +178,9 @@ def start_replicas(
     Raises:
         RuntimeError: A replica cannot load the model.
     """
-    from ray import serve as ray_serve
-    from ray.serve.config import BackpressureConfig, HTTPOptions
-    from ray.serve.schema import LoggingConfig
+    from ray import serve as ray_serve  # pyright: ignore[reportMissingImports]  # an extra
+    from ray.serve.config import BackpressureConfig, HTTPOptions  # pyright: ignore[reportMissingImports]  # an extra
+    from ray.serve.schema import LoggingConfig  # pyright: ignore[reportMissingImports]  # an extra
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
@@ -207,7 +207,7 @@ def start_replicas(
 
 def stop_replicas() -> None:
     """Ends the replicas once they have answered what is under way."""
-    from ray import serve as ray_serve
+    from ray import serve as ray_serve  # pyright: ignore[reportMissingImports]  # an extra
 
     ray_serve.shutdown()
 

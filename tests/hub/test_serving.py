@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from conftest import ROOT
 from hamlearning.cli import main
@@ -27,6 +28,7 @@ from tiny_world import rounded
 
 
 sys.path.append(str(ROOT / "benchmarks"))
+import hostile
 import load
 
 
@@ -179,7 +181,8 @@ def handler(model):
 
 @pytest.fixture(scope="module")
 def picture() -> bytes:
-    return load.make_pictures(np.random.default_rng(0), 1)[0]
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    return hostile.encoded(Image.fromarray(noise), "PNG")
 
 
 @pytest.mark.slow

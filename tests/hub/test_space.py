@@ -314,6 +314,68 @@ def test_a_gradio_that_fetches_in_another_way_makes_no_page(app, monkeypatch, pl
         app.build_page(reader=None)
 
 
+@pytest.fixture
+def uploads(app, tmp_path, monkeypatch):
+    """`uploads({"a.csv": b"text..."})`: files as gradio hands them over."""
+    monkeypatch.setattr(app, "get_upload_folder", lambda: str(tmp_path))
+
+    def make(files: dict[str, bytes]):
+        made = []
+        for number, (name, content) in enumerate(files.items()):
+            path = tmp_path / str(number) / "file"
+            path.parent.mkdir()
+            path.write_bytes(content)
+            made.append({"path": str(path), "orig_name": name})
+        return made
+
+    return make
+
+
+def test_a_csv_and_its_pictures_are_tweets(app, uploads):
+    table = "\ufeffid,text,image\n1,in Rome,a.png\n,met Ann,\n3,so tired,b.png\n".encode()
+    one, two, three = app.read_files(uploads({"tweets.csv": table, "a.png": b"picture"}))
+    assert one == ("1", "in Rome", {"bytes": b"picture", "path": "a.png"}, "")
+    assert two == ("2", "met Ann", None, "")
+    assert three == ("3", "so tired", None, "b.png is not among the files: read without it.")
+
+
+def test_a_csv_of_words_is_split_as_it_says(app, uploads):
+    table = b'tokens\n"[""New York"", ""is""]"\nin Rome\n'
+    assert [tweet.text for tweet in app.read_files(uploads({"a.csv": table}))] == [["New York", "is"], ["in", "Rome"]]
+
+
+def test_text_files_and_pictures_of_the_same_name_are_tweets(app, uploads):
+    one, two = app.read_files(uploads({"a.txt": b"in Rome\n", "b.txt": b"met Ann", "a.jpg": b"picture"}))
+    assert one == ("a", "in Rome", {"bytes": b"picture", "path": "a.jpg"}, "")
+    assert two == ("b", "met Ann", None, "")
+
+
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        ({}, "There is no file: please upload a CSV"),
+        ({"a.png": b""}, "There is neither a CSV file nor a text file"),
+        ({"a.csv": b"text\nhi\n", "b.csv": b"text\nhi\n"}, "Please upload one CSV alone"),
+        ({"a.csv": b"words\nhi\n"}, "a.csv has the columns words and no row that can be read"),
+        ({"a.csv": b""}, "a.csv has the columns  and no row"),
+        ({"a.csv": b"text\n\xff\n"}, "a.csv is no text in UTF-8"),
+        ({"a.csv": b"text\n" + b"hi\n" * 201}, "There are 201 tweets, the limit is 200"),
+        ({"a.csv": b"text\n" + b"x" * 50_001 + b"\n"}, "Tweet 1 has 50001 characters, the limit is 50000"),
+        ({"a.csv": b"text\n" + b"x" * 200_000 + b"\n"}, "a.csv cannot be read as CSV (field larger than"),
+    ],
+    ids=lambda value: value[:30] if isinstance(value, str) else "",
+)
+def test_files_that_are_no_tweets_are_refused(app, uploads, files, sentence):
+    with pytest.raises(app.BadInput, match=re.escape(sentence)):
+        app.read_files(uploads(files))
+
+
+@pytest.mark.parametrize("upload", [[5], [None], [{"path": "/etc/passwd"}], "a.csv", {"path": "a"}, 7], ids=str)
+def test_files_that_are_no_uploads_are_refused(app, upload):
+    with pytest.raises(app.BadInput):
+        app.read_files(upload)
+
+
 @pytest.mark.parametrize("platform", ["win32", "darwin"])
 def test_where_there_is_no_glibc_memory_is_left_to_the_system(monkeypatch, platform):
     monkeypatch.setattr(sys, "platform", platform)
@@ -498,7 +560,8 @@ def test_nothing_passes_by_the_queue(tiny_address):
 def test_a_program_finds_the_names_by_the_endpoint_s_name(tiny_address):
     gradio_client = pytest.importorskip("gradio_client", reason="needs gradio_client: pip install -e '.[dev]'")
     client = gradio_client.Client(tiny_address, verbose=False)
-    assert list(client.view_api(return_format="dict")["named_endpoints"]) == ["/find_names"]
+    endpoints = list(client.view_api(return_format="dict")["named_endpoints"])
+    assert endpoints == ["/find_names", "/find_names_in_files"]
     picture = gradio_client.handle_file(EXAMPLES / "austin_place.png")
     seen = client.predict(AUSTIN, picture, api_name="/find_names")
     blind = client.predict(AUSTIN, None, api_name="/find_names")
@@ -508,6 +571,27 @@ def test_a_program_finds_the_names_by_the_endpoint_s_name(tiny_address):
         assert AUSTIN[entity["start"] : entity["end"]] == entity["word"]
     with pytest.raises(gradio_client.exceptions.AppError, match="The tweet is empty: please write one"):
         client.predict(" ", None, api_name="/find_names")
+
+
+@pytest.mark.slow
+def test_a_program_finds_the_names_in_files_by_the_endpoint_s_name(tiny_address, tmp_path):
+    gradio_client = pytest.importorskip("gradio_client", reason="needs gradio_client: pip install -e '.[dev]'")
+    client = gradio_client.Client(tiny_address, verbose=False)
+    (tmp_path / "tweets.csv").write_text(
+        f"id,text,image\n7,{json.dumps(AUSTIN)},austin_place.png\n8,{json.dumps(AUSTIN)},\n9,in Rome,gone.png\n10,,\n"
+    )
+    files = [gradio_client.handle_file(path) for path in (tmp_path / "tweets.csv", EXAMPLES / "austin_place.png")]
+    rows = client.predict(files, api_name="/find_names_in_files")
+    for id_, picture in (("7", files[1]), ("8", None)):
+        alone = client.predict(AUSTIN, picture, api_name="/find_names")["entities"]
+        found = [(row["name"], row["type"], row["start"], row["end"]) for row in rows if row["id"] == id_]
+        assert found == [(e["word"], e["entity_group"], e["start"], e["end"]) for e in alone]
+    assert [row["error"] for row in rows if row["id"] == "9"][
+        -1
+    ] == "gone.png is not among the files: read without it."
+    assert [row for row in rows if row["id"] == "10"] == [dict.fromkeys(rows[0], "") | {"id": "10"}]
+    with pytest.raises(gradio_client.exceptions.AppError, match="neither a CSV file nor a text file"):
+        client.predict(files[1:], api_name="/find_names_in_files")
 
 
 @pytest.mark.slow
@@ -598,7 +682,7 @@ class Visit:
 
     def read(self, text, picture=None):
         """Fills in the form and presses the button."""
-        self.page.get_by_label("Tweet").fill(text)
+        self.page.get_by_role("textbox", name="Tweet").fill(text)
         if picture is not None:
             self.upload(picture)
         self.button.click()
