@@ -12,7 +12,9 @@ from typing import Any
 
 import pyarrow as pa
 import torch
+from filelock import FileLock
 from transformers import pipeline
+from transformers.utils import HF_MODULES_CACHE
 
 from hamlearning.data.downloads import wanted_of_hub
 from hamlearning.data.features import VisualFeatures
@@ -232,7 +234,10 @@ def load_reader(settings: Settings) -> TweetReader:
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    with wanted_of_hub(settings.model):
+    # The model's code is copied to a folder that all processes of a machine share, and run there: workers that start
+    # together would run what another one has half written.
+    Path(HF_MODULES_CACHE).mkdir(parents=True, exist_ok=True)
+    with wanted_of_hub(settings.model), FileLock(Path(HF_MODULES_CACHE) / "hamlearning.lock"):
         options = {"trust_remote_code": True, "device": device, "dtype": torch.float32}
         ner: Any = pipeline(model=settings.model, **options)
     features = None if settings.visual_features is None else VisualFeatures(settings.visual_features)
