@@ -75,9 +75,10 @@ def run(command: list[str], output: Path) -> dict[str, float]:
     """Seconds, peaks of memory and rate of a program that writes pieces."""
     output.mkdir(parents=True, exist_ok=True)
     log = output.with_suffix(".log")
-    env = os.environ | {"PYTHONUNBUFFERED": "1"}
     start, peaks = time.time(), {}
-    with log.open("w") as file:
+    # A cluster of others, or what is left of one, is not found there. The name is short: sockets lie there.
+    with log.open("w") as file, tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        env = os.environ | {"PYTHONUNBUFFERED": "1", "RAY_TMPDIR": folder}
         process = subprocess.Popen(command, stdout=file, stderr=file, env=env)
         watcher = threading.Thread(target=watch, args=(process, peaks))
         watcher.start()

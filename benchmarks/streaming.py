@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Peak memory of `run_mner.py --do_predict --streaming True` for few tweets and many, and two processes beside one.
+"""Peak memory of `run_mner.py --do_predict --streaming True` for few tweets and many.
 
 ```bash
 python benchmarks/streaming.py --json streaming.json
@@ -13,15 +13,12 @@ run is a process of its own; its peak is the resident memory that Linux counts.
 import argparse
 import json
 import re
-import subprocess
-import sys
 import tempfile
 import time
 from multiprocessing import Pipe, get_context
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 from transformers import BertConfig, set_seed
 
 from configuration_hamlearning import HamLearningConfig
@@ -78,11 +75,6 @@ def command(model: Path, shards: Path, output: Path) -> list[str]:
     return ["--do_predict", "--streaming", "True", *(str(part) for k, v in named.items() for part in (f"--{k}", v))]
 
 
-def rows_of(folder: Path) -> list[dict]:
-    """All rows of all shards, in order."""
-    return [row for path in sorted(folder.glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
-
-
 def main():
     """Prints a table, and writes it as JSON if asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -99,18 +91,6 @@ def main():
         for name, (count, size) in (sizes | {"many in one shard": (options.many, options.many)}).items():
             write_shards(root / name, count, size)
             figures["runs"][name] = predict(root / "model", root / name, root / f"{name} out")
-        # Not `accelerate launch --cpu`: on one machine that starts one process, however many are asked for.
-        launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-        two = [
-            *launch,
-            str(Path(__file__).parents[1] / "run_mner.py"),
-            *command(root / "model", root / "many", root / "two out"),
-        ]
-        start = time.perf_counter()
-        log = subprocess.run(two, check=True, capture_output=True, text=True).stderr
-        figures["two_processes_seconds"] = time.perf_counter() - start
-        figures["processes"] = len(set(re.findall(r"process (\d+) of 2: ", log)))
-        figures["two_processes_same_rows"] = rows_of(root / "many out") == rows_of(root / "two out")
 
     few = figures["runs"]["few"]["megabytes"]
     rows = []
@@ -121,10 +101,7 @@ def main():
         rows.append(row)
     print_table(["", "tweets", "peak, MB", "over few", "s"], rows)
     is_constant = all(found["ratio"] <= GOOD for found in figures["runs"].values())
-    print(
-        f"\nconstant: {is_constant}; {figures['processes']} processes ({figures['two_processes_seconds']:.0f} s) give "
-        f"the same rows: {figures['two_processes_same_rows']}"
-    )
+    print(f"\nconstant: {is_constant}")
     if options.json:
         Path(options.json).write_text(json.dumps(figures, indent=2) + "\n")
 

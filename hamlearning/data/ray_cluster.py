@@ -66,7 +66,8 @@ def share_with_ray(
         attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Attempts).remote()
         together = -(-len(items) // TASKS)
         content = [pickle.dumps(items[first : first + together]) for first in range(0, len(items), together)]
-        results = ray.data.from_arrow([pa.table({"items": [some]}) for some in content]).map_batches(
+        tasks = ray.data.from_items([{"items": some} for some in content], override_num_blocks=len(content))
+        results = tasks.map_batches(
             _Worker,
             fn_constructor_args=(work, attempts),
             batch_size=None,

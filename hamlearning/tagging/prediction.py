@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from accelerate import PartialState
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
@@ -57,18 +56,16 @@ def predict_shards(
         shards: paths or URLs that fsspec opens, `hf://` among them.
         reader: model and processor.
         folder: of the output.
-        show_progress: a bar of the shards of this process.
+        show_progress: a bar of the shards.
 
     Returns:
-        What this process counted: `shards` and those that were `kept`; and of those that it made `tweets`, their
-        `pictures`, and `image_errors`.
+        `shards`, those that were `kept`, and of those that were made `tweets`, their `pictures`, and `image_errors`.
 
     Raises:
         ValueError: a shard lacks a column, has one twice or a tweet that is too long, or the folder holds output that
             this call would not write.
         ShardError: a shard cannot be read, its output not be written, or another run is at it.
     """
-    state = PartialState()
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
         named = OUTPUT_NAME.fullmatch(path.name)
@@ -78,18 +75,17 @@ def predict_shards(
                 "remove the predictions that are there"
             )
     digits = max(len(str(len(shards))), 5)  # so that the order of names is that of shards
-    own = {
-        folder / f"predictions-{place:0{digits}d}-of-{len(shards):0{digits}d}.parquet": shards[place]
-        for place in range(state.process_index, len(shards), state.num_processes)
+    outputs = {
+        folder / f"predictions-{place:0{digits}d}-of-{len(shards):0{digits}d}.parquet": shard
+        for place, shard in enumerate(shards)
     }
-    kept = [path for path in own if path.is_file()]
+    kept = [path for path in outputs if path.is_file()]
     for path in kept:  # before anything is computed
-        _check_output(path, own[path], reader)
-    total = {"shards": len(own), "kept": len(kept), "tweets": 0, "pictures": 0, "image_errors": 0}
-    logger.info(f"process {state.process_index + 1} of {state.num_processes}: {len(own)} shards, {len(kept)} are done")
-    show_progress = show_progress and state.is_local_main_process
-    with tqdm(total=len(own), initial=len(kept), desc="shards", disable=not show_progress) as progress:
-        for path, shard in own.items():
+        _check_output(path, outputs[path], reader)
+    total = {"shards": len(outputs), "kept": len(kept), "tweets": 0, "pictures": 0, "image_errors": 0}
+    logger.info(f"{len(outputs)} shards, {len(kept)} are done")
+    with tqdm(total=len(outputs), initial=len(kept), desc="shards", disable=not show_progress) as progress:
+        for path, shard in outputs.items():
             if path in kept:
                 continue
             counts = _predict_shard(path, shard, reader)
@@ -98,7 +94,7 @@ def predict_shards(
                 "cannot be used"
             )
             done = "another run was faster" if counts["kept"] else done
-            logger.info(f"process {state.process_index + 1}: {shard}: {done}: {path.name}")
+            logger.info(f"{shard}: {done}: {path.name}")
             total |= {name: total[name] + count for name, count in counts.items()}
             progress.update()
     return total

@@ -5,6 +5,7 @@ import json
 import os
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -234,10 +235,7 @@ def load_reader(settings: Settings) -> TweetReader:
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    # The model's code is copied to a folder that all processes of a machine share, and run there: workers that start
-    # together would run what another one has half written.
-    Path(HF_MODULES_CACHE).mkdir(parents=True, exist_ok=True)
-    with wanted_of_hub(settings.model), FileLock(Path(HF_MODULES_CACHE) / "hamlearning.lock"):
+    with wanted_of_hub(settings.model), _one_process():
         options = {"trust_remote_code": True, "device": device, "dtype": torch.float32}
         ner: Any = pipeline(model=settings.model, **options)
     features = None if settings.visual_features is None else VisualFeatures(settings.visual_features)
@@ -252,6 +250,20 @@ def load_reader(settings: Settings) -> TweetReader:
         dtype=DTYPES[settings.dtype],
         opens_urls=settings.opens_urls,
     )
+
+
+@contextmanager
+def _one_process() -> Iterator[None]:
+    """One process of a machine at a time.
+
+    A model's code is copied to a folder that they share, and run there: of workers that start together, one would run
+    what another has half written.
+    """
+    folder = Path(HF_MODULES_CACHE)
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "hamlearning.lock") if os.access(folder, os.W_OK) else nullcontext():
+        yield
 
 
 def stamp_of(folder: Path) -> str | None:

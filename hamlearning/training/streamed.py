@@ -107,7 +107,7 @@ def predict_streamed(
         logger.warning(
             f"{data_args.image_dir} has no picture of any of {counts['tweets']} tweets: call them by the ids."
         )
-    logger.info(f"This process's {counts['shards']} of {len(shards)} shards are in {args.output_dir}: {counts}")
+    logger.info(f"{len(shards)} shards are in {args.output_dir}: {counts}")
     return {}
 
 
@@ -118,7 +118,7 @@ NOT_STREAMED = {
     "shuffle_pictures": "it needs all pictures of the split, so do that without --streaming",
     "shuffle_buffer": "nothing is shuffled",
     "extraction_dir": "no visual features are kept",
-    "extraction_workers": "pictures are decoded as they come: start more processes",
+    "extraction_workers": "pictures are decoded as they come; `hamlearning predict --engine ray` has more processes",
     "vision_backbone": "the vision model is the model's own, or what --vision_model names",
     "detector": "the vision model is the model's own, or what --vision_model names",
     "detector_name_or_path": "the vision model is the model's own, or what --vision_model names",
@@ -143,10 +143,10 @@ NOT_STREAMED = {
     "fp16_full_eval": "--fp16 it is",
     "prediction_loss_only": "there is no loss",
     "full_determinism": "nothing is drawn by lot",
-    "dataloader_num_workers": "start more processes",
+    "dataloader_num_workers": "`hamlearning predict --engine ray` has more processes",
     "report_to": "there is nothing to report",
-    "fsdp": "each process has the whole model",
-    "deepspeed": "each process has the whole model",
+    "fsdp": "the process has the whole model",
+    "deepspeed": "the process has the whole model",
 }
 
 
@@ -164,6 +164,11 @@ def check_streamed_prediction(
         value, usual = getattr(of, name), None if of is args else getattr(type(of)(), name)
         if value if of is args else value != usual:
             raise ValueError(f"{reason} leave out --{name} {value}: {remedy}.")
+    if args.world_size > 1:
+        raise ValueError(
+            f"{reason} start one process, not {args.world_size}: many share `hamlearning predict MODEL --data PLACE "
+            "--output PLACE --engine ray`."
+        )
     if model_args.model_name_or_path is None:
         raise ValueError(f"{reason} give --model_name_or_path, a trained model.")
     given = [name for name in ("visual_features", "image_dir") if getattr(data_args, name) is not None]

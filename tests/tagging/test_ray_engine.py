@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -71,6 +72,8 @@ thread.start()
 done = tag_files(Tagger(model, device="cpu", threads=1), data, output, "ray")
 thread.join(60)
 alive = sum(node["Alive"] for node in ray.nodes())
+ray.shutdown()
+cluster.shutdown()
 Path("found.json").write_text(json.dumps({"done": done, "killed": killed, "alive": alive}))
 """
 
@@ -185,10 +188,15 @@ def flags(model, data, output):
     return ["-m", "hamlearning", "predict", model, *place]
 
 
-def test_rows_are_those_of_one_process(start, model, data, expected, tmp_path):
-    out = output_of(start(*flags(model, data, tmp_path / "out")))
+def test_the_command_of_the_docs_gives_the_rows_of_one_process(start, model, data, expected, tmp_path):
+    page = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+    [command] = re.findall(r"^hamlearning (predict outputs/demo .*--engine ray .*)$", page, re.MULTILINE)
+    for place, target in (("outputs/demo", model), ("my/shards", data)):
+        (tmp_path / place).parent.mkdir()
+        (tmp_path / place).symlink_to(target)
+    out = output_of(start("-m", "hamlearning", *command.split()))
     assert f"pieces {PIECES}, kept 0, tweets {PIECES * ROWS}, image_errors {PIECES * ROWS // 100}" in out
-    assert rows_of(tmp_path / "out") == expected
+    assert rows_of(tmp_path / "outputs" / "found_by_ray") == expected
 
 
 def test_places_are_those_that_fsspec_knows(start, model, data, expected, tmp_path):
@@ -219,6 +227,18 @@ def test_a_run_whose_driver_is_killed_is_gone_on_with(start, model, data, expect
     kept = int(out.split("kept ")[1].split(",")[0])
     assert 3 <= kept < PIECES and f"tweets {(PIECES - kept) * ROWS}" in out
     assert rows_of(output) == expected
+
+
+def test_the_cluster_of_the_docs_is_one_of_ray(start, tmp_path):
+    code = """
+import sys, yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+with open(sys.argv[1]) as file:
+    config = prepare_config(yaml.safe_load(file))
+validate_config(config)
+print(sorted(config["available_node_types"]), config["head_node_type"])
+"""
+    assert "['gpus', 'head'] head" in output_of(start("-c", code, ROOT / "configs" / "ray.yaml"))
 
 
 def test_an_error_is_raised_as_it_was_and_work_that_ends_its_workers_is_given_up(start, tmp_path):

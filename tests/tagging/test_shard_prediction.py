@@ -262,43 +262,26 @@ def test_what_is_no_output_of_a_shard_is_named(model_folder, shards, tmp_path):
         run_mner(flags(model_folder, shards, tmp_path))
 
 
-def torchrun(arguments: list[str], folder: Path) -> subprocess.CompletedProcess:
-    """`run_mner.py` in two processes, which tell in `folder` what they opened."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-    command += [str(ROOT / "tests" / "training" / "two_process_prediction.py"), str(folder), *arguments]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["words", "pictures"])
-def test_two_processes_give_the_rows_of_one_and_each_reads_its_own_shards(kind, request, tmp_path):
-    model = request.getfixturevalue({"words": "model_folder", "pictures": "seeing"}[kind])
-    data = request.getfixturevalue({"words": "shards", "pictures": "illustrated"}[kind])
-    run_mner(flags(model, data, tmp_path / "one"))
-    done = torchrun(flags(model, data, tmp_path / "two", use_cpu=True), tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert rows_of(tmp_path / "two") == rows_of(tmp_path / "one")
-    assert any(row["relevance"] for row in rows_of(tmp_path / "two")) == (kind == "pictures")
-    names = sorted(str(path) for path in data.glob("test-*"))
-    for rank in (0, 1):
-        opened = json.loads((tmp_path / f"opened{rank}.json").read_text())
-        assert [name for name in names if name in opened] == names[rank::2]
+def test_several_processes_are_refused_and_told_of_ray(model_folder, shards, tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", str(ROOT / "run_mner.py")]
+    command += flags(model_folder, shards, tmp_path / "out", use_cpu=True)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode != 0
+    assert "start one process, not 2: many share `hamlearning predict MODEL" in done.stderr
+    assert "--engine ray`" in done.stderr and not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
-def test_a_process_that_fails_ends_the_run_and_the_next_one_goes_on(model_folder, shards, tmp_path):
+def test_a_shard_that_is_broken_ends_the_run_and_the_next_one_goes_on(model_folder, shards, tmp_path):
     broken = copy(shards, tmp_path / "shards")
     path = broken / "test-00003-of-00005.parquet"
     content = path.read_bytes()
     path.write_bytes(content[:-1])
-    done = torchrun(flags(model_folder, broken, tmp_path / "out", use_cpu=True), tmp_path)
-    assert done.returncode != 0
-    assert f"{path} cannot be read" in done.stderr
-    assert not (tmp_path / "out" / "predictions-00003-of-00005.parquet").exists()
+    with pytest.raises(ShardError, match="test-00003-of-00005.parquet cannot be read"):
+        run_mner(flags(model_folder, broken, tmp_path / "out"))
+    assert len(list((tmp_path / "out").glob("*.parquet"))) == 3
     path.write_bytes(content)
-    done = torchrun(flags(model_folder, broken, tmp_path / "out", use_cpu=True), tmp_path)
-    assert done.returncode == 0, done.stderr
+    run_mner(flags(model_folder, broken, tmp_path / "out"))
     assert [row["id"] for row in rows_of(tmp_path / "out")] == [row["id"] for row in rows_of(shards)]
 
 
@@ -337,7 +320,7 @@ def test_pictures_of_a_prepared_data_set_of_the_hub_are_found_first(seeing, illu
         card += f"- config_name: {config}\n  data_files: [{{split: test, path: {config}/test-*}}]\n"
         card += "  default: true\n" if config == "text" else ""
     (tmp_path / "data" / "README.md").write_text(card + "---\n")
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from shard_prediction import find_shards\n"
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from hamlearning.tagging.shards import find_shards\n"
     code += "found = [find_shards(None, 'org/tweets', config)[0].split('/')[-2] for config in (None, 'text')]\n"
     code += "assert found == ['pictures', 'text'], found"
     with HubServer() as hub:

@@ -4,12 +4,14 @@ import multiprocessing
 import os
 import pickle
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 from datasets import Dataset, Image
+from filelock import FileLock
 from PIL import Image as Picture
 from transformers import pipeline
 
@@ -273,3 +275,15 @@ def test_entities_of_pandas_stand_beside_their_tweets(trained_folder):
 def test_a_frame_without_entities_has_the_same_columns(trained_folder):
     found = [hamlearning.tag_frame(pd.DataFrame({"text": texts}), trained_folder) for texts in (["so tired"], TEXTS)]
     assert list(found[0].columns) == list(found[1].columns) and len(found[0]) == 0
+
+
+def test_processes_take_turns_at_loading(trained_folder, tmp_path, monkeypatch):
+    """They share the folder that the model's code is copied to, and run what is there."""
+    monkeypatch.setattr(module, "HF_MODULES_CACHE", str(tmp_path))
+    own = Tagger(trained_folder, batch_size=3)
+    with ThreadPoolExecutor(1) as threads:
+        with FileLock(tmp_path / "hamlearning.lock"):
+            loading = threads.submit(lambda: own.reader)
+            with pytest.raises(TimeoutError):
+                loading.result(0.3)
+        assert loading.result(60).batch_size == 3
