@@ -35,14 +35,13 @@ from streaming import save_network
 from workload import made_up_tweets, print_table, write_figures
 
 
-PIECE = 1000  # tweets of a row group, which is a piece
-FILE = 10_000
+FILE = 1000  # tweets of a file, which is a piece
 KILLS = (0.2, 0.5)  # of the pieces are there when a worker, and then a node, is killed
 WORKER = "ray::MapWorker"
 
 
 def write_tweets(folder: Path, count: int):
-    """`count` tweets in files of 10,000."""
+    """`count` tweets in files of 1,000."""
     folder.mkdir()
     for first in range(0, count, FILE):
         rows = min(FILE, count - first)
@@ -51,7 +50,7 @@ def write_tweets(folder: Path, count: int):
         table = pa.table(
             {"id": [str(first + row) for row in range(rows)], "tokens": tweets["tokens"], "image": images}
         )
-        pq.write_table(table, folder / f"test-{first // FILE:05d}.parquet", row_group_size=PIECE)
+        pq.write_table(table, folder / f"test-{first // FILE:05d}.parquet")
 
 
 def watch(process: subprocess.Popen, peaks: dict[str, float]):
@@ -79,6 +78,7 @@ def run(command: list[str], output: Path) -> dict[str, float]:
     # A cluster of others, or what is left of one, is not found there. The name is short: sockets lie there.
     with log.open("w") as file, tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         env = os.environ | {"PYTHONUNBUFFERED": "1", "RAY_TMPDIR": folder}
+        env["RAY_worker_niceness"] = "0"  # Ray's 15 would leave its workers what other programs of the machine leave
         process = subprocess.Popen(command, stdout=file, stderr=file, env=env)
         watcher = threading.Thread(target=watch, args=(process, peaks))
         watcher.start()
