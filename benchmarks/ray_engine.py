@@ -8,7 +8,8 @@ python benchmarks/ray_engine.py --former ../before --tweets 20000        # besid
 
 Tweets are made up, of the lengths of Twitter-2017, a hundredth of them with a picture that cannot be read. The network
 is small and random, if none is given. One local process has two threads, two workers of Ray have one each. A rate is
-of the tweets that are written from the first piece to the last: what starting costs stands beside it. `--kill` adds a
+of the second half of the pieces, when all workers are at work, and what starting costs stands beside it. On a machine
+that others use too, the processors' time for a tweet, of all processes and Ray's services, tells more. `--kill` adds a
 cluster of three nodes, real processes of this machine, which loses a worker and then a node by SIGKILL; its rows must
 be those of one process. Memory is private, of the process of its kind that has most of it at its peak.
 """
@@ -37,6 +38,7 @@ from workload import made_up_tweets, print_table, write_figures
 
 FILE = 1000  # tweets of a file, which is a piece
 KILLS = (0.2, 0.5)  # of the pieces are there when a worker, and then a node, is killed
+SHOWN = {"rate": 0, "cpu_ms_a_tweet": 2, "seconds": 0, "seconds_to_first": 0}  # and their digits
 WORKER = "ray::MapWorker"
 
 
@@ -53,18 +55,24 @@ def write_tweets(folder: Path, count: int):
         pq.write_table(table, folder / f"test-{first // FILE:05d}.parquet")
 
 
-def watch(process: subprocess.Popen, peaks: dict[str, float]):
-    """Notes the largest private memory, in MB, of the program and of Ray's workers and services, until it ends."""
+def watch(process: subprocess.Popen, peaks: dict[str, float], cpu: list[tuple[float, float]]):
+    """Notes the largest private memory, in MB, of the program and of Ray's workers and services, until it ends.
+
+    And how much of the processors' time all of them have had, by the time of day.
+    """
     try:
         root = psutil.Process(process.pid)
         while process.poll() is None:
+            spent = 0.0
             for one in [root, *root.children(recursive=True)]:
                 try:
-                    name, memory = " ".join(one.cmdline()[:3]), one.memory_info()
+                    name, memory, times = " ".join(one.cmdline()[:3]), one.memory_info(), one.cpu_times()
                 except psutil.Error:
                     continue
                 kind = "worker" if name.startswith(WORKER) else "driver" if one.pid == process.pid else "ray"
+                spent += times.user + times.system
                 peaks[kind] = max(peaks.get(kind, 0), (memory.rss - memory.shared) / 2**20)
+            cpu.append((time.time(), spent))
             time.sleep(0.2)
     except psutil.Error:
         pass
@@ -74,25 +82,28 @@ def run(command: list[str], output: Path) -> dict[str, float]:
     """Seconds, peaks of memory and rate of a program that writes pieces."""
     output.mkdir(parents=True, exist_ok=True)
     log = output.with_suffix(".log")
-    start, peaks = time.time(), {}
+    start, peaks, cpu = time.time(), {}, []
     # A cluster of others, or what is left of one, is not found there. The name is short: sockets lie there.
     with log.open("w") as file, tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         env = os.environ | {"PYTHONUNBUFFERED": "1", "RAY_TMPDIR": folder}
         env["RAY_worker_niceness"] = "0"  # Ray's 15 would leave its workers what other programs of the machine leave
         process = subprocess.Popen(command, stdout=file, stderr=file, env=env)
-        watcher = threading.Thread(target=watch, args=(process, peaks))
+        watcher = threading.Thread(target=watch, args=(process, peaks, cpu))
         watcher.start()
         process.wait()
         watcher.join()
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} has ended with {process.returncode}:\n{log.read_text()[-4000:]}")
     written = sorted((path.stat().st_mtime, pq.read_metadata(path).num_rows) for path in output.glob("*.parquet"))
-    seconds = written[-1][0] - written[0][0]
-    rows = sum(count for _, count in written)
+    half = len(written) // 2  # until all workers are at work
+    first, last = written[half - 1][0], written[-1][0]
+    rows = sum(count for _, count in written[half:])
+    spent = [seconds for moment, seconds in cpu if first <= moment <= last]
     return {
         "seconds": time.time() - start,
         "seconds_to_first": written[0][0] - start,
-        "rate": (rows - written[0][1]) / seconds if seconds else float("nan"),
+        "rate": rows / (last - first),
+        "cpu_ms_a_tweet": 1000 * (spent[-1] - spent[0]) / rows,
         **{f"{kind}_mb": peak for kind, peak in peaks.items()},
     }
 
@@ -225,10 +236,10 @@ def main():
             key: statistics.median(found[key] for found in same) for key in same[0] if key not in ("way", "tweets")
         }
         memory = [f"{middle[f'{kind}_mb']:.0f}" if f"{kind}_mb" in middle else "" for kind in ("driver", "worker")]
-        rows.append(
-            [name, f"{tweets:,}", *(f"{middle[k]:.0f}" for k in ("rate", "seconds", "seconds_to_first")), *memory]
-        )
-    print_table(["", "tweets", "tweets/s", "seconds", "to the first piece", "driver, MB", "worker, MB"], rows)
+        rows.append([name, f"{tweets:,}", *(f"{middle[key]:.{digits}f}" for key, digits in SHOWN.items()), *memory])
+    print_table(
+        ["", "tweets", "tweets/s", "CPU ms a tweet", "seconds", "to the first piece", "driver, MB", "worker, MB"], rows
+    )
     for name in figures.keys() - {"runs"}:
         print(f"{name}: {figures[name]}")
     write_figures(figures, options)
