@@ -120,6 +120,7 @@ def start(ray_python, tmp_path):
     def start(*arguments) -> subprocess.Popen:
         # What other programs of this machine hold would end our workers too, when it is nearly full.
         env = os.environ | {"RAY_TMPDIR": folder, "RAY_memory_monitor_refresh_ms": "0", "PYTHONPATH": str(ROOT)}
+        env["RAY_worker_niceness"] = "0"  # at Ray's 15 they may not start for minutes beside other programs
         env.pop("RAY_ADDRESS", None)
         with (tmp_path / f"{len(started)}.log").open("w") as log:
             command = [ray_python, *map(str, arguments)]
