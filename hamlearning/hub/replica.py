@@ -21,6 +21,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from hamlearning.hub.lanes import by_length, lane_of
 from hamlearning.hub.openapi import ANSWERS, DESCRIPTION, REQUEST
 from serving_hamlearning import FAULT, EndpointHandler, RequestError, TooLargeError
 
@@ -39,8 +40,8 @@ seconds = Histogram(
 )
 batches = Histogram(
     "hamlearning_batch_tweets",
-    "Tweets that went through the network together, with pictures or without",
-    ["pictures"],
+    "Tweets that went through the network together: texts, long texts, or tweets with pictures",
+    ["kind"],
     buckets=(1, 2, 4, 8, 16, 32, 64, 128),
 )
 
@@ -95,10 +96,15 @@ class Replica:
         self.folder = folder
         self.max_bytes = self.handler.max_body_bytes
         self.held = 0  # bytes of bodies
-        self.turns = {False: Turn(), True: Turn()}  # by whether there is a picture
-        for find in (self._find_texts, self._find_pictures):
+        lanes: dict[str, Any] = {  # by the names of `lane_of`
+            "texts": self._find_texts,
+            "long texts": self._find_long_texts,
+            "pictures": self._find_pictures,
+        }
+        self.lanes = {name: (Turn(), find) for name, find in lanes.items()}
+        for find in lanes.values():
             find.set_max_batch_size(self.handler.batch_size)
-        self.networks = ThreadPoolExecutor(2)  # texts and pictures
+        self.networks = ThreadPoolExecutor(len(lanes))
         self.readers = ThreadPoolExecutor(1)  # one large body at a time: Python has one lock for them all
 
     def app(self) -> FastAPI:
@@ -231,9 +237,8 @@ class Replica:
 
     async def _find(self, tweet: dict[str, Any], output_probabilities: bool) -> Any:
         """What the network says of a tweet."""
-        has_picture = tweet["image"] is not None
-        async with self.turns[has_picture]:
-            find = self._find_pictures if has_picture else self._find_texts
+        turn, find = self.lanes[lane_of(tweet)]
+        async with turn:
             found = await find((tweet, output_probabilities))
         if isinstance(found, Exception):
             raise found
@@ -244,18 +249,25 @@ class Replica:
         return await self._find_together(asked)
 
     @serve.batch(max_batch_size=BATCH_SIZE, batch_wait_timeout_s=0)
+    async def _find_long_texts(self, asked: list[tuple[dict[str, Any], bool]]) -> list[Any]:
+        return await self._find_together(asked)
+
+    @serve.batch(max_batch_size=BATCH_SIZE, batch_wait_timeout_s=0)
     async def _find_pictures(self, asked: list[tuple[dict[str, Any], bool]]) -> list[Any]:
         return await self._find_together(asked)
 
     async def _find_together(self, asked: list[tuple[dict[str, Any], bool]]) -> list[Any]:
-        """What the network says of each of some tweets, which the pipeline groups by their length."""
+        """What the network says of each of some tweets, those of like length together."""
         tweets, needs_probabilities = [tweet for tweet, _ in asked], any(needed for _, needed in asked)
-        found: list[Any] = []
-        while len(found) < len(tweets):
-            find = partial(self.handler.find, tweets[len(found) :], needs_probabilities)
-            batch = await self._beside(self.networks, find)
-            batches.labels("no" if tweets[0]["image"] is None else "yes").observe(len(batch))
-            found += batch
+        found: list[Any] = [None] * len(tweets)
+        for places in by_length(tweets):
+            while places:
+                find = partial(self.handler.find, [tweets[place] for place in places], needs_probabilities)
+                batch = await self._beside(self.networks, find)
+                batches.labels(lane_of(tweets[0])).observe(len(batch))
+                for place, answer in zip(places, batch, strict=False):
+                    found[place] = answer
+                places = places[len(batch) :]
         return found
 
     async def _beside(self, threads: ThreadPoolExecutor, work: Any) -> Any:

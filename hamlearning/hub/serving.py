@@ -51,7 +51,7 @@ def serve(
     Raises:
         ImportError: Ray Serve is not installed.
         ValueError: A number is below 1.
-        OSError: The model cannot be loaded, or the port is taken.
+        OSError: The model cannot be found, the port is taken, or Ray does not start in time.
     """
     for name, number in {"replicas": replicas, "threads": threads, "max_waiting": max_waiting}.items():
         if number is not None and number < 1:
@@ -144,14 +144,19 @@ def ray_started(replicas: int, port: int) -> Iterator[float]:
         os.environ.setdefault(name, value)
     import ray  # pyright: ignore[reportMissingImports]  # an extra
 
-    ray.init(
-        address="local",
-        num_cpus=replicas + 1,
-        include_dashboard=False,
-        object_store_memory=OBJECT_STORE,
-        logging_level=logging.ERROR,
-        _node_ip_address="127.0.0.1",
-    )
+    try:
+        ray.init(
+            address="local",
+            num_cpus=replicas + 1,
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE,
+            logging_level=logging.ERROR,
+            _node_ip_address="127.0.0.1",
+        )
+    except Exception as error:  # Ray raises nothing more precise
+        if "timed out during startup" not in str(error):
+            raise
+        raise TimeoutError("Ray did not start in its 30 seconds: this machine is busy, try again.") from error
     try:
         yield ray.cluster_resources().get("GPU", 0.0)
     finally:

@@ -22,6 +22,7 @@ from PIL import Image
 
 from conftest import ROOT
 from hamlearning.cli import main
+from hamlearning.hub.lanes import by_length, lane_of
 from hamlearning.hub.serving import found, free_port
 from serving_hamlearning import EndpointHandler
 from tiny_world import rounded
@@ -92,6 +93,30 @@ def test_a_port_that_is_taken_is_named():
 
 def test_port_0_is_a_free_one():
     assert free_port("127.0.0.1", 0) > 0
+
+
+# -------------------------------------------------------------------------------------------------------- the batches
+
+
+def tweet(length: int, image: str | None = None) -> dict:
+    return {"text": "x" * length, "image": image}
+
+
+def test_what_goes_together_is_of_like_length():
+    lengths = [10, 9_000, 480, 700, 1_500, 30, 10_000]
+    groups = by_length([tweet(length) for length in lengths])
+    assert [[lengths[place] for place in group] for group in groups] == [
+        [10, 30, 480],
+        [700],
+        [1_500],
+        [9_000, 10_000],
+    ]
+
+
+def test_short_texts_wait_neither_for_long_ones_nor_for_pictures():
+    words = {"tokens": ["x" * 400, "x" * 101], "image": None}
+    lanes = [lane_of(one) for one in (tweet(500), tweet(501), words, tweet(5, "QUJD"), tweet(501, "QUJD"))]
+    assert lanes == ["texts", "long texts", "long texts", "pictures", "pictures"]
 
 
 # ----------------------------------------------------------------------------------------------------- the real server
@@ -194,7 +219,7 @@ def test_answers_are_those_of_the_handler_alone_and_in_batches(server, handler):
     assert [rounded(answer) for _, answer in answers] == alone * 16
     _, metrics = server.ask("/metrics")
     [together] = [
-        line for line in metrics.splitlines() if line.startswith('hamlearning_batch_tweets_count{pictures="no"')
+        line for line in metrics.splitlines() if line.startswith('hamlearning_batch_tweets_count{kind="texts"')
     ]
     assert float(together.split()[-1]) < 40, "48 requests at once were not answered in batches"
 
