@@ -20,12 +20,6 @@ from transformers.utils import cached_file
 
 
 try:
-    import openvino
-    from openvino import opset15 as opset
-    from openvino.frontend.pytorch import ConversionExtension
-except ImportError as error:
-    raise ImportError('An exported HamLearning model runs on openvino: pip install "hamlearning[export]"') from error
-try:
     from .configuration_hamlearning import HamLearningConfig
     from .modeling_hamlearning import (
         VISUAL_INPUTS,
@@ -35,6 +29,7 @@ try:
         HamLearningModelOutput,
         HamLearningPreTrainedModel,
     )
+    from .networks_hamlearning import untold
     from .processing_hamlearning import VISION_FOLDER, HamLearningProcessor
     from .windows_hamlearning import read_in_windows
     from .words_hamlearning import hold_in_package
@@ -50,9 +45,17 @@ except ImportError:
         HamLearningModelOutput,
         HamLearningPreTrainedModel,
     )
+    from networks_hamlearning import untold
     from processing_hamlearning import VISION_FOLDER, HamLearningProcessor
     from windows_hamlearning import read_in_windows
     from words_hamlearning import hold_in_package
+try:
+    with untold():
+        import openvino
+        from openvino import opset15 as opset
+        from openvino.frontend.pytorch import ConversionExtension
+except ImportError as error:
+    raise ImportError('An exported HamLearning model runs on openvino: pip install "hamlearning[export]"') from error
 
 
 # One that stays: each gives signal handlers another stack, and the first of two that goes takes away the second's.

@@ -12,10 +12,11 @@ import hashlib
 import importlib.util
 import json
 import os
+import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -171,11 +172,26 @@ def openvino() -> Any:
         ImportError: it is not installed.
     """
     try:
-        import openvino
-        import openvino.frontend.pytorch.ts_decoder
+        with untold():
+            import openvino
+            import openvino.frontend.pytorch.ts_decoder
     except ImportError as error:
         raise ImportError('runtime="openvino" needs OpenVINO: pip install "hamlearning[export]"') from error
     return openvino
+
+
+@contextlib.contextmanager
+def untold() -> Iterator[None]:
+    """Where an import of OpenVINO is told to nobody: it tells a server of its makers, if its telemetry is there."""
+    name = "openvino_telemetry"
+    was_there = name in sys.modules  # of whoever imported OpenVINO before
+    if not was_there:
+        sys.modules[name] = None  # pyright: ignore[reportArgumentType]  # what an import of it fails at
+    try:
+        yield
+    finally:
+        if not was_there:
+            del sys.modules[name]
 
 
 def _core() -> Any:
@@ -337,4 +353,4 @@ def _shortened(error: Exception) -> str:
 
 hold_in_package(__name__)
 
-__all__ = ["CACHE", "RUNTIMES", "Networks", "Part"]
+__all__ = ["CACHE", "RUNTIMES", "Networks", "Part", "untold"]

@@ -4,8 +4,10 @@ import copy
 import multiprocessing
 import os
 import pickle
+import socketserver
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from torch import nn
 
 import networks_hamlearning
 from configuration_hamlearning import HamLearningVisionConfig
+from conftest import ROOT
 from modeling_faster_rcnn_vg import ROIHeads, to_whole_cells, unsure_widths
 from modeling_hamlearning_vision import FasterRCNNVGDetector, HamLearningVisionModel
 from networks_hamlearning import CannotConvertError, Part, convert, load_or_compile
@@ -67,6 +70,34 @@ def no_conversion(monkeypatch):
         raise AssertionError("a network was converted")
 
     return lambda: monkeypatch.setattr(networks_hamlearning, "convert", fail)
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list:
+    """What is asked of a proxy, by this process's children: the first line of each request."""
+    asked: list[bytes] = []
+
+    class Note(socketserver.StreamRequestHandler):
+        def handle(self):
+            asked.append(self.rfile.readline())
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Note) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{server.server_address[1]}")
+        for name in ("CI", "GITHUB_ACTIONS", "TF_BUILD", "JENKINS_URL", "NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)  # where it says nothing by itself
+        yield asked
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    "code", ["import networks_hamlearning; networks_hamlearning.openvino()", "import exported_hamlearning"]
+)
+def test_openvino_tells_nobody_that_it_was_imported(code, asked, tmp_path):
+    environment = os.environ | {"HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], env=environment, cwd=ROOT, check=True)
+    assert asked == []
 
 
 # ------------------------------------------------------------------------------------------------------------- numbers
