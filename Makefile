@@ -61,7 +61,7 @@ $(SAMPLE)/backbone: | $(SAMPLE)
 
 # The stamps are newer than pyproject.toml exactly when what it asks for is installed.
 $(VENV)/installed: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install -e ".[demo]"
+	$(BIN)/python -m pip install -e ".[demo,export]"
 	touch $@
 
 $(VENV)/installed-dev: pyproject.toml | $(BIN)/python
