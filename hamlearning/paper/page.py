@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import yaml
 from markdown_it import MarkdownIt
-from matplotlib.figure import Figure
 
+from hamlearning.figures import Figure, rc_context
 from hamlearning.paper import runner as runs
 from hamlearning.paper.runner import runs_of
 from hamlearning.paper.tables import SCALES, TABLES, Row, Table
@@ -234,7 +233,7 @@ def draw_training(results: list[dict], path: Path) -> None:
     losses.set(xlabel="epoch", ylabel="loss, train", ylim=(0, None))
     scores.set(xlabel="epoch", ylabel="F1, dev (%)")
     scores.legend()
-    with matplotlib.rc_context({"svg.hashsalt": "figure4"}):  # the same figure, the same file
+    with rc_context({"svg.hashsalt": "figure4"}):  # the same figure, the same file
         figure.savefig(path, metadata={"Date": None})
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 from huggingface_hub import DatasetCard
-from matplotlib.figure import Figure
 
 from hamlearning.data.files import file_sha256
+from hamlearning.figures import Figure
 from hamlearning.rivals.architectures import architecture_of_type
 from hamlearning.tagging.shards import shard_identity
 from hamlearning.training.arguments import Arguments, DataArguments, ModelArguments
