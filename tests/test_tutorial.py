@@ -67,5 +67,5 @@ def test_it_runs_from_top_to_bottom(own_environment, clone, tmp_path, monkeypatc
     assert "F1 on the test tweets: " in output_of(notebook, "scores")
     assert "('Austin', 'LOC'" in output_of(notebook, "tag") and "('Austin', 'PER'" in output_of(notebook, "tag")
     assert "Austin LOC {'with': " in output_of(notebook, "explain")
-    assert "of 500 tweets have a wrong tag" in output_of(notebook, "wrong")
+    assert "of 150 tweets have a wrong tag" in output_of(notebook, "wrong")
     assert "'entity_group': 'LOC'" in output_of(notebook, "anywhere")
