@@ -9,10 +9,10 @@ from typing import Any
 import yaml
 from markdown_it import MarkdownIt
 
-from hamlearning.figures import Figure, rc_context
 from hamlearning.paper import runner as runs
 from hamlearning.paper.runner import runs_of
 from hamlearning.paper.tables import SCALES, TABLES, Row, Table
+from hamlearning.scores.figures import Figure, rc_context
 from hamlearning.scores.significance import compare_counts, mean_f1_interval
 
 

@@ -12,8 +12,8 @@ import yaml
 from huggingface_hub import DatasetCard
 
 from hamlearning.data.files import file_sha256
-from hamlearning.figures import Figure
 from hamlearning.rivals.architectures import architecture_of_type
+from hamlearning.scores.figures import Figure
 from hamlearning.tagging.shards import shard_identity
 from hamlearning.training.arguments import Arguments, DataArguments, ModelArguments
 from hamlearning.training.data import Data
