@@ -115,6 +115,7 @@ def predict_streamed(
 NOT_STREAMED = {
     "do_eval": "do that in a run of its own without --streaming",
     "do_extract": "do that in a run of its own without --streaming",
+    "calibrate": "do that in a run of its own without --streaming, or by `hamlearning calibrate`",
     "shuffle_pictures": "it needs all pictures of the split, so do that without --streaming",
     "shuffle_buffer": "nothing is shuffled",
     "extraction_dir": "no visual features are kept",
