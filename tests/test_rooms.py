@@ -94,14 +94,18 @@ def test_no_room_is_named_for_nothing():
     assert not names & {"utils", "common", "helpers", "misc", "core"}
 
 
+@pytest.fixture(scope="module")
+def distributions():
+    return importlib.metadata.packages_distributions()
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_what_a_file_imports_is_installed_with_the_project(path):
+def test_what_a_file_imports_is_installed_with_the_project(path, distributions):
     """Not by chance, with what only tests need."""
     extras = PROJECT["project"]["optional-dependencies"]
     offered = [requirement for extra in extras.keys() - {"dev", "fuzz"} for requirement in extras[extra]]
     required = [*PROJECT["project"]["dependencies"], *offered]
     declared = {re.split(r"[<>=\[]", requirement)[0].lower() for requirement in required}
-    distributions = importlib.metadata.packages_distributions()
     for name in sorted({name.partition(".")[0] for name in imported(path)} - {""}):
         if name not in sys.stdlib_module_names and name not in MODEL | {"hamlearning"}:
             found = distributions.get(name, [name])  # an extra need not be installed

@@ -582,6 +582,7 @@ def test_an_odd_text_is_answered_and_harms_nothing(unharmed, name):
     assert all(text[word["start"] : word["end"]] == word["word"] for word in words)
 
 
+@pytest.mark.slow
 def test_64_texts_of_10000_characters_are_answered_in_a_second_each(handler):
     texts = list(hostile.ANSWERED_TEXTS.values())
     start = time.process_time()

@@ -169,7 +169,12 @@ print(json.dumps([one({TEXT!r}) for one in (ner, pushed)]))
 # ---------------------------------------------------------------------------------------------------- the same numbers
 
 
-@pytest.mark.parametrize("text", ["bert", "roberta", "mpnet", "distilbert", "modernbert"])
+SLOW = pytest.mark.slow  # an export takes seconds: the quick tests try one of a kind
+
+
+@pytest.mark.parametrize(
+    "text", ["bert", "modernbert", *(pytest.param(name, marks=SLOW) for name in ("roberta", "mpnet", "distilbert"))]
+)
 def test_any_text_encoder_and_any_shape_gives_the_same_numbers(export, make_batch, text):
     model, exported = export(text)
     for seed, (words, regions) in enumerate(SHAPES):
@@ -183,14 +188,14 @@ def test_any_text_encoder_and_any_shape_gives_the_same_numbers(export, make_batc
     [
         {"use_vision": False},
         {"use_vision": False, "num_text_layers": 0, "num_ffnn_layers": 0, "use_crf": False},
-        {"use_semantic_encoder": False},
-        {"use_spatial_encoder": False},
+        pytest.param({"use_semantic_encoder": False}, marks=SLOW),
+        pytest.param({"use_spatial_encoder": False}, marks=SLOW),
         {"use_relevance": False},
-        {"use_crf": False},
-        {"forced_relevance": 0.5},
-        {"num_interaction_layers": 1},
+        pytest.param({"use_crf": False}, marks=SLOW),
+        pytest.param({"forced_relevance": 0.5}, marks=SLOW),
+        pytest.param({"num_interaction_layers": 1}, marks=SLOW),
         {"share_interaction_layers": False, "num_interaction_layers": 2},
-        {"attn_implementation": "eager"},
+        pytest.param({"attn_implementation": "eager"}, marks=SLOW),
     ],
     ids=str,
 )

@@ -270,7 +270,17 @@ def test_every_family_of_transformers_is_tried_or_refused():
     assert MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES.keys() - NO_DETECTORS.keys() == FAMILIES.keys()
 
 
-@pytest.mark.parametrize("make", (FAMILIES | VARIANTS).values(), ids=(FAMILIES | VARIANTS).keys())
+# A family a kind of network is quick enough.
+QUICK = ("conditional_detr", "deformable_detr", "pp_doclayout_v2", "rt_detr", "yolos")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(make, id=name, marks=[] if name in QUICK else pytest.mark.slow)
+        for name, make in (FAMILIES | VARIANTS).items()
+    ],
+)
 def test_a_detector_finds_what_it_finds_by_itself_also_when_it_was_saved(make, backbone, tmp_path):
     folder = saved(make, tmp_path / "detector")
     vision = vision_model(backbone, folder)
