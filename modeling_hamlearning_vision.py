@@ -53,6 +53,7 @@ try:
     )
     from .modeling_hamlearning import SPATIAL_RELATIONS, damaged_weights_named, spatial_relations
     from .networks_hamlearning import (
+        PRECISIONS,
         RUNTIMES,
         CannotConvertError,
         Network,
@@ -83,6 +84,7 @@ except ImportError:
     )
     from modeling_hamlearning import SPATIAL_RELATIONS, damaged_weights_named, spatial_relations
     from networks_hamlearning import (
+        PRECISIONS,
         RUNTIMES,
         CannotConvertError,
         Network,
@@ -111,7 +113,6 @@ NO_DETECTORS = {
         "it finds lines of text, which have no class",
     ),
 }
-PRECISIONS = ("float32", "bfloat16")
 MAX_BFLOAT16_ERROR = 0.01  # of features, relative to the largest
 NUM_COCO_CLASSES = 91  # of torchvision's Mask R-CNN: background, 80 names and ten gaps
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -762,13 +763,15 @@ class HamLearningVisionModel(PreTrainedModel):
         if precision == "float32":
             return
         error = self._bfloat16_error()
-        kept = ["global_backbone"] * (error <= MAX_BFLOAT16_ERROR) + ["detector"] * (
-            self.config.detector == "faster_rcnn_vg"
-        )
-        self.config.bfloat16_parts = kept or None
+        parts = []
+        if error <= MAX_BFLOAT16_ERROR:
+            parts.append("global_backbone")
+        if self.config.detector == "faster_rcnn_vg":
+            parts.append("detector")
+        self.config.bfloat16_parts = parts or None
         logger.warning(
             f"bfloat16: features of {self.global_backbone.config.architecture} are {error:.1%} off, so it is computed "
-            f"in {'bfloat16' if error <= MAX_BFLOAT16_ERROR else 'float32'}."
+            f"in {self._backbone_precision}."
         )
 
     def _bfloat16_error(self) -> float:
@@ -970,7 +973,7 @@ class HamLearningVisionModel(PreTrainedModel):
 
     @property
     def _backbone_precision(self) -> str:
-        return PRECISIONS["global_backbone" in (self.config.bfloat16_parts or ())]
+        return "bfloat16" if "global_backbone" in (self.config.bfloat16_parts or ()) else "float32"
 
     def _backbone_states(self) -> nn.Module:
         return _BackboneStates(self.global_backbone, self.config.image_mean, self.config.image_std, self.device)

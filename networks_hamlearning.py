@@ -37,6 +37,7 @@ except ImportError:
 logger = logging.get_logger(__name__)
 
 RUNTIMES = ("torch", "openvino")
+PRECISIONS = ("float32", "bfloat16")
 CACHE = Path(os.environ.get("HAMLEARNING_NETWORKS", os.path.join(HF_HOME, "hamlearning", "networks")))
 REVISION = 1  # of what is compiled of the same weights
 # Largest error of a conversion, relative to the largest value of an output; a right one has 1e-5 and less.
@@ -353,4 +354,4 @@ def _shortened(error: Exception) -> str:
 
 hold_in_package(__name__)
 
-__all__ = ["CACHE", "RUNTIMES", "Networks", "Part", "untold"]
+__all__ = ["CACHE", "PRECISIONS", "RUNTIMES", "Networks", "Part", "untold"]

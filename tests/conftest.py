@@ -276,3 +276,11 @@ def make_batch():
         return batch
 
     return make
+
+
+@pytest.fixture
+def batch(make_batch):
+    """A batch of `make_batch` without labels, as a pipeline has it."""
+    batch = make_batch()
+    del batch["labels"]
+    return batch

@@ -18,8 +18,7 @@ from hamlearning.data.reading import ReadingOptions, parse_options
 from hamlearning.data.schemes import SCHEMES
 from hamlearning.rivals.architectures import ARCHITECTURES
 from hamlearning.training.signals import proposal
-from modeling_hamlearning_vision import PRECISIONS
-from networks_hamlearning import RUNTIMES
+from networks_hamlearning import PRECISIONS, RUNTIMES
 from words_hamlearning import WORD_SPLITTINGS
 
 

@@ -20,13 +20,6 @@ def ner(make_model, vision):  # noqa: F811
     return HamLearningPipeline(model=make_model(**VISION), processor=processor)
 
 
-@pytest.fixture
-def batch(make_batch):
-    batch = make_batch()
-    del batch["labels"]
-    return batch
-
-
 def without_region(batch, region):
     """The batch as if no picture had this region."""
     kept = [place for place in range(batch["region_mask"].shape[1]) if place != region]

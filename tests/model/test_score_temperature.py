@@ -28,13 +28,6 @@ def tempered(trained_folder, tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def batch(make_batch):
-    batch = make_batch()
-    del batch["labels"]
-    return batch
-
-
 def at(model, temperature):
     model.config.score_temperature = temperature
     return model
