@@ -294,18 +294,27 @@ def compile_network(network: openvino.Model, kind: str, precision: str) -> openv
         kind: `text` or `pictures`.
         precision: see `HamLearningExportedConfig`.
     """
+    return CORE.compile_model(cut_network(network, kind), "CPU", network_settings(precision))
+
+
+def cut_network(network: openvino.Model, kind: str) -> openvino.Model:
+    """The part of the network that reads texts alone (`text`), or texts with pictures (`pictures`)."""
     outputs = [output for output in network.outputs if any(name.startswith(f"{kind}.") for name in output.names)]
     names = TEXT_INPUTS if kind == "text" else TEXT_INPUTS + VISUAL_INPUTS
     parameters = [network.input(name).get_node() for name in names]
     model_class: Any = openvino.Model  # its stub knows no list of outputs
-    part = model_class([output.get_node().input_value(0) for output in outputs], parameters)
+    part: openvino.Model = model_class([output.get_node().input_value(0) for output in outputs], parameters)
+    return part
+
+
+def network_settings(precision: str) -> dict[str, Any]:
+    """OpenVINO's settings for a network of this precision: as many threads as PyTorch has now."""
     has_bf16 = "BF16" in CORE.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    settings = {
+    return {
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" and has_bf16 else "f32",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "ENABLE_CPU_PINNING": False,  # two processes of one thread would both be pinned to the first core
     }
-    return CORE.compile_model(part, "CPU", settings)
 
 
 class TracedNetwork(nn.Module):

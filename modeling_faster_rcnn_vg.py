@@ -333,10 +333,14 @@ class ConvNorm(nn.Conv2d):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """(B, in, h, w) -> (B, out, h / stride, w / stride)."""
-        # Not `self.norm(x)`: after `.train()` on the whole model that would use the picture's own statistics.
+        # Not `self.norm(x)`: after `.train()` on the whole model that would use the picture's own statistics. And as
+        # weights, which are fewer than what comes out: a pass over that is saved.
         norm = self.norm
-        x = super().forward(input)
-        return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+        assert norm.running_mean is not None and norm.running_var is not None
+        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)  # (out,)
+        return self._conv_forward(
+            input, self.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
+        )
 
 
 class Stem(nn.Module):

@@ -952,12 +952,17 @@ class HamLearningVisionModel(PreTrainedModel):
         Raises:
             ValueError: what the backbone gives is no map of such pictures; the message names its architecture.
         """
+        return self._feature_map(pixels, self._backbone_states)
+
+    def _feature_map(self, pixels: torch.Tensor, make_states: Callable[[], nn.Module]) -> torch.Tensor:
+        """`feature_map`, by `make_states()` where OpenVINO does not compute it."""
         network = self._backbone_network(*pixels.shape[2:])
         if network is None:
             is_rough = self._backbone_precision == "bfloat16"
+            module = make_states()
             with torch.autocast(self.device.type, torch.bfloat16, enabled=is_rough):
                 pixels = pixels.to(self.device).contiguous(memory_format=torch.channels_last)  # convolutions' fastest
-                (states,) = self._backbone_states()(pixels)
+                (states,) = module(pixels)
         else:  # one at a time, which is no slower: no picture's numbers depend on the others
             states = torch.cat([network(picture[None])[0] for picture in pixels])
         height, width = pixels.shape[2:]
@@ -977,6 +982,11 @@ class HamLearningVisionModel(PreTrainedModel):
 
     def _backbone_states(self) -> nn.Module:
         return _BackboneStates(self.global_backbone, self.config.image_mean, self.config.image_std, self.device)
+
+    def _folded_states(self) -> nn.Module:
+        """`_backbone_states` with the batch norms in its weights, which nobody changes between two pictures."""
+        with torch.backends.cudnn.flags(allow_tf32=False):  # which is coarser than what is checked
+            return self.networks.fold("global_backbone", functools.partial(self._backbone_part, is_free=False))
 
     def _backbone_network(self, height: int, width: int) -> Network | None:
         """What computes the global backbone for pictures of this size; None where PyTorch does."""
@@ -1115,7 +1125,7 @@ class HamLearningVisionModel(PreTrainedModel):
         maps: dict[int, torch.Tensor] = {}
         for size in dict.fromkeys(picture.shape for picture in pictures):
             places = [place for place, picture in enumerate(pictures) if picture.shape == size]
-            found = self.feature_map(torch.stack([pictures[place] for place in places]))
+            found = self._feature_map(torch.stack([pictures[place] for place in places]), self._folded_states)
             maps |= dict(zip(places, found, strict=True))
         return iter([maps[place] for place in range(len(pictures))])
 

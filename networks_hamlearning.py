@@ -7,10 +7,13 @@ What is compiled is kept, so that the next process begins with it, in the Hub's 
     global_backbone-2f1c6a8e0b7d4c35.network
 """
 
+import collections
 import contextlib
+import copy
 import hashlib
 import importlib.util
 import json
+import math
 import os
 import sys
 import tempfile
@@ -42,6 +45,9 @@ CACHE = Path(os.environ.get("HAMLEARNING_NETWORKS", os.path.join(HF_HOME, "hamle
 REVISION = 1  # of what is compiled of the same weights
 # Largest error of a conversion, relative to the largest value of an output; a right one has 1e-5 and less.
 MAX_ERROR = 1e-3
+# Likewise of a batch norm that is folded; a right one has 1e-6.
+MAX_FOLDING_ERROR = 1e-5
+CONVOLUTIONS = ("Conv2d", "Conv2dSame")  # whose weights are what the picture is multiplied by; the second is timm's
 
 
 class Part(NamedTuple):
@@ -91,6 +97,7 @@ class Networks:
     def __init__(self, files: dict[str, Path] | None = None):
         self.files = files or {}
         self.found: dict[tuple[str, str], Network | None] = {}
+        self.folded: dict[str, nn.Module] = {}
         self.weights: Any = None
         self.lock = threading.RLock()
 
@@ -109,7 +116,7 @@ class Networks:
         weights += [(tensor.data_ptr(), tensor._version) for tensor in module.buffers() if not tensor.is_inference()]
         with self.lock:
             if weights != self.weights:
-                self.weights, self.found = weights, {}
+                self.weights, self.found, self.folded = weights, {}, {}
 
     def find(self, name: str, make_part: Callable[[], Part], precision: str = "float32") -> Network | None:
         """The network of a part, compiled now if it was not; None where OpenVINO cannot compute it."""
@@ -117,6 +124,13 @@ class Networks:
             if (name, precision) not in self.found:
                 self.found[name, precision] = self._compile(name, make_part, precision)
             return self.found[name, precision]
+
+    def fold(self, name: str, make_part: Callable[[], Part]) -> nn.Module:
+        """A part's module for PyTorch, its batch norms folded now if they were not."""
+        with self.lock:
+            if name not in self.folded:
+                self.folded[name] = fold_batch_norms(make_part())
+            return self.folded[name]
 
     def _compile(self, name: str, make_part: Callable[[], Part], precision: str) -> Network | None:
         if not can_compile():
@@ -139,6 +153,74 @@ class Networks:
 
 class CannotConvertError(Exception):
     """OpenVINO cannot compute a part; the message says why."""
+
+
+# ----------------------------------------------------------------------------------------------------- batch norms
+
+
+@torch.no_grad()
+def fold_batch_norms(part: Part) -> nn.Module:
+    """A part's module whose batch norms are in the weights of the convolutions before them: a pass less over each map.
+
+    A copy, which shares all weights but those; the module itself where there is no such norm, or where numbers would
+    be others than the module's, by more than 1e-5 of the largest, for inputs of some size.
+    """
+    module, device = part.module, next(part.module.parameters()).device
+    inputs = [tuple(tensor.to(device) for tensor in given) for given in (part.inputs, *part.others)]
+    tensors = (*module.parameters(), *module.buffers())
+    folded = copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
+    pairs = _norms_behind_convolutions(folded, inputs[0])
+    for convolution, name in pairs:
+        norm: Any = folded.get_submodule(name)
+        weight, bias = nn.utils.fuse_conv_bn_weights(
+            convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+        )
+        weight = weight.contiguous(memory_format=torch.channels_last)
+        convolution.weight, convolution.bias = (nn.Parameter(values, requires_grad=False) for values in (weight, bias))
+        behind = nn.Identity() if type(norm) is nn.BatchNorm2d else nn.Sequential(norm.drop, norm.act)  # timm's
+        folded.set_submodule(name, behind)
+    if not pairs:
+        return module
+    for given in inputs:
+        errors = map(_largest_error, folded(*given), module(*given))
+        if any(error > MAX_FOLDING_ERROR for error in errors):
+            return module
+    return folded
+
+
+def _norms_behind_convolutions(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> list[tuple[nn.Conv2d, str]]:
+    """Each convolution whose output goes into a batch norm, and that norm's name; both of them computed once."""
+    made: dict[int, tuple[nn.Conv2d, torch.Tensor]] = {}  # by the output, which is held: no other has its id
+    pairs, calls = [], collections.Counter()
+    names = {submodule: name for name, submodule in module.named_modules()}
+
+    def note(submodule: nn.Module, given: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        calls[submodule] += 1
+        if type(submodule).__name__ in CONVOLUTIONS and submodule.weight.dtype == torch.float32:
+            made[id(output)] = submodule, output
+        elif isinstance(submodule, nn.BatchNorm2d) and submodule.running_mean is not None and submodule.affine:
+            if id(given[0]) in made and (type(submodule) is nn.BatchNorm2d or hasattr(submodule, "act")):
+                pairs.append((made[id(given[0])][0], submodule))
+
+    hooks = [
+        submodule.register_forward_hook(note)
+        for submodule in names
+        if isinstance(submodule, nn.Conv2d | nn.BatchNorm2d)
+    ]
+    try:
+        module(*inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [(conv, names[norm]) for conv, norm in pairs if calls[conv] == calls[norm] == 1]
+
+
+def _largest_error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Relative to the largest value; infinite where a number is none."""
+    if expected.numel() == 0:
+        return 0.0
+    error = float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-6))
+    return math.inf if math.isnan(error) else error
 
 
 # ------------------------------------------------------------------------------------------------------ this machine
@@ -328,8 +410,8 @@ def _check(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor], inpu
     for one, other in zip(found, expected, strict=True):
         if one.shape != other.shape:
             raise CannotConvertError(f"inputs of {size} give {tuple(one.shape)} in place of {tuple(other.shape)}")
-        error = float((one - other).abs().max() / other.abs().max().clamp(min=1e-6)) if other.numel() else 0.0
-        if not error <= MAX_ERROR:  # NaN is none either
+        error = _largest_error(one, other)
+        if error > MAX_ERROR:
             raise CannotConvertError(f"inputs of {size} give numbers that are {error:.0e} off")
 
 

@@ -19,6 +19,7 @@ import memory
 import operations
 import scaling
 import speed_changes
+import text_speed
 import training_step
 import workload
 from kernel_counts import Kernel, counted_kernels, step_kernels
@@ -417,3 +418,33 @@ def test_speed_changes_reports_every_row(command):
     assert figures["over_default"].keys() == set(speed_changes.changes(figures["tokens_per_batch"]))
     assert figures["over_default"]["default"] == 1
     assert "| --torch_compile |" in printed
+
+
+# ------------------------------------------------------------------------------------------- several tweets in a row
+
+
+def test_tweets_of_a_row_fit_in_it_and_each_is_in_one_row():
+    lengths = [7, 3, 9, 5, 2, 10, 4]
+    rows = text_speed.pack(lengths, row=10)
+    assert sorted(place for row in rows for place in row) == list(range(len(lengths)))
+    assert [sum(lengths[place] for place in row) for row in rows] == [10, 9, 10, 9, 2]
+
+
+def test_padding_is_counted_in_batches_of_like_length():
+    assert text_speed.padding([4, 1, 3, 2], size=2) == (2 * 2 + 2 * 4) / 10
+
+
+def test_a_tweet_has_the_same_states_alone_and_in_a_row_of_several(make_model):
+    encoder = make_model().model.text_model.eval()
+    rng = np.random.default_rng(1)
+    tweets = [rng.integers(5, 20, length).tolist() for length in (7, 3, 9, 5, 2)]
+    (batch,) = text_speed.packed_batches(tweets, row=10, size=len(tweets))
+    batch["attention_mask"] = batch["attention_mask"].float()
+    with torch.no_grad():
+        packed = encoder(**batch).last_hidden_state
+        for index, places in enumerate(text_speed.pack([len(ids) for ids in tweets], row=10)):
+            end = 0
+            for place in places:
+                begin, end = end, end + len(tweets[place])
+                alone = encoder(input_ids=torch.tensor([tweets[place]])).last_hidden_state[0]
+                torch.testing.assert_close(packed[index, begin:end], alone, rtol=0, atol=1e-5)

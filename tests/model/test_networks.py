@@ -22,7 +22,7 @@ from configuration_hamlearning import HamLearningVisionConfig
 from conftest import ROOT
 from modeling_faster_rcnn_vg import ROIHeads, to_whole_cells, unsure_widths
 from modeling_hamlearning_vision import FasterRCNNVGDetector, HamLearningVisionModel
-from networks_hamlearning import CannotConvertError, Part, convert, load_or_compile
+from networks_hamlearning import CannotConvertError, Part, convert, fold_batch_norms, load_or_compile
 
 
 VG = {
@@ -355,3 +355,78 @@ def test_an_exported_network_of_other_weights_is_not_taken(cache, tmp_path):
     vision.save_pretrained(tmp_path)
     other = lively(HamLearningVisionModel.from_pretrained(tmp_path), seed=1)
     assert_close(other.extract_images(pictures()), by_torch(other))
+
+
+# --------------------------------------------------------------------------------------------------------- batch norms
+
+
+class Branches(nn.Module):
+    """A convolution whose output is read before its batch norm too, and a batch norm of two convolutions."""
+
+    def __init__(self, reads_before: bool = False, is_shared: bool = False):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 1)
+        self.norm, self.other = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+        self.reads_before, self.is_shared = reads_before, is_shared
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor]:
+        raw = self.first(pixels)
+        found = self.second(self.norm(raw).relu())
+        found = self.norm(found) if self.is_shared else self.other(found)
+        return (found + raw if self.reads_before else found,)
+
+
+def folded(module: nn.Module) -> nn.Module:
+    module = lively(module).eval().requires_grad_(False)
+    return fold_batch_norms(Part(module, (torch.randn(1, 3, 8, 8),)))
+
+
+def norms(module: nn.Module) -> int:
+    return sum(isinstance(submodule, nn.BatchNorm2d) for submodule in module.modules())
+
+
+@pytest.mark.parametrize("architecture", ["test_resnet", "test_efficientnet", "tf_efficientnet_lite0"])
+def test_batch_norms_are_folded_into_the_weights_and_the_features_stay(architecture):
+    vision = make_vision_model(architecture)
+    vision.runtime = "torch"
+    with torch.no_grad():
+        vision.extract_images(pictures())
+        found = vision.networks.folded["global_backbone"]
+        assert norms(found) == 0 < norms(vision.global_backbone)
+        pixels = torch.randint(0, 256, (2, 3, 64, 80), dtype=torch.uint8)
+        expected = vision.feature_map(pixels)
+        torch.testing.assert_close(found(pixels)[0], expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_a_folded_backbone_leaves_weights_and_fingerprint_and_is_not_saved(tmp_path):
+    vision = make_vision_model()
+    vision.runtime = "torch"
+    before, names = vision.fingerprint(), vision.state_dict().keys()
+    vision.extract_images(pictures())
+    assert vision.fingerprint() == before and vision.state_dict().keys() == names
+    assert pickle.loads(pickle.dumps(vision)).networks.folded == {}
+
+
+def test_a_folded_backbone_is_forgotten_with_its_weights():
+    vision, other = make_vision_model(), make_vision_model()
+    vision.runtime = other.runtime = "torch"
+    vision.extract_images(pictures())
+    with torch.no_grad():
+        for parameter in other.global_backbone.parameters():
+            parameter.mul_(1.1)
+    vision.load_state_dict(other.state_dict())
+    assert_close(vision.extract_images(pictures()), other.extract_images(pictures()), tolerance=0)
+
+
+def test_what_is_read_before_its_batch_norm_stays_as_it_is():
+    assert norms(folded(Branches())) == 0
+    assert norms(folded(Branches(reads_before=True))) == 2
+
+
+def test_a_batch_norm_of_two_convolutions_stays():
+    assert norms(folded(Branches(is_shared=True))) == 2
+
+
+def test_a_backbone_without_batch_norms_is_itself():
+    module = nn.Conv2d(3, 4, 3)
+    assert fold_batch_norms(Part(nn.Sequential(module, nn.GroupNorm(2, 4)), (torch.randn(1, 3, 8, 8),)))[0] is module
