@@ -190,7 +190,7 @@ def fold_batch_norms(part: Part) -> nn.Module:
 
 def _norms_behind_convolutions(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> list[tuple[nn.Conv2d, str]]:
     """Each convolution whose output goes into a batch norm, and that norm's name; both of them computed once."""
-    made: dict[int, tuple[nn.Conv2d, torch.Tensor]] = {}  # by the output, which is held: no other has its id
+    made: dict[int, tuple[Any, torch.Tensor]] = {}  # by the output, which is held: no other has its id
     pairs, calls = [], collections.Counter()
     names = {submodule: name for name, submodule in module.named_modules()}
 

@@ -60,7 +60,7 @@ def found_again(exact: dict[str, np.ndarray], rough: dict[str, np.ndarray]) -> t
     corners = [
         box_convert(torch.from_numpy(row["boxes"][:, [0, 1, 3, 2]]), "cxcywh", "xyxy") for row in (exact, rough)
     ]
-    overlap = box_iou(*corners).numpy() * (exact["class_ids"][:, None] == rough["class_ids"][None])
+    overlap = box_iou(corners[0], corners[1]).numpy() * (exact["class_ids"][:, None] == rough["class_ids"][None])
     is_same, best = overlap.max(axis=1) >= IOU, overlap.argmax(axis=1)
     differences = np.abs(exact["features"] - rough["features"][best])[is_same]
     return is_same.tolist(), float(differences.max(initial=0) / np.abs(exact["features"]).max())

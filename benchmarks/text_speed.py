@@ -62,7 +62,7 @@ def make_contestants(ner: Pipeline, network: openvino.Model, tweets: list[list[s
     found = {name: (text, network_settings(name)) for name in ("fp32", "bf16")}
     try:
         with untold():
-            import nncf
+            import nncf  # pyright: ignore[reportMissingImports]  # an experiment's
         from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, AdvancedSmoothQuantParameters
     except ImportError:
         print("nncf is not installed (pip install nncf): no int8")
