@@ -210,7 +210,7 @@ def add_predict_flags(parser: argparse.ArgumentParser) -> None:
     files.add_argument("--threads", type=at_least_one, metavar="N", help="of PyTorch [all cores; 1 a worker of Ray]")
 
 
-def add_engine_flags(parser: argparse._ArgumentGroup) -> None:
+def add_engine_flags(parser: argparse._ActionsContainer) -> None:
     """What does the work."""
     parser.add_argument("--engine", choices=("local", "ray"), help="one process, or those of a Ray cluster [local]")
     parser.add_argument("--workers", type=at_least_one, metavar="N", help="of Ray, at most [all there is room for]")
@@ -253,6 +253,8 @@ def add_extract_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vision_precision", help="float32, or bfloat16 where it is near enough [float32]")
     parser.add_argument("--extraction_batch_size", metavar="N", help="pictures that go through together [8]")
     parser.add_argument("--extraction_workers", metavar="N", help="processes that decode pictures")
+    add_engine_flags(parser)
+    parser.add_argument("--threads", type=at_least_one, metavar="N", help="of a worker of Ray, and its cores [1]")
 
 
 def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
@@ -434,7 +436,7 @@ VERBS = {
         "compute the visual features of a data set's pictures",
         (
             "hamlearning extract --data_dir my/tweets --image_dir my/pictures --output_dir features",
-            "hamlearning extract --data_dir my/tweets --detector grid --output_dir features",
+            "hamlearning extract --data_dir my/tweets --output_dir features --engine ray",
         ),
         "hamlearning.training.verbs:extract",
         add_extract_flags,

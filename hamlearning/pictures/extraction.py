@@ -4,8 +4,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,26 @@ FEATURES_FILE = "visual_features.parquet"
 REPORT_FILE = "visual_features_report.json"
 
 
+@dataclass(frozen=True)
+class PictureShard:
+    """Some pictures that follow each other, and a hash of them: what it gets is the same whoever extracts it."""
+
+    number: int
+    key: str  # of the vision model, the ids and the pictures
+
+    def features_file(self, folder: Path) -> Path:
+        """Its rows; there is none where no picture can be used."""
+        return folder / f"{self.number:06d}-{self.key[:16]}.parquet"
+
+    def done_file(self, folder: Path) -> Path:
+        """Written when the shard is complete; it holds the pictures that were skipped, with their reasons."""
+        return self.features_file(folder).with_suffix(".json")
+
+    def places(self, images: TweetImages) -> range:
+        """Of its pictures."""
+        return range(self.number * SHARD_SIZE, min((self.number + 1) * SHARD_SIZE, len(images)))
+
+
 def extract_visual_features(
     images: TweetImages,
     vision_model: HamLearningVisionModel,
@@ -39,6 +60,7 @@ def extract_visual_features(
     num_workers: int = 1,
     show_progress: bool = True,
     is_cache: bool = False,
+    share: Callable[[Sequence[PictureShard], Path], Iterator[int]] | None = None,
 ) -> Path:
     """Write the visual feature file of a data set, or find that it is written already.
 
@@ -62,69 +84,113 @@ def extract_visual_features(
         show_progress: on the main process, a bar with pictures a second and the time left.
         is_cache: the folder is one for many data sets; each gets a subfolder, named by the hash of pictures and vision
             model.
+        share: has others extract shards into a folder (see `extract_shards`), and yields how many pictures are done
+            each time; None for this process.
 
     Returns:
         The file.
 
     Raises:
         FileExistsError: the folder, which is no cache, holds the features of other pictures or another vision model.
+        FileNotFoundError: what others have extracted is not there.
         ValueError: no picture can be used; the message gives the first reasons.
     """
     state = PartialState()
     fingerprint = vision_model.fingerprint()
-    keys = _shard_keys(images, fingerprint, state)
-    extraction = hashlib.sha256("".join(keys).encode()).hexdigest()
+    all_shards = _find_shards(images, fingerprint, state)
+    extraction = hashlib.sha256("".join(shard.key for shard in all_shards).encode()).hexdigest()
     folder = Path(folder) / extraction[:16] if is_cache else Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Runs that start together on one cache take turns: the second finds what the first has written.
     takes_turns = is_cache and state.is_main_process
     with FileLock(folder.with_suffix(".lock")) if takes_turns else nullcontext():
         state.wait_for_everyone()
-        path, shards = folder / FEATURES_FILE, folder / "shards"
+        path, parts = folder / FEATURES_FILE, folder / "shards"
         if path.is_file():
             found = read_visual_metadata(path).get("extraction")
             if found == extraction:
                 if state.is_main_process:
-                    shutil.rmtree(shards, ignore_errors=True)  # of a call that was interrupted while it removed them
+                    shutil.rmtree(parts, ignore_errors=True)  # of a call that was interrupted while it removed them
                 return path
             raise FileExistsError(
                 f"{path} is of other pictures, or of another vision model: give another folder, or remove it."
             )
-        with writing("The features of pictures", shards, KEPT):
-            shards.mkdir(parents=True, exist_ok=True)
-        metadata = _metadata(vision_model, fingerprint)
-        mine = list(range(state.process_index, len(keys), state.num_processes))
-        todo = [shard for shard in mine if not _done_file(shards, shard, keys).is_file()]
+        with writing("The features of pictures", parts, KEPT):
+            parts.mkdir(parents=True, exist_ok=True)
+        mine = all_shards[state.process_index :: state.num_processes]
+        todo = [shard for shard in mine if not shard.done_file(parts).is_file()]
         with tqdm(
-            total=sum(len(_places(shard, images)) for shard in mine),
-            initial=sum(len(_places(shard, images)) for shard in mine if shard not in todo),
+            total=sum(len(shard.places(images)) for shard in mine),
+            initial=sum(len(shard.places(images)) for shard in mine if shard not in todo),
             desc="extracting",
             unit="picture",
             disable=not (show_progress and state.is_main_process),
         ) as progress:
-            loader = _loader(images, vision_model.config, todo, batch_size, num_workers)
-            for shard in todo:
-                rows, skipped = [], {}
-                for places in _batches(shard, images, batch_size):
-                    batch = _next_batch(loader, num_workers)
-                    pictures = [None if isinstance(picture, str) else picture for picture in batch]
-                    for place, picture, row in zip(places, batch, vision_model.extract(pictures), strict=True):
-                        if row is not None:
-                            rows.append({"id": images.ids[place]} | row)
-                        else:
-                            skipped[images.ids[place]] = picture
-                    progress.update(len(places))
-                with writing("The features of pictures", shards, KEPT):
-                    if rows:
-                        write_visual_features(_shard_file(shards, shard, keys), rows, metadata)
-                        sync(_shard_file(shards, shard, keys))
-                    _write_json(_done_file(shards, shard, keys), skipped)
+            if share is not None:
+                done = share(todo, parts)
+            else:
+                done = extract_shards(todo, images, vision_model, fingerprint, parts, batch_size, num_workers)
+            for count in done:
+                progress.update(count)
         state.wait_for_everyone()
         if state.is_main_process:
+            _check_shards(all_shards, parts)
             with writing(FEATURES_FILE, folder, KEPT):
-                _join(images, shards, keys, path, metadata | {"extraction": extraction})
+                metadata = _metadata(vision_model, fingerprint) | {"extraction": extraction}
+                _join(images, all_shards, parts, path, metadata)
         state.wait_for_everyone()
         return path
+
+
+def extract_shards(
+    shards: Sequence[PictureShard],
+    images: TweetImages,
+    vision_model: HamLearningVisionModel,
+    fingerprint: str,
+    folder: Path,
+    batch_size: int,
+    num_workers: int,
+) -> Iterator[int]:
+    """Write the features of some shards, a file each.
+
+    Args:
+        shards: of `images`.
+        images: all pictures.
+        vision_model: on its device.
+        fingerprint: its own.
+        folder: of the files.
+        batch_size: pictures that go through the global backbone together.
+        num_workers: processes that read and resize pictures meanwhile; 0 for none.
+
+    Yields:
+        How many pictures are done, batch by batch.
+    """
+    metadata = _metadata(vision_model, fingerprint)
+    loader = _loader(images, vision_model.config, shards, batch_size, num_workers)
+    for shard in shards:
+        rows, skipped = [], {}
+        for places in _batches(shard, images, batch_size):
+            batch = _next_batch(loader, num_workers)
+            pictures = [None if isinstance(picture, str) else picture for picture in batch]
+            for place, picture, row in zip(places, batch, vision_model.extract(pictures), strict=True):
+                if row is not None:
+                    rows.append({"id": images.ids[place]} | row)
+                else:
+                    skipped[images.ids[place]] = picture
+            yield len(places)
+        with writing("The features of pictures", folder, KEPT):
+            if rows:
+                write_visual_features(shard.features_file(folder), rows, metadata)
+                sync(shard.features_file(folder))
+            _write_json(shard.done_file(folder), skipped)
+
+
+def shard_key(number: int, images: TweetImages, fingerprint: str) -> str:
+    """A hash of the vision model, and of the ids and the pictures of a shard."""
+    digest = hashlib.sha256(fingerprint.encode())
+    for place in PictureShard(number, "").places(images):
+        digest.update(json.dumps([images.ids[place], images.sha256(place)]).encode())
+    return digest.hexdigest()
 
 
 class _PreparedImages(Dataset):
@@ -156,34 +222,30 @@ def _metadata(vision_model: HamLearningVisionModel, fingerprint: str) -> dict[st
     }
 
 
-def _shard_keys(images: TweetImages, fingerprint: str, state: PartialState) -> list[str]:
-    """A hash a shard, of the vision model, the ids and the pictures in it. Every process reads its share of them."""
-    keys = []
-    for shard in range(state.process_index, -(-len(images) // SHARD_SIZE), state.num_processes):
-        digest = hashlib.sha256(fingerprint.encode())
-        for place in _places(shard, images):
-            digest.update(json.dumps([images.ids[place], images.sha256(place)]).encode())
-        keys.append((shard, digest.hexdigest()))
-    return [key for _, key in sorted(gather_object(keys))]
+def _find_shards(images: TweetImages, fingerprint: str, state: PartialState) -> list[PictureShard]:
+    """All shards. Every process reads its share of the pictures."""
+    numbers = range(state.process_index, -(-len(images) // SHARD_SIZE), state.num_processes)
+    keys = gather_object([(number, shard_key(number, images, fingerprint)) for number in numbers])
+    return [PictureShard(number, key) for number, key in sorted(keys)]
 
 
-def _places(shard: int, images: TweetImages) -> range:
-    return range(shard * SHARD_SIZE, min((shard + 1) * SHARD_SIZE, len(images)))
-
-
-def _batches(shard: int, images: TweetImages, batch_size: int) -> list[range]:
+def _batches(shard: PictureShard, images: TweetImages, batch_size: int) -> list[range]:
     """Batches never reach over a shard's end, so that they are the same after a restart and for any process."""
-    places = _places(shard, images)
+    places = shard.places(images)
     return [places[first : first + batch_size] for first in range(0, len(places), batch_size)]
 
 
 def _loader(
-    images: TweetImages, config: HamLearningVisionConfig, todo: list[int], batch_size: int, num_workers: int
+    images: TweetImages,
+    config: HamLearningVisionConfig,
+    shards: Sequence[PictureShard],
+    batch_size: int,
+    num_workers: int,
 ) -> Iterator[list]:
     return iter(
         DataLoader(
             _PreparedImages(images, config),
-            batch_sampler=[list(places) for shard in todo for places in _batches(shard, images, batch_size)],
+            batch_sampler=[list(places) for shard in shards for places in _batches(shard, images, batch_size)],
             num_workers=num_workers,
             collate_fn=list,
             worker_init_fn=outlive_a_signal,
@@ -205,24 +267,26 @@ def _next_batch(loader: Iterator[list], num_workers: int) -> list:
         ) from error
 
 
-def _shard_file(shards: Path, shard: int, keys: list[str]) -> Path:
-    return shards / f"{shard:06d}-{keys[shard][:16]}.parquet"
-
-
-def _done_file(shards: Path, shard: int, keys: list[str]) -> Path:
-    """Written when the shard is complete; it holds the pictures that were skipped, with their reasons."""
-    return _shard_file(shards, shard, keys).with_suffix(".json")
+def _check_shards(shards: Sequence[PictureShard], folder: Path) -> None:
+    missing = [shard for shard in shards if not shard.done_file(folder).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} of {len(shards)} shards of features are not in {folder}, number {missing[0].number} the "
+            "first: give a folder that all machines reach, or, if another program has removed them, start again."
+        )
 
 
 def _write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 
-def _join(images: TweetImages, shards: Path, keys: list[str], path: Path, metadata: Mapping[str, Any]) -> None:
+def _join(
+    images: TweetImages, shards: Sequence[PictureShard], folder: Path, path: Path, metadata: Mapping[str, Any]
+) -> None:
     """One file of all shards, one in memory at a time, and the report; the shards are removed then."""
     skipped: dict[str, str | None] = {}
-    for shard in range(len(keys)):
-        skipped |= json.loads(_done_file(shards, shard, keys).read_text(encoding="utf-8"))
+    for shard in shards:
+        skipped |= json.loads(shard.done_file(folder).read_text(encoding="utf-8"))
     reasons = [{"id": id_, "reason": reason} for id_, reason in skipped.items() if reason is not None]
     if len(skipped) == len(images):
         first = "; ".join(f"{entry['id']}: {entry['reason']}" for entry in reasons[:3])
@@ -232,8 +296,8 @@ def _join(images: TweetImages, shards: Path, keys: list[str], path: Path, metada
         )
 
     def rows() -> Iterator[dict[str, Any]]:
-        for shard in range(len(keys)):
-            file = _shard_file(shards, shard, keys)
+        for shard in shards:
+            file = shard.features_file(folder)
             if file.is_file():
                 features = VisualFeatures(file)
                 yield from ({"id": id_} | features[id_] for id_ in features)
@@ -246,9 +310,9 @@ def _join(images: TweetImages, shards: Path, keys: list[str], path: Path, metada
     }
     # Among the shards at first, so that what an interruption leaves of them is removed with the shards; and the report
     # takes its place first, so that whoever sees the file finds the report beside it.
-    _write_json(shards / REPORT_FILE, report)
-    write_visual_features(shards / FEATURES_FILE, rows(), metadata)
-    sync(shards / FEATURES_FILE)
+    _write_json(folder / REPORT_FILE, report)
+    write_visual_features(folder / FEATURES_FILE, rows(), metadata)
+    sync(folder / FEATURES_FILE)
     for name in (REPORT_FILE, FEATURES_FILE):
-        os.replace(shards / name, path.with_name(name))
-    shutil.rmtree(shards)
+        os.replace(folder / name, path.with_name(name))
+    shutil.rmtree(folder)

@@ -315,8 +315,15 @@ class VisionArguments:
     )
     extraction_workers: int | None = field(
         default=None,
-        metadata={"help": "Processes that decode pictures meanwhile. [CPU cores but one, 8 at most]"},
+        metadata={"help": "Processes that decode pictures meanwhile. [CPU cores but one, 8 at most; none with Ray]"},
     )
+    extraction_engine: str = field(
+        default="local",
+        metadata={"help": "What extracts: this run's processes, or workers of Ray.", "choices": ["local", "ray"]},
+    )
+    ray_workers: int | None = field(default=None, metadata={"help": "Of Ray, at most. [all there is room for]"})
+    ray_threads: int = field(default=1, metadata={"help": "Of a worker of Ray, and its cores."})
+    ray_gpus: float = field(default=0, metadata={"help": "GPUs of a worker of Ray, or a share of one."})
 
 
 @dataclass

@@ -21,6 +21,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from hamlearning.data.downloads import limit_silence, local_file, wanted_of_hub
 from hamlearning.data.features import VisualFeatures
 from hamlearning.data.files import move_into, write_text, writing
+from hamlearning.data.ray_cluster import load_ray
 from hamlearning.data.tweets import tag_names, with_tags
 from hamlearning.hub.model_card import RESULTS_FILE
 from hamlearning.hub.publishing import publish_model
@@ -110,6 +111,13 @@ def check_arguments(arguments: Arguments) -> None:
         transformers.utils.logging.set_verbosity_error()
     if not (arguments.wants_model or args.do_extract):
         raise ValueError("Nothing to do: give --do_train, --do_eval, --do_predict or --do_extract.")
+    if arguments.vision.extraction_engine == "ray":
+        load_ray()
+        if args.world_size > 1:
+            raise ValueError(
+                f"--extraction_engine ray in {args.world_size} processes: Ray starts its own, so start this in one, "
+                "without `accelerate launch`, and train on the file."
+            )
     learns = args.do_train and arguments.model.model_name_or_path is not None
     if arguments.model.new_head and not learns and not arguments.data.streaming:
         raise ValueError(

@@ -89,8 +89,23 @@ def predict_files(options: Mapping[str, Any], flags: Sequence[str]) -> dict[str,
     return done
 
 
+RAY_FLAGS = {"engine": "extraction_engine", "workers": "ray_workers", "threads": "ray_threads", "gpus": "ray_gpus"}
+
+
 def extract(options: Mapping[str, Any], flags: Sequence[str]) -> dict[str, Any]:
-    """Computes the visual features of a data set's pictures; takes what `predict` takes."""
+    """Computes the visual features of a data set's pictures; takes what `predict` takes.
+
+    Raises:
+        ValueError: a flag of Ray's workers is given without Ray.
+    """
+    options = dict(options)
+    engine = options.get("engine", "local")
+    for name in ("workers", "gpus", "threads"):
+        if engine == "local" and name in options:
+            raise ValueError(f"--{name} goes with --engine ray, and this is one process: leave it out, or give both")
+    for name, flag in RAY_FLAGS.items():
+        if name in options:
+            options[flag] = options.pop(name)
     return main(["--do_extract", "True", *typed(options), *flags])
 
 

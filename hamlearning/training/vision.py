@@ -3,12 +3,15 @@
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import DatasetDict
 from huggingface_hub.utils import httpx
 from transformers import AutoModel
@@ -16,7 +19,15 @@ from transformers import AutoModel
 from configuration_hamlearning import HamLearningVisionConfig
 from hamlearning.data.downloads import wanted_of_hub
 from hamlearning.data.features import VisualFeatures, read_visual_metadata
-from hamlearning.pictures.extraction import REPORT_FILE, extract_visual_features
+from hamlearning.data.ray_cluster import share_with_ray
+from hamlearning.data.tweets import SPLITS, read_data
+from hamlearning.pictures.extraction import (
+    REPORT_FILE,
+    PictureShard,
+    extract_shards,
+    extract_visual_features,
+    shard_key,
+)
 from hamlearning.pictures.tweet_images import TweetImages, picture_keys, with_picture_keys
 from hamlearning.rivals.architectures import architecture_of, class_of, processor_class_of
 from hamlearning.training.arguments import DataArguments, MNERTrainingArguments, ModelArguments, VisionArguments
@@ -77,22 +88,30 @@ def _find_vision_model(model_args: ModelArguments, vision_args: VisionArguments)
 def extract_features(
     images: TweetImages,
     vision_model: HamLearningVisionModel,
+    model_args: ModelArguments,
+    data_args: DataArguments,
     vision_args: VisionArguments,
     args: MNERTrainingArguments,
 ) -> Path:
     """The visual feature file of the pictures: in the output folder if asked for, else kept for the next run."""
-    workers = vision_args.extraction_workers
+    folder = Path(args.output_dir if args.do_extract else vision_args.extraction_dir)
+    workers, share = vision_args.extraction_workers, None
     if workers is None:
         # Each holds its pictures' tensors as open files, of which a process may mostly have 1024.
         workers = min(max((os.cpu_count() or 1) // args.world_size - 1, 1), 8)
+    if vision_args.extraction_engine == "ray":
+        share = RayExtraction(model_args, data_args, vision_args, by_id=args.do_extract)
+    else:
+        vision_model.to(args.device)  # pyright: ignore[reportArgumentType]  # `to` is wrapped without its self
     path = extract_visual_features(
         images,
-        vision_model.to(args.device),  # pyright: ignore[reportArgumentType]  # `to` is wrapped without its self
-        args.output_dir if args.do_extract else vision_args.extraction_dir,
+        vision_model,
+        folder,
         vision_args.extraction_batch_size,
         workers,
         show_progress=not args.disable_tqdm,
         is_cache=not args.do_extract,
+        share=share,
     )
     vision_model.to("cpu")  # pyright: ignore[reportArgumentType]  # `to` is wrapped without its self
     report = json.loads(path.with_name(REPORT_FILE).read_text(encoding="utf-8"))
@@ -101,6 +120,91 @@ def extract_features(
         f"pictures cannot be used (see {REPORT_FILE} beside it)."
     )
     return path
+
+
+# Names of flags whose values may be places of this machine, of which a worker's folder is another one.
+PLACES = (
+    *("data_dir", "image_dir", "model_name_or_path", "vision_model", "vision_backbone", "detector_name_or_path"),
+    "class_names_file",
+)
+
+
+@dataclass
+class RayExtraction:
+    """Extraction by the workers of a Ray cluster, each of which reads data set and vision model as the flags say.
+
+    What is sent to them is the flags and the names of shards: neither pictures nor features pass through Ray.
+    """
+
+    model_args: ModelArguments
+    data_args: DataArguments
+    vision_args: VisionArguments
+    by_id: bool
+
+    def __post_init__(self):
+        self.model_args = replace(self.model_args, **_absolute(self.model_args))
+        self.data_args = replace(self.data_args, **_absolute(self.data_args))
+        self.vision_args = replace(self.vision_args, **_absolute(self.vision_args))
+
+    def __call__(self, shards: Sequence[PictureShard], folder: Path) -> Iterator[int]:
+        """How many pictures are done, shard by shard."""
+        threads, gpus = self.vision_args.ray_threads, self.vision_args.ray_gpus
+        work = ShardWork(self, folder.absolute())
+        return share_with_ray(work, shards, self.vision_args.ray_workers, threads, gpus)
+
+
+@dataclass
+class ShardWork:
+    """What a worker does with a shard; it loads the vision model with the first one."""
+
+    flags: RayExtraction
+    folder: Path
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"flags": self.flags, "folder": self.folder}
+
+    def __call__(self, shard: PictureShard) -> int:
+        """How many pictures are done.
+
+        Raises:
+            ValueError: this machine has other pictures, or another vision model, than the one that asks for them.
+        """
+        vision_args = self.flags.vision_args
+        found = shard_key(shard.number, self.images, self.fingerprint)
+        if found != shard.key:
+            raise ValueError(
+                f"Shard {shard.number} has other pictures on {os.uname().nodename}, or is of another vision model "
+                "there: give data and models that all machines reach, or that are on the Hub."
+            )
+        some, workers = vision_args.extraction_batch_size, vision_args.extraction_workers or 0
+        return sum(
+            extract_shards([shard], self.images, self.vision_model, self.fingerprint, self.folder, some, workers)
+        )
+
+    @cached_property
+    def images(self) -> TweetImages:
+        """The pictures, as this machine has them."""
+        data_args = self.flags.data_args
+        place = (data_args.data_dir, data_args.dataset_name, data_args.dataset_config_name)
+        tweets = read_data(*place, splits=tuple(SPLITS), options=data_args.reading_options(None)).splits
+        return TweetImages(tweets, data_args.image_dir, data_args.image_subfolders, by_id=self.flags.by_id)
+
+    @cached_property
+    def vision_model(self) -> HamLearningVisionModel:
+        """On the worker's own device."""
+        torch.set_num_threads(self.flags.vision_args.ray_threads)
+        vision_model: Any = load_vision_model(self.flags.model_args, self.flags.vision_args)
+        return vision_model.to("cuda" if self.flags.vision_args.ray_gpus else "cpu").eval()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the vision model."""
+        return self.vision_model.fingerprint()
+
+
+def _absolute(flags: ModelArguments | DataArguments | VisionArguments) -> dict[str, str]:
+    places = {name: getattr(flags, name, None) for name in PLACES}
+    return {name: os.path.abspath(place) for name, place in places.items() if place and Path(place).exists()}
 
 
 def find_visual_features(
@@ -160,7 +264,7 @@ def find_visual_features(
         )
         return None, None
     tweets.update({split: with_picture_keys(tweets[split], keys) for split, keys in images.keys.items()})
-    return extract_features(images, vision_model, vision_args, args), vision_model
+    return extract_features(images, vision_model, model_args, data_args, vision_args, args), vision_model
 
 
 def picture_source(

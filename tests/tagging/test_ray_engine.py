@@ -1,4 +1,4 @@
-"""Pieces tagged by a real Ray: the rows of one process, whatever was killed meanwhile."""
+"""Pieces tagged, and pictures looked at, by a real Ray: the rows of one process, whatever was killed meanwhile."""
 
 import importlib.util
 import io
@@ -22,7 +22,7 @@ from PIL import Image
 from conftest import ROOT
 from hamlearning.tagging import Tagger
 from hamlearning.tagging.pieces import tag_files
-from tiny_world import save_seeing_model
+from tiny_world import save_seeing_model, save_vision_model
 
 
 pytestmark = pytest.mark.slow
@@ -41,10 +41,11 @@ import json, signal, sys, threading, time
 from pathlib import Path
 import psutil, ray
 from ray.cluster_utils import Cluster
+from hamlearning.cli import main
 from hamlearning.tagging import Tagger
 from hamlearning.tagging.pieces import tag_files
 
-model, data, output = sys.argv[1:]
+kind, model, data, output = sys.argv[1:]
 cluster = Cluster()
 nodes = [cluster.add_node(num_cpus=1, object_store_memory=2**27, include_dashboard=False) for _ in range(3)]
 ray.init(address=cluster.address, logging_level="WARNING")
@@ -57,7 +58,7 @@ def tagging(node):
     return [one for one in raylet(node).children(recursive=True) if "MapWorker" in " ".join(one.cmdline())]
 
 def written():
-    return len(list(Path(output).glob("*.parquet")))
+    return len(list(Path(output).glob("*.parquet" if kind == "tag" else "shards/*.json")))
 
 def kill():
     for least, node, whole in ((1, nodes[1], False), (2, nodes[2], True)):
@@ -69,7 +70,10 @@ def kill():
 
 thread = threading.Thread(target=kill, daemon=True)
 thread.start()
-done = tag_files(Tagger(model, device="cpu", threads=1), data, output, "ray")
+if kind == "tag":
+    done = tag_files(Tagger(model, device="cpu", threads=1), data, output, "ray")
+else:
+    done = main(["extract", "--vision_model", model, "--data_dir", data, "--output_dir", output, "--engine", "ray"])
 thread.join(60)
 alive = sum(node["Alive"] for node in ray.nodes())
 ray.shutdown()
@@ -184,6 +188,17 @@ def rows_of(folder):
     return [row for path in sorted(folder.glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
 
 
+def write_pictures(folder):
+    """A data set of 40 shards, of pictures that are looked at slowly enough to be killed between."""
+    folder.mkdir()
+    png = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (400, 600, 3), np.uint8)).save(png, "PNG")
+    rows = range(64 * 40)
+    table = pa.table({"id": [str(row) for row in rows], "tokens": [["rome"]] * len(rows)})
+    pictures = [b"no picture" if row % 100 == 7 else png.getvalue() + str(row).encode() for row in rows]
+    pq.write_table(table.append_column("image", [pictures]), folder / "test-00000-of-00001.parquet")
+
+
 def flags(model, data, output):
     place = ["--data", data, "--output", output, "--engine", "ray", "--workers", "2"]
     return ["-m", "hamlearning", "predict", model, *place]
@@ -209,11 +224,23 @@ def test_places_are_those_that_fsspec_knows(start, model, data, expected, tmp_pa
 def test_a_worker_and_a_node_that_are_killed_are_replaced_and_nothing_is_there_twice(
     start, model, data, expected, tmp_path
 ):
-    output_of(start("-c", CLUSTER, model, data, tmp_path / "out"))
+    output_of(start("-c", CLUSTER, "tag", model, data, tmp_path / "out"))
     found = json.loads((tmp_path / "found.json").read_text())
     assert len(found["killed"]) == 2 and max(found["killed"]) < PIECES and found["alive"] == 2
     assert found["done"]["pieces"] == PIECES
     assert rows_of(tmp_path / "out") == expected
+
+
+def test_pictures_are_looked_at_once_whatever_is_killed(start, tmp_path):
+    write_pictures(tmp_path / "data")
+    vision = save_vision_model(tmp_path / "vision", seed=0)
+    local = ["-m", "hamlearning", "extract", "--vision_model", vision, "--data_dir", tmp_path / "data"]
+    output_of(start(*local, "--output_dir", tmp_path / "one"))
+    output_of(start("-c", CLUSTER, "extract", vision, tmp_path / "data", tmp_path / "out"))
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert len(found["killed"]) == 2 and found["alive"] == 2
+    for name in ("visual_features.parquet", "visual_features_report.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
 
 
 def test_a_run_whose_driver_is_killed_is_gone_on_with(start, model, data, expected, tmp_path):
