@@ -1184,7 +1184,8 @@ class HamLearningModel(HamLearningPreTrainedModel):
     ) -> tuple[torch.Tensor | None, torch.Tensor]:
         """Local-global features of one view (Eq 8-11): (B, d) and (B, N + 1, d) -> C^r (B,) or None, V^r (B, N, d).
 
-        With `matched` (B,) that is C^r, in place of Eq 8.
+        With `matched` (B,) that is C^r, in place of Eq 8, and (1 + C^r) / 2 weighs V^r as a whole: M^r weighs the
+        picture's own vector alone, and the regions of one that does not belong would count as ever.
         """
         picture, regions = view[:, 0], view[:, 1:]
         relevance = None
@@ -1192,7 +1193,10 @@ class HamLearningModel(HamLearningPreTrainedModel):
             relevance, measure = self.relevance[index](sentence, picture, matched)
             picture = measure * picture
         picture = picture[:, None].expand_as(regions)
-        return relevance, self.local_global(torch.cat([picture, regions], dim=-1))  # Eq 10
+        features = self.local_global(torch.cat([picture, regions], dim=-1))  # Eq 10
+        if matched is not None and relevance is not None:
+            features = features * (1 + relevance[:, None, None]) / 2
+        return relevance, features
 
     @can_return_tuple
     def forward(

@@ -60,7 +60,7 @@ class ModelArguments:
         default=None,
         metadata={
             "help": "Relevance learned from pairs of tweet and picture: `apart` is reported and changes no tag, "
-            "`gate` is C of Eq 9 too. [none: Eq 8]",
+            "`gate` weighs picture and regions by it. [none: Eq 8]",
             "choices": RELEVANCE_MATCHINGS,
         },
     )
