@@ -14,6 +14,7 @@ import re
 import string
 import sys
 import threading
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 from transformers import pipeline
@@ -116,7 +117,8 @@ class EndpointHandler:
         # A first picture now: the vision model loads with it, so no client waits for it, no two requests load it at
         # once, and a repo that lacks it fails here.
         self.ner({"text": "Warm up", "image": PIXEL if self.reads_pictures else None})
-        self.lock = threading.Lock()  # requests may come from several threads
+        # Requests may come from several threads.
+        self.network_lock, self.picture_lock = threading.Lock(), threading.Lock()
 
     def __call__(self, data: dict[str, Any]) -> list[Any] | dict[str, str]:
         """Entities of a tweet or of each of several, or `{"error": ...}`: whatever comes in, JSON goes out."""
@@ -183,12 +185,16 @@ class EndpointHandler:
             For each, what the pipeline's `postprocess` takes, or the `RequestError` of a picture that cannot be read.
         """
         # Batches run one at a time: else as many of them as there are requests would share the memory, and
-        # transformers does not promise that two threads may use one pipeline.
-        with self.lock:
+        # transformers does not promise that two threads may use one pipeline. While pictures are decoded, which may
+        # take a second, texts alone go on.
+        has_picture = any(tweet["image"] is not None for tweet in tweets)
+        with self.picture_lock if has_picture else nullcontext():
             batch = self._read_batch(tweets)
             readable = [tweet for tweet in batch if not isinstance(tweet, RequestError)]
-            outputs = iter(self.ner.forward(readable, output_probabilities=output_probabilities) if readable else [])
-            return [tweet if isinstance(tweet, RequestError) else next(outputs) for tweet in batch]
+            with self.network_lock:
+                found = self.ner.forward(readable, output_probabilities=output_probabilities) if readable else []
+        outputs = iter(found)
+        return [tweet if isinstance(tweet, RequestError) else next(outputs) for tweet in batch]
 
     def _answer(self, data: Any) -> list[Any]:
         request = self.read(data)

@@ -695,12 +695,34 @@ def test_under_load_the_answers_are_those_of_single_requests(tmp_path):
 
 def test_batches_run_one_at_a_time_and_what_is_refused_waits_for_none(handler):
     with ThreadPoolExecutor(1) as client:
-        with handler.lock:
+        with handler.network_lock:
             waiting = client.submit(ask, handler, {"text": TEXT, "image": BASE64})
             assert "is no base64" in ask(handler, {"text": TEXT, "image": "game.jpg"})["error"]
             with pytest.raises(TimeoutError):
                 waiting.result(timeout=0.5)
         assert isinstance(waiting.result(timeout=30), list)
+
+
+def test_a_text_does_not_wait_for_a_picture_that_is_decoded(handler, monkeypatch):
+    is_decoding, goes_on, preprocess = threading.Event(), threading.Event(), handler.ner.preprocess
+
+    def slow(tweet, **settings):
+        if tweet["image"] is not None:
+            is_decoding.set()
+            assert goes_on.wait(30)
+        return preprocess(tweet, **settings)
+
+    monkeypatch.setattr(handler.ner, "preprocess", slow)
+    with ThreadPoolExecutor(2) as clients:
+        picture = clients.submit(ask, handler, {"text": TEXT, "image": BASE64})
+        assert is_decoding.wait(30)
+        other = clients.submit(ask, handler, {"text": TEXT, "image": BASE64})
+        try:
+            assert isinstance(ask(handler, TEXT), list)
+            assert not (picture.done() or other.done())
+        finally:
+            goes_on.set()
+        assert rounded(picture.result(30)) == rounded(other.result(30))
 
 
 def test_an_endpoint_loads_it_by_path_and_answers_alike(ner, folder, tmp_path):
