@@ -92,7 +92,7 @@ class HamLearningConfig(PreTrainedConfig):
         relevance_matching: what is reported as relevance. `none` is the paper's C^r of Eq 8. `apart` is the
             probability that the picture is the tweet's own, learned from pairs beside a network that stays as it is
             (ours, see `HamLearningMatching`). With `gate` that probability p is in Eq 9 too, as
-            C^r = 2p - 1, and weighs the picture and its regions (Eq 10).
+            C^r = 2p - 1, and each region's vector says it (Eq 10).
         num_semantic_layers: layers of the visual Transformer (Eq 4).
         num_spatial_layers: layers of the relational graph network (Eq 5-7).
         num_ffnn_layers: linear layers of Eq 12; 0 leaves it out.

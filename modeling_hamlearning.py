@@ -63,6 +63,7 @@ VISUAL_INPUTS: tuple[str, ...] = (
 # Of `HamLearningMatching`, chosen on the sample's pairs.
 MATCHING_SIZE = 64
 MATCHING_DROPOUT = 0.5
+MATCHED_NUMBERS = 8  # of a region's vector, that say with `gate` how well the picture matches
 MATCHING_SCALE, MATCHING_BIAS = 10.0, -5.0
 # Edges and centres of boxes this close are the same: boxes that touch the picture's edge differ by rounding.
 BOX_TOLERANCE = 1e-6
@@ -1184,8 +1185,9 @@ class HamLearningModel(HamLearningPreTrainedModel):
     ) -> tuple[torch.Tensor | None, torch.Tensor]:
         """Local-global features of one view (Eq 8-11): (B, d) and (B, N + 1, d) -> C^r (B,) or None, V^r (B, N, d).
 
-        With `matched` (B,) that is C^r, in place of Eq 8, and (1 + C^r) / 2 weighs V^r as a whole: M^r weighs the
-        picture's own vector alone, and the regions of one that does not belong would count as ever.
+        With `matched` (B,) that is C^r, in place of Eq 8, and the last `MATCHED_NUMBERS` of each region's vector are
+        4 C^r: M^r weighs the picture's own vector alone, and words that read the regions learn in this way whether to
+        trust them.
         """
         picture, regions = view[:, 0], view[:, 1:]
         relevance = None
@@ -1195,7 +1197,8 @@ class HamLearningModel(HamLearningPreTrainedModel):
         picture = picture[:, None].expand_as(regions)
         features = self.local_global(torch.cat([picture, regions], dim=-1))  # Eq 10
         if matched is not None and relevance is not None:
-            features = features * (1 + relevance[:, None, None]) / 2
+            numbers = 4 * relevance[:, None, None].expand(*features.shape[:2], MATCHED_NUMBERS)
+            features = torch.cat([features[..., :-MATCHED_NUMBERS], numbers.to(features.dtype)], dim=-1)
         return relevance, features
 
     @can_return_tuple

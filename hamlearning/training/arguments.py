@@ -60,7 +60,7 @@ class ModelArguments:
         default=None,
         metadata={
             "help": "Relevance learned from pairs of tweet and picture: `apart` is reported and changes no tag, "
-            "`gate` weighs picture and regions by it. [none: Eq 8]",
+            "`gate` tells it to the network too. [none: Eq 8]",
             "choices": RELEVANCE_MATCHINGS,
         },
     )

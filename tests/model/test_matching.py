@@ -5,7 +5,7 @@ import torch
 from test_windows import long_batch  # noqa: F401
 
 from configuration_hamlearning import HamLearningConfig
-from modeling_hamlearning import HamLearningMatching
+from modeling_hamlearning import MATCHED_NUMBERS, HamLearningMatching
 
 
 PICTURE = ("image_features", "region_features", "region_boxes", "region_class_ids", "region_mask", "image_sizes")
@@ -65,16 +65,11 @@ def test_in_the_gate_it_is_c_of_eq_9(make_model, make_batch):
     torch.testing.assert_close(forced(**batch).logits[0], model(**batch).logits[0], atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize(("relevance", "is_read"), [(-1.0, False), (0.5, True)])
-def test_in_the_gate_a_picture_that_does_not_belong_is_not_read_nor_are_its_regions(
-    relevance, is_read, make_model, make_batch
-):
-    model, batch = make_model(relevance_matching="gate", forced_relevance=relevance), make_batch()
-    others = batch | {name: batch[name].roll(1, 0) for name in PICTURE}
-    both = torch.stack((batch["image_mask"], others["image_mask"])).all(0)
-    assert both.any()
-    answer, other = (model(**some).logits[both] for some in (batch, others))
-    assert torch.allclose(answer, other, atol=1e-6) is not is_read
+def test_in_the_gate_each_region_says_it(make_model):
+    model, c = make_model(relevance_matching="gate").model, torch.tensor([-0.9, 0.5])
+    d = model.config.hidden_size
+    _, regions = model.relate(torch.randn(2, d), torch.randn(2, 4, d), 0, c)
+    assert torch.equal(regions[..., -MATCHED_NUMBERS:], 4 * c[:, None, None].expand(2, 3, MATCHED_NUMBERS))
 
 
 def test_in_the_gate_no_gradient_comes_to_it_from_the_tags(make_model, make_batch):
