@@ -70,9 +70,7 @@ def predict_files(options: Mapping[str, Any], flags: Sequence[str]) -> dict[str,
         if name not in options:
             raise ValueError(f"--{min(OF_FILES & options.keys())} goes with --data and --output: give --{name}, too")
     engine, gpus = options.get("engine", "local"), options.get("gpus", 0)
-    for name in ("workers", "gpus"):
-        if engine == "local" and name in options:
-            raise ValueError(f"--{name} goes with --engine ray, and this is one process: leave it out, or give both")
+    check_ray_flags(options, ("workers", "gpus"))
     others = [*(f"--{name}" for name in options.keys() - OF_FILES - OF_BOTH), *flags]
     if others:
         raise ValueError(f"{min(others)} does not go with --data: leave it out, or give --data_dir and --output_dir")
@@ -89,6 +87,13 @@ def predict_files(options: Mapping[str, Any], flags: Sequence[str]) -> dict[str,
     return done
 
 
+def check_ray_flags(options: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Refuses flags of Ray's workers where there is no Ray."""
+    for name in names:
+        if options.get("engine", "local") == "local" and name in options:
+            raise ValueError(f"--{name} goes with --engine ray, and this is one process: leave it out, or give both")
+
+
 RAY_FLAGS = {"engine": "extraction_engine", "workers": "ray_workers", "threads": "ray_threads", "gpus": "ray_gpus"}
 
 
@@ -98,11 +103,8 @@ def extract(options: Mapping[str, Any], flags: Sequence[str]) -> dict[str, Any]:
     Raises:
         ValueError: a flag of Ray's workers is given without Ray.
     """
+    check_ray_flags(options, ("workers", "gpus", "threads"))
     options = dict(options)
-    engine = options.get("engine", "local")
-    for name in ("workers", "gpus", "threads"):
-        if engine == "local" and name in options:
-            raise ValueError(f"--{name} goes with --engine ray, and this is one process: leave it out, or give both")
     for name, flag in RAY_FLAGS.items():
         if name in options:
             options[flag] = options.pop(name)

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -173,7 +174,7 @@ class ShardWork:
         found = shard_key(shard.number, self.images, self.fingerprint)
         if found != shard.key:
             raise ValueError(
-                f"Shard {shard.number} has other pictures on {os.uname().nodename}, or is of another vision model "
+                f"Shard {shard.number} has other pictures on {platform.node()}, or is of another vision model "
                 "there: give data and models that all machines reach, or that are on the Hub."
             )
         some, workers = vision_args.extraction_batch_size, vision_args.extraction_workers or 0
