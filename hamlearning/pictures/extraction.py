@@ -119,9 +119,10 @@ def extract_visual_features(
             parts.mkdir(parents=True, exist_ok=True)
         mine = all_shards[state.process_index :: state.num_processes]
         todo = [shard for shard in mine if not shard.done_file(parts).is_file()]
+        total, left = (sum(len(shard.places(images)) for shard in some) for some in (mine, todo))
         with tqdm(
-            total=sum(len(shard.places(images)) for shard in mine),
-            initial=sum(len(shard.places(images)) for shard in mine if shard not in todo),
+            total=total,
+            initial=total - left,
             desc="extracting",
             unit="picture",
             disable=not (show_progress and state.is_main_process),

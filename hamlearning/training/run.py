@@ -28,7 +28,13 @@ from hamlearning.hub.publishing import publish_model
 from hamlearning.hub.repos import PublishError, create_repo
 from hamlearning.rivals.architectures import HAMLEARNING, RIVALS, architecture_of, class_of, reads_words, register
 from hamlearning.scores.metric import entity_scores, score_table
-from hamlearning.training.arguments import Arguments, MNERTrainingArguments, ModelArguments, parse_arguments
+from hamlearning.training.arguments import (
+    Arguments,
+    MNERTrainingArguments,
+    ModelArguments,
+    VisionArguments,
+    parse_arguments,
+)
 from hamlearning.training.batches import PictureInEveryBatch
 from hamlearning.training.checkpoints import UNFINISHED
 from hamlearning.training.data import Data, find_pictures, load_data, look_at_words, prepare_words, report_raw_text
@@ -111,13 +117,7 @@ def check_arguments(arguments: Arguments) -> None:
         transformers.utils.logging.set_verbosity_error()
     if not (arguments.wants_model or args.do_extract):
         raise ValueError("Nothing to do: give --do_train, --do_eval, --do_predict or --do_extract.")
-    if arguments.vision.extraction_engine == "ray":
-        load_ray()
-        if args.world_size > 1:
-            raise ValueError(
-                f"--extraction_engine ray in {args.world_size} processes: Ray starts its own, so start this in one, "
-                "without `accelerate launch`, and train on the file."
-            )
+    check_engine(arguments.vision, args)
     learns = args.do_train and arguments.model.model_name_or_path is not None
     if arguments.model.new_head and not learns and not arguments.data.streaming:
         raise ValueError(
@@ -135,6 +135,27 @@ def check_arguments(arguments: Arguments) -> None:
             f"--hub_strategy {args.hub_strategy} --hub_revision {args.hub_revision}: a run is published once, at its "
             "end, to main: leave them out."
         )
+
+
+def check_engine(vision_args: VisionArguments, args: MNERTrainingArguments) -> None:
+    """Refuses Ray where it cannot work, and flags of its workers without it.
+
+    Raises:
+        ImportError: Ray is asked for, and not installed.
+        ValueError: names the flag and the remedy.
+    """
+    if vision_args.extraction_engine == "ray":
+        load_ray()
+        if args.world_size > 1:
+            raise ValueError(
+                f"--extraction_engine ray in {args.world_size} processes: Ray starts its own, so start this in one, "
+                "without `accelerate launch`, and train on the file."
+            )
+        return
+    for name in ("ray_workers", "ray_threads", "ray_gpus"):
+        value = getattr(vision_args, name)
+        if value != getattr(VisionArguments, name):
+            raise ValueError(f"--{name} {value} goes with --extraction_engine ray: leave it out, or give both.")
 
 
 def settle_architecture(model_args: ModelArguments) -> None:

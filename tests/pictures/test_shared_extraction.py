@@ -106,6 +106,13 @@ def test_flags_of_rays_workers_need_ray(flag, place, capsys):
     assert f"{flag[0]} goes with --engine ray" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("flag", ["--ray_workers", "--ray_threads", "--ray_gpus"])
+def test_a_run_refuses_them_too(flag, place):
+    flags = ["--do_extract", "True", "--data_dir", "tweets", "--output_dir", "out", "--use_cpu", "True"]
+    with pytest.raises(ValueError, match=f"{flag} 2.* goes with --extraction_engine ray"):
+        run_mner([*flags, flag, "2"])
+
+
 def test_processes_of_our_own_and_ray_do_not_go_together(place, monkeypatch):
     monkeypatch.setattr("hamlearning.training.run.load_ray", lambda: None)
     monkeypatch.setattr("hamlearning.training.arguments.MNERTrainingArguments.world_size", 2)
