@@ -297,8 +297,7 @@ def test_the_whole_detector_gives_the_published_numbers(published, runtime):
     with torch.device("meta"):
         detector = FasterRCNNVGDetector(HamLearningVisionConfig())
     if runtime == "openvino":
-        networks = Networks()
-        detector.find_network = lambda name, make_part: networks.find(name, make_part)
+        detector.find_network = Networks().find
     detector.load_state_dict({name: torch.tensor(values) for name, values in weights.items()}, assign=True)
 
     arrays = selection_arrays(published)
