@@ -117,7 +117,8 @@ def check_arguments(arguments: Arguments) -> None:
         transformers.utils.logging.set_verbosity_error()
     if not (arguments.wants_model or args.do_extract):
         raise ValueError("Nothing to do: give --do_train, --do_eval, --do_predict or --do_extract.")
-    check_engine(arguments.vision, args)
+    if not arguments.data.streaming:  # which has reasons of its own
+        check_engine(arguments.vision, args)
     learns = args.do_train and arguments.model.model_name_or_path is not None
     if arguments.model.new_head and not learns and not arguments.data.streaming:
         raise ValueError(
