@@ -558,15 +558,19 @@ class HamLearningRelevance(nn.Module):
     def __init__(self, config: HamLearningConfig):
         super().__init__()
         d = config.hidden_size
-        self.match = nn.Linear(d, d, bias=False)  # W of Eq 8
+        self.forced_relevance = config.forced_relevance
+        # A parameter that nothing comes from would end a training in several processes.
+        self.match: Any = None
+        if config.relevance_matching != "gate":
+            self.match = nn.Linear(d, d, bias=False)  # W of Eq 8
+            self.match.requires_grad_(self.forced_relevance is None)
         self.text = nn.Linear(d, d, bias=False)  # W_T of Eq 9
         self.picture = nn.Linear(d, d, bias=False)  # W_I of Eq 9
-        self.forced_relevance = config.forced_relevance
 
     def forward(
         self, sentence: torch.Tensor, picture: torch.Tensor, matched: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """h_CLS (B, d), v_IMG (B, d) and perhaps another C^r (B,) than that of Eq 8 -> C^r (B,) and M^r (B, d)."""
+        """h_CLS (B, d), v_IMG (B, d) and, with matching in the gate, its C^r (B,) -> C^r (B,) and M^r (B, d)."""
         if matched is None:
             match = (self.match(sentence) * picture).sum(-1)
             # Eq 8. Unscaled it would be saturated from the start.

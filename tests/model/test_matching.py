@@ -1,7 +1,12 @@
 """A relevance that is learned from pairs of tweet and picture, apart from the network or in its Eq 9."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
+from conftest import ROOT
 from test_windows import long_batch  # noqa: F401
 
 from configuration_hamlearning import HamLearningConfig
@@ -189,6 +194,25 @@ def test_in_bf16_it_is_a_probability_too(make_model, make_batch):
     torch.testing.assert_close(model.to(torch.bfloat16)(**batch).relevance.float(), expected, atol=0.05, rtol=0)
     with torch.autocast("cpu", torch.bfloat16):
         assert model.float().train()(**batch).loss.isfinite()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pictures", ["some", "none on one process"])
+@pytest.mark.parametrize("kind", ["apart", "gate"])
+def test_two_processes_have_the_gradients_of_one_that_reads_their_batches(
+    make_model, make_batch, tmp_path, kind, pictures
+):
+    batch = make_batch(words=(5, 2, 4, 1, 3, 6, 2, 4), regions=(3, None, 0, 2, 1, 3, None, 2))
+    if pictures == "none on one process":
+        batch["image_mask"][1::2] = 0
+    make_model(relevance_matching=kind).save_pretrained(tmp_path)
+    torch.save(batch, tmp_path / "batch.pt")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    command += [ROOT / "tests" / "rivals" / "two_process_gradients.py", tmp_path]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.count("equal gradients of hamlearning.") == 2
 
 
 def test_a_saved_model_says_which_kind_it_is(make_model, make_batch, tmp_path):

@@ -54,7 +54,14 @@ SWITCHES = {
     "BERT-CRF": {**BERT_ROW, "use_crf": True},
     "BERT": BERT_ROW,
 }
+OURS = {  # what the paper's network has not
+    "matching apart": {"relevance_matching": "apart"},
+    "matching in the gate": {"relevance_matching": "gate"},
+    "C forced": {"forced_relevance": 0.5},
+    "C forced, matching in the gate": {"forced_relevance": 0.5, "relevance_matching": "gate"},
+}
 each_switch = pytest.mark.parametrize("switches", SWITCHES.values(), ids=SWITCHES)
+each_switch_and_ours = pytest.mark.parametrize("switches", (SWITCHES | OURS).values(), ids=SWITCHES | OURS)
 
 
 def run(model, batch, **changes):
@@ -322,7 +329,7 @@ def test_every_switch_takes_a_training_step(make_model, make_batch, switches):
     assert float(model(**batch).loss.detach()) < float(before.detach())
 
 
-@each_switch
+@each_switch_and_ours
 def test_every_trainable_parameter_has_a_gradient_with_every_switch(make_model, make_batch, switches):
     assert_no_parameter_is_dead(make_model(**switches, initializer_range=0.2), make_batch())
 
@@ -333,7 +340,7 @@ def test_every_trainable_parameter_has_a_gradient_with_every_text_encoder(make_m
 
 
 @pytest.mark.parametrize("given", ["no visual argument", "pictures masked out"])
-@each_switch
+@each_switch_and_ours
 def test_a_training_batch_without_any_picture_gives_every_parameter_a_gradient(
     make_model, make_batch, switches, given
 ):
