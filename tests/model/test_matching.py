@@ -6,10 +6,10 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT
 from test_windows import long_batch  # noqa: F401
 
 from configuration_hamlearning import HamLearningConfig
+from conftest import ROOT
 from modeling_hamlearning import MATCHED_NUMBERS, HamLearningMatching
 
 
