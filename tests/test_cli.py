@@ -109,7 +109,7 @@ def test_compare_says_which_system_is_better(capsys, tmp_path):
     assert "| PER | 100.00 | 0.00 | +100.00 |" in answer.out
 
 
-@pytest.mark.parametrize("command", [["-m", "hamlearning"], ["run_mner.py"]])
+@pytest.mark.parametrize("command", [["-m", "hamlearning"], pytest.param(["run_mner.py"], marks=pytest.mark.slow)])
 def test_both_ways_to_train_take_the_same_flags(command):
     command = [sys.executable, *command, *(["train"] if "-m" in command else []), "--no_such_flag", "1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -381,6 +381,7 @@ def republished(published, tmp_path, world):
     return hub, old, hub.find("model", "org/twice")[1]
 
 
+@pytest.mark.slow
 def test_publishing_again_is_a_new_revision_and_the_old_one_goes_on(published, republished):
     hub, old, new = republished
     assert old != new and len(hub.repos["model", "org/twice"].commits) == 3
@@ -402,6 +403,7 @@ print(pipeline(model="org/twice", revision={old!r}, trust_remote_code=True)({{"t
     assert "reads no pictures" in refused
 
 
+@pytest.mark.slow  # test_hub_faults.py has the quick ones of its kind
 def test_an_upload_that_fails_leaves_the_old_revision_served(published):
     code = publishing(str(published.folder), "org/once", "--license", "NAME")
     run_client(published.hub, code.replace("NAME", "mit"), published.home)

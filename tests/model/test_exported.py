@@ -186,11 +186,12 @@ def test_any_text_encoder_and_any_shape_gives_the_same_numbers(export, make_batc
 @pytest.mark.parametrize(
     "fields",
     [
-        {"use_vision": False},
+        pytest.param({"use_vision": False}, marks=SLOW),
         {"use_vision": False, "num_text_layers": 0, "num_ffnn_layers": 0, "use_crf": False},
         pytest.param({"use_semantic_encoder": False}, marks=SLOW),
         pytest.param({"use_spatial_encoder": False}, marks=SLOW),
-        {"use_relevance": False},
+        pytest.param({"use_relevance": False}, marks=SLOW),
+        {"relevance_matching": "gate"},
         pytest.param({"use_crf": False}, marks=SLOW),
         pytest.param({"forced_relevance": 0.5}, marks=SLOW),
         pytest.param({"num_interaction_layers": 1}, marks=SLOW),
