@@ -58,6 +58,8 @@ RELEVANCE_MATCHINGS = ("none", "apart", "gate")
 SCORE_TEMPERATURES = (0.05, 20)  # lowest and highest
 DETECTORS = ("faster_rcnn_vg", "mask_rcnn_coco", "object_detection", "grid")
 BFLOAT16_PARTS = ("global_backbone", "detector")
+MORE_FEATURES = ("grid_features", "pyramid_features")  # that a vision model may give of a picture beside its regions
+PYRAMID_CHANNELS = (256, 512, 1024, 2048)  # of the stages of a ResNet-50, whose four cells each are a pyramid
 MAX_LAYERS = 1000  # of a kind; the network of a slip, or of a stranger, would be built until the memory is full
 MAX_CLASSES = 100_000  # and tags; a list of names is made of the number alone
 MAX_GRID = 1000  # rows, and columns
@@ -298,12 +300,15 @@ class HamLearningVisionConfig(PreTrainedConfig):
         network_files: parts of the vision model whose exported networks lie beside its weights.
         bfloat16_parts: what is computed in bfloat16, of `global_backbone` and `detector` (`faster_rcnn_vg`: which
             regions it chooses; they are described in float32); None for float32 throughout.
+        more_features: what a picture gets beside all this, of `grid_features` (the cells of the backbone's last map
+            of the square) and `pyramid_features` (all stages of the backbone, of the square and of the best three
+            regions); None for nothing.
         **kwargs: of `PreTrainedConfig`.
 
     Raises:
-        ValueError: the detector, the interpolation or a part in bfloat16 is unknown, a size, a number of classes or of
-            cells is out of range, a setting of `grid` is unknown, or `image_mean` and `image_std` are not three finite
-            numbers.
+        ValueError: the detector, the interpolation, a part in bfloat16 or a further feature is unknown, a size, a
+            number of classes or of cells is out of range, a setting of `grid` is unknown, or `image_mean` and
+            `image_std` are not three finite numbers.
     """
 
     model_type = "hamlearning_vision"
@@ -330,6 +335,7 @@ class HamLearningVisionConfig(PreTrainedConfig):
     max_regions: int = 15
     network_files: list[str] | None = None
     bfloat16_parts: list[str] | None = None
+    more_features: list[str] | None = None
 
     def __post_init__(self, **kwargs):
         parts = {"global_backbone_config": self.global_backbone_config, "detector_config": self.detector_config}
@@ -350,6 +356,8 @@ class HamLearningVisionConfig(PreTrainedConfig):
                 f"bfloat16_parts={self.bfloat16_parts!r:.100} with detector={self.detector!r}: must be of "
                 f"{', '.join(possible)}."
             )
+        if not set(self.more_features or ()) <= set(MORE_FEATURES):
+            raise ValueError(f"more_features={self.more_features!r:.100}: must be of {', '.join(MORE_FEATURES)}.")
         if self.interpolation not in ("bilinear", "bicubic"):
             raise ValueError(f"interpolation={self.interpolation!r}: must be 'bilinear' or 'bicubic'.")
         if not 1 <= self.crop_size <= self.resize_size:

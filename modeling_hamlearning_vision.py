@@ -7,7 +7,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -36,7 +36,7 @@ except ImportError as error:
     raise ImportError("HamLearning needs torchvision to read pictures: pip install torchvision timm") from error
 
 try:
-    from .configuration_hamlearning import HamLearningVisionConfig
+    from .configuration_hamlearning import MORE_FEATURES, PYRAMID_CHANNELS, HamLearningVisionConfig
     from .image_processing_hamlearning import ImageError, read_image
     from .modeling_faster_rcnn_vg import (
         PUBLISHED_WEIGHTS,
@@ -67,7 +67,7 @@ try:
 except ImportError:
     if __package__:
         raise
-    from configuration_hamlearning import HamLearningVisionConfig
+    from configuration_hamlearning import MORE_FEATURES, PYRAMID_CHANNELS, HamLearningVisionConfig
     from image_processing_hamlearning import ImageError, read_image
     from modeling_faster_rcnn_vg import (
         PUBLISHED_WEIGHTS,
@@ -104,6 +104,8 @@ NETWORK_PREFIX = "openvino_"  # of the files of an exported network
 # would be a million pixels long. Boxes are shares of the picture, so they stay where they are.
 MAX_ASPECT_RATIO = 16
 MAX_STRETCHED = 8192  # pixels of a stretched picture's long side: one of 1 x 1,000,000 must not become 62,500 high
+NUM_CROPS = 3  # regions of a picture, the best, that have a pyramid beside that of the picture
+MAX_CROPPED = 2048  # pixels of the long side of a picture that crops are cut from: all of 12,000 x 12,000 is 400 MB
 KNOWN_BACKBONES = "timm/resnet152.tv_in1k or timm/vit_base_patch16_dinov3.lvd1689m"
 # Families of `AutoModelForObjectDetection` that give no regions here, and why.
 NO_DETECTORS = {
@@ -121,14 +123,16 @@ RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling
 class PreparedImage(NamedTuple):
     """A picture as the vision model takes it: what can be computed without weights, in a worker process.
 
-    `size` is (width, height) in pixels; `crop` (3, C, C) and `whole` (3, h, w; None where no region is pooled from
-    the backbone's map) are uint8; `detector_inputs` is what the detector's own `prepare` gave.
+    `size` is (width, height) in pixels; `crop` (3, C, C), `whole` (3, h, w; None where no region is pooled from the
+    backbone's map) and `pixels` (3, h', w'; None where no region is cut out) are uint8; `detector_inputs` is what the
+    detector's own `prepare` gave.
     """
 
     size: tuple[int, int]
     crop: torch.Tensor
     whole: torch.Tensor | None
     detector_inputs: Any
+    pixels: torch.Tensor | None = None
 
 
 class Detections(NamedTuple):
@@ -157,6 +161,9 @@ class HamLearningVisionOutput(ModelOutput):
         region_mask: (B, N), 1 for a region.
         image_mask: (B,), 1 for a picture.
         image_sizes: (B, 2), (width, height) in pixels; 1 without a picture.
+        grid_features: (B, P, D_i), cells row by row, where the config's `more_features` ask for them.
+        pyramid_features: (B, 4, 15360), of the picture and its best regions, likewise.
+        pyramid_mask: (B, 4), 1 for a picture or region that is there.
     """
 
     image_features: torch.Tensor | None = None
@@ -167,6 +174,9 @@ class HamLearningVisionOutput(ModelOutput):
     region_mask: torch.Tensor | None = None
     image_mask: torch.Tensor | None = None
     image_sizes: torch.Tensor | None = None
+    grid_features: torch.Tensor | None = None
+    pyramid_features: torch.Tensor | None = None
+    pyramid_mask: torch.Tensor | None = None
 
 
 # ----------------------------------------------------------------------------------------------------- preparation
@@ -207,19 +217,48 @@ def prepare_image(image: Image.Image, config: HamLearningVisionConfig) -> Prepar
     """A picture as the vision model takes it. Its size is the one it came with, before a thin one is stretched."""
     detector = DETECTOR_CLASSES[config.detector]
     resample, size = RESAMPLING[config.interpolation], image.size
-    if min(size) < math.ceil(max(size) / MAX_ASPECT_RATIO):
-        longest = min(max(size), MAX_STRETCHED)
-        shortest = math.ceil(longest / MAX_ASPECT_RATIO)
-        image = image.resize([max(round(side * longest / max(size)), shortest) for side in size], resample)
-    whole = None
+    image = stretch_thin(image, resample)
+    whole = pixels = None
     if detector.pools_from_backbone:
         whole = to_tensor(image.resize(whole_size(image.size, config), resample))
+    if "pyramid_features" in (config.more_features or ()):
+        shrinking = min(1, MAX_CROPPED / max(image.size))
+        pixels = to_tensor(image.resize([max(round(side * shrinking), 1) for side in image.size], resample))
     return PreparedImage(
         size=size,
         crop=to_tensor(centre_crop(image, config.resize_size, config.crop_size, resample)),
         whole=whole,
         detector_inputs=detector.prepare(image, config),
+        pixels=pixels,
     )
+
+
+def stretch_thin(image: Image.Image, resample: Image.Resampling) -> Image.Image:
+    """A picture whose sides have at most the ratio `MAX_ASPECT_RATIO`: a thinner one is made wider."""
+    size = image.size
+    if min(size) >= math.ceil(max(size) / MAX_ASPECT_RATIO):
+        return image
+    longest = min(max(size), MAX_STRETCHED)
+    shortest = math.ceil(longest / MAX_ASPECT_RATIO)
+    return image.resize([max(round(side * longest / max(size)), shortest) for side in size], resample)
+
+
+def crop_regions(pixels: torch.Tensor, boxes: np.ndarray, config: HamLearningVisionConfig) -> list[torch.Tensor]:
+    """Regions of a picture, uint8 (3, h, w), each resized and cut to (3, C, C) as a picture of its own.
+
+    `boxes` (n, 4) are (x_c, y_c, h, w) as shares of the picture. A region has at least one pixel.
+    """
+    image, resample = Image.fromarray(pixels.permute(1, 2, 0).numpy()), RESAMPLING[config.interpolation]
+    crops = []
+    for x, y, height, width in boxes.tolist():
+        spans = []
+        for middle, length, side in ((x, width, image.width), (y, height, image.height)):
+            first = min(max(round((middle - length / 2) * side), 0), side - 1)
+            spans.append((first, min(max(round((middle + length / 2) * side), first + 1), side)))
+        (left, right), (top, bottom) = spans
+        region = stretch_thin(image.crop((left, top, right, bottom)), resample)
+        crops.append(to_tensor(centre_crop(region, config.resize_size, config.crop_size, resample)))
+    return crops
 
 
 # ------------------------------------------------------------------------------------------------------- detectors
@@ -656,6 +695,22 @@ class _BackboneStates(nn.Module):
         return (self.backbone((pixels - self.mean) / self.std, do_pooling=False).last_hidden_state,)
 
 
+class _BackbonePyramid(_BackboneStates):
+    """The stages of the global backbone, a ResNet, each pooled to 2 x 2 cells."""
+
+    def forward(self, pixels: torch.Tensor) -> tuple[Any]:
+        """uint8 (B, 3, C, C) -> (B, 15360), the channels of the first stage first, four cells a channel.
+
+        Cells are means of squares of half a map's side, rounded down: of 7 x 7 the last row and column are not read.
+        """
+        pixels = ((pixels - self.mean) / self.std).to(self.backbone.dtype)
+        stages = self.backbone.timm_model.forward_intermediates(
+            pixels, indices=len(PYRAMID_CHANNELS), intermediates_only=True
+        )
+        cells = [nn.functional.avg_pool2d(stage, stage.shape[-1] // 2)[..., :2, :2] for stage in stages]
+        return (torch.cat(cells, dim=1).flatten(1),)
+
+
 class HamLearningVisionModel(PreTrainedModel):
     """A picture to the features of the whole (Eq 2) and of at most `max_regions` regions (f_i and e_i of Eq 3).
 
@@ -699,6 +754,7 @@ class HamLearningVisionModel(PreTrainedModel):
         self.networks, self._runtime = Networks(), None
         if isinstance(self.detector, ComputedDetector):
             self.detector.find_network = self._network
+        self.settle_more_features(config.more_features or ())
         self.post_init()
         self.requires_grad_(False)
         self.eval()
@@ -736,6 +792,52 @@ class HamLearningVisionModel(PreTrainedModel):
         if self._runtime == "torch" or self.device.type != "cpu" or not is_installed():
             return None
         return self.networks.find(name, make_part, precision)
+
+    @property
+    def more_feature_sizes(self) -> dict[str, int]:
+        """The columns that a row has beside those that all have, by `config.more_features`, and their widths."""
+        sizes = {"grid_features": self.image_feature_size, "pyramid_features": 4 * sum(PYRAMID_CHANNELS)}
+        return {name: sizes[name] for name in self.config.more_features or ()}
+
+    def settle_more_features(self, names: Collection[str]) -> None:
+        """Has a row hold further columns, and the config say so.
+
+        ```python
+        >>> vision_model.settle_more_features(["grid_features", "pyramid_features"])
+        >>> vision_model.extract_images(["game.jpg"])[0]["pyramid_features"].shape
+        (4, 15360)
+        ```
+
+        `grid_features` (P, D_i) are the cells of the backbone's last map of the square that is cut out of the picture,
+        row by row; 7 x 7 of a ResNet. `pyramid_features` (1 + n, 15360) are HVPNeT's: the four stages of a ResNet of
+        that square, and of as large ones of the best three regions, each stage pooled to 2 x 2 cells, side by side.
+
+        Args:
+            names: of `grid_features` and `pyramid_features`.
+
+        Raises:
+            ValueError: there is no such column; or the backbone has other stages than a ResNet-50, or its map of the
+                square is smaller than 2 x 2.
+        """
+        config = self.config
+        for name in set(names) - set(MORE_FEATURES):
+            raise ValueError(f"more_features has {name!r}: must be of {', '.join(MORE_FEATURES)}.")
+        if "pyramid_features" in names:
+            network, architecture = self.global_backbone.timm_model, self.global_backbone.config.architecture
+            stages = getattr(network, "feature_info", None) or ()
+            channels = [stage["num_chs"] for stage in stages][-len(PYRAMID_CHANNELS) :]
+            if channels != [*PYRAMID_CHANNELS] or not hasattr(network, "forward_intermediates"):
+                raise ValueError(
+                    f"pyramid_features of the backbone {architecture}, whose stages have {channels} channels: they "
+                    f"are made of stages of {', '.join(map(str, PYRAMID_CHANNELS))}, so give a ResNet-50, -101 or "
+                    "-152, such as timm/resnet50.tv_in1k."
+                )
+            if math.ceil(config.crop_size / (self._stride or 1)) < 2:
+                raise ValueError(
+                    f"pyramid_features of squares of crop_size={config.crop_size}: the last map of {architecture} has "
+                    "one cell then, and 2 x 2 are read: give a larger one."
+                )
+        config.more_features = [name for name in MORE_FEATURES if name in names] or None
 
     @torch.no_grad()
     def settle_precision(self, precision: str) -> None:
@@ -835,6 +937,8 @@ class HamLearningVisionModel(PreTrainedModel):
         parts = self._backbone_parts()
         if isinstance(self.detector, ComputedDetector):
             parts |= self.detector.parts(self.config)
+        if "pyramid_features" in self.more_feature_sizes:
+            parts["global_backbone_pyramid"] = self._pyramid_part
         Path(folder).mkdir(parents=True, exist_ok=True)
         for name, make_part in parts.items():
             if name == "global_backbone_of_crops" and "global_backbone" in self.networks.files:
@@ -1116,9 +1220,39 @@ class HamLearningVisionModel(PreTrainedModel):
         for picture, crop, whole in zip(pictures, crops, own_wholes, strict=True):
             feature_map = crop if whole is None else next(wholes)
             row = {"image_size": np.array(picture.size), "image_features": crop.mean(dim=(1, 2)).cpu().numpy()}  # Eq 2
-            rows.append(row | self._regions(picture, feature_map))
+            row |= self._regions(picture, feature_map)
+            rows.append(row | self._more_features(picture, crop, row["boxes"]))
         found = iter(rows)
         return [None if image is None else next(found) for image in images]
+
+    def _more_features(
+        self, picture: PreparedImage, feature_map: torch.Tensor, boxes: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """The further columns of a picture, see `settle_more_features`; `feature_map` (D_i, h, w) is of its square."""
+        found = {}
+        if "grid_features" in self.more_feature_sizes:
+            found["grid_features"] = feature_map.flatten(1).T.contiguous()
+        if "pyramid_features" in self.more_feature_sizes:
+            assert picture.pixels is not None  # `prepare_image` has them where they are asked for
+            crops = crop_regions(picture.pixels, boxes[:NUM_CROPS], self.config)
+            found["pyramid_features"] = self._pyramids(torch.stack([picture.crop, *crops]))
+        return {name: tensor.float().cpu().numpy() for name, tensor in found.items()}
+
+    def _pyramids(self, pixels: torch.Tensor) -> torch.Tensor:
+        """uint8 (n, 3, C, C) -> (n, 15360)."""
+        network = self._network("global_backbone_pyramid", self._pyramid_part, self._backbone_precision)
+        if network is not None:
+            return torch.cat([network(picture[None])[0] for picture in pixels])
+        states: Any = self._folded_states()  # its weights are a pyramid's, too
+        module = _BackbonePyramid(states.backbone, self.config.image_mean, self.config.image_std, self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._backbone_precision == "bfloat16"):
+            (pyramids,) = module(pixels.to(self.device).contiguous(memory_format=torch.channels_last))
+        return pyramids
+
+    def _pyramid_part(self) -> Part:
+        config = self.config
+        module = _BackbonePyramid(self.global_backbone, config.image_mean, config.image_std, self.device)
+        return self._backbone_part(is_free=False)._replace(module=module)
 
     def _maps(self, pictures: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
         """The global backbone's map (D_i, h, w) of each picture (3, H, W); those of one size in one batch."""
@@ -1213,7 +1347,23 @@ class HamLearningVisionModel(PreTrainedModel):
                 output[f"region_{name}"][index, regions] = torch.from_numpy(row[name])
             output["region_mask"][index, regions] = 1
             output["image_mask"][index] = 1
+        output |= self._padded_more_features(rows)
         return HamLearningVisionOutput(**{name: tensor.to(self.device) for name, tensor in output.items()})
+
+    def _padded_more_features(self, rows: Sequence[dict[str, np.ndarray] | None]) -> dict[str, torch.Tensor]:
+        """The further columns of rows as `HamLearningVisionOutput` has them."""
+        output = {}
+        for name, width in self.more_feature_sizes.items():
+            count = max((len(row[name]) for row in rows if row is not None), default=1)
+            count = 1 + NUM_CROPS if name == "pyramid_features" else count
+            output[name], mask = torch.zeros(len(rows), count, width), torch.zeros(len(rows), count, dtype=torch.long)
+            for index, row in enumerate(rows):
+                if row is not None:
+                    output[name][index, : len(row[name])] = torch.from_numpy(row[name])
+                    mask[index, : len(row[name])] = 1
+            if name == "pyramid_features":
+                output["pyramid_mask"] = mask
+        return output
 
 
 def lasting_settings(settings: Any) -> Any:
@@ -1224,7 +1374,7 @@ def lasting_settings(settings: Any) -> Any:
     }  # fmt: skip
     if isinstance(settings, dict):
         # A field that came later, at what was done before it came: such a vision model is the same as it was.
-        usual = {"size_multiple": 1, "bfloat16_parts": None}
+        usual = {"size_multiple": 1, "bfloat16_parts": None, "more_features": None}
         settings = {name: value for name, value in settings.items() if value != usual.get(name, Ellipsis)}
         return {name: lasting_settings(value) for name, value in settings.items() if name not in passing}
     return settings

@@ -249,6 +249,11 @@ def add_extract_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vision_backbone", help="global backbone of a new vision model [timm/resnet152.tv_in1k]")
     parser.add_argument("--detector", help="faster_rcnn_vg, mask_rcnn_coco, object_detection or grid [faster_rcnn_vg]")
     parser.add_argument("--detector_name_or_path", help="weights of the detector [those of the kind]")
+    for name, what in (
+        ("grid_features", "the cells of the backbone's last map, too, which mgcmt reads"),
+        ("pyramid_features", "all stages of a ResNet of picture and best regions, too, which hvpnet reads"),
+    ):
+        parser.add_argument(f"--{name}", nargs="?", const="True", metavar="True|False", help=what)
     parser.add_argument("--vision_runtime", help="torch or openvino, on a CPU [openvino where it is installed]")
     parser.add_argument("--vision_precision", help="float32, or bfloat16 where it is near enough [float32]")
     parser.add_argument("--extraction_batch_size", metavar="N", help="pictures that go through together [8]")

@@ -27,6 +27,8 @@ FRAMES = [["i", "met", "{PER}", "today"], ["flying", "to", "{LOC}", "with", "{PE
 SIZES = {"image_feature_size": 6, "region_feature_size": 5, "class_names": ["cat", "dog"]}
 # Of a vision model that takes milliseconds.
 BACKBONE = {"architecture": "test_convnext", "model_args": {"depths": [1, 1, 1, 1], "dims": [8, 8, 8, 16]}}
+# Its stages have the channels of a ResNet-50's, one block each, of 16 channels at most within.
+PYRAMID_BACKBONE = {"architecture": "resnet50", "model_args": {"layers": [1, 1, 1, 1], "base_width": 2}}
 VISION = {"detector": "grid", "resize_size": 40, "crop_size": 32, "detector_settings": {"rows": 1, "columns": 2}}
 SEEN_SIZES = {"image_feature_size": 16, "region_feature_size": 16}
 
@@ -92,6 +94,13 @@ def save_vision_model(folder: Path, seed: int) -> Path:
     torch.manual_seed(seed)
     HamLearningVisionModel(HamLearningVisionConfig(global_backbone_config=BACKBONE, **VISION)).save_pretrained(folder)
     return folder
+
+
+def make_pyramid_model(seed: int = 0, **fields) -> HamLearningVisionModel:
+    """A vision model that can give pyramids, of squares of 64 pixels."""
+    torch.manual_seed(seed)
+    fields = VISION | {"resize_size": 72, "crop_size": 64} | fields
+    return HamLearningVisionModel(HamLearningVisionConfig(global_backbone_config=PYRAMID_BACKBONE, **fields))
 
 
 def save_seeing_model(world: Path, folder: Path) -> Path:

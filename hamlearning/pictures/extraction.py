@@ -138,7 +138,7 @@ def extract_visual_features(
             _check_shards(all_shards, parts)
             with writing(FEATURES_FILE, folder, KEPT):
                 metadata = _metadata(vision_model, fingerprint) | {"extraction": extraction}
-                _join(images, all_shards, parts, path, metadata)
+                _join(images, all_shards, parts, path, metadata, vision_model.more_feature_sizes)
         state.wait_for_everyone()
         return path
 
@@ -181,7 +181,7 @@ def extract_shards(
             yield len(places)
         with writing("The features of pictures", folder, KEPT):
             if rows:
-                write_visual_features(shard.features_file(folder), rows, metadata)
+                write_visual_features(shard.features_file(folder), rows, metadata, vision_model.more_feature_sizes)
                 sync(shard.features_file(folder))
             _write_json(shard.done_file(folder), skipped)
 
@@ -282,7 +282,12 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 def _join(
-    images: TweetImages, shards: Sequence[PictureShard], folder: Path, path: Path, metadata: Mapping[str, Any]
+    images: TweetImages,
+    shards: Sequence[PictureShard],
+    folder: Path,
+    path: Path,
+    metadata: Mapping[str, Any],
+    more: Mapping[str, int],
 ) -> None:
     """One file of all shards, one in memory at a time, and the report; the shards are removed then."""
     skipped: dict[str, str | None] = {}
@@ -301,6 +306,7 @@ def _join(
             file = shard.features_file(folder)
             if file.is_file():
                 features = VisualFeatures(file)
+                features.read_more(more)
                 yield from ({"id": id_} | features[id_] for id_ in features)
 
     report = {
@@ -312,7 +318,7 @@ def _join(
     # Among the shards at first, so that what an interruption leaves of them is removed with the shards; and the report
     # takes its place first, so that whoever sees the file finds the report beside it.
     _write_json(folder / REPORT_FILE, report)
-    write_visual_features(folder / FEATURES_FILE, rows(), metadata)
+    write_visual_features(folder / FEATURES_FILE, rows(), metadata, more)
     sync(folder / FEATURES_FILE)
     for name in (REPORT_FILE, FEATURES_FILE):
         os.replace(folder / name, path.with_name(name))

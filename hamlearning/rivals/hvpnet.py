@@ -12,13 +12,14 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from configuration_hamlearning import PYRAMID_CHANNELS
 from hamlearning.rivals.rival import Picture, Rival, RivalConfig, RivalEmissions, RivalProcessor, Text
 from modeling_hamlearning import HamLearningExplanation
 
 
 PREFIX_ATTENTION = "hamlearning_prefix"  # in transformers' registry
 LEVELS = 4  # of the pyramid, and rows and levels that are made of it
-PYRAMID_SIZE = 15360  # 4 cells of the 256, 512, 1024 and 2048 channels of a ResNet-50's stages
+PYRAMID_SIZE = 4 * sum(PYRAMID_CHANNELS)  # 15360, of 4 cells a channel
 PROJECTION_SIZE = 800
 
 
@@ -49,6 +50,11 @@ class HVPNeTConfig(RivalConfig):
         super().__post_init__(**kwargs)
         if self.num_crops < 0:
             raise ValueError(f"num_crops={self.num_crops}: must be at least 0.")
+
+    @property
+    def visual_columns(self) -> dict[str, int | None]:
+        """The pyramid, if it is read."""
+        return {"pyramid_features": PYRAMID_SIZE} if self.use_pyramid and self.use_vision else {}
 
 
 class PyramidProcessor(RivalProcessor):
@@ -177,12 +183,6 @@ class HVPNeTForTokenClassification(Rival):
             self.level_projection = nn.Linear(PROJECTION_SIZE, 2 * d)
         self.classifier = nn.Linear(d, len(config.tags))
         self.post_init()
-
-    @property
-    def visual_columns(self) -> dict[str, int | None]:
-        """The pyramid, if it is read."""
-        is_read = self.config.use_pyramid and self.config.use_vision
-        return {"pyramid_features": PYRAMID_SIZE} if is_read else {}
 
     def _open_encoder(self, num_layers: int) -> None:
         """Has the text encoder's attentions take a prefix, and know which layer they are of."""

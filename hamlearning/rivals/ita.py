@@ -41,6 +41,13 @@ class ITAConfig(RivalConfig):
         if self.temperature <= 0:
             raise ValueError(f"temperature={self.temperature}: must be positive.")
 
+    @property
+    def visual_columns(self) -> dict[str, int | None]:
+        """The picture in words."""
+        if not self.use_vision:
+            return {}
+        return {"caption": None, "class_names": None} if self.use_captions else {"class_names": None}
+
 
 class ContextProcessor(RivalProcessor):
     """A processor whose batches have a picture in words: `context_ids` and `context_mask` (B, C).
@@ -138,13 +145,6 @@ class ITAForTokenClassification(Rival):
         super().__init__(config, text_model)
         self.classifier = nn.Linear(config.hidden_size, len(config.tags))
         self.post_init()
-
-    @property
-    def visual_columns(self) -> dict[str, int | None]:
-        """The picture in words."""
-        if not self.config.use_vision:
-            return {}
-        return {"caption": None, "class_names": None} if self.config.use_captions else {"class_names": None}
 
     def _read(
         self,

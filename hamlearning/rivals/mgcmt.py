@@ -51,6 +51,12 @@ class MGCMTConfig(RivalConfig):
         if not 0 <= self.fusion_dropout < 1:
             raise ValueError(f"fusion_dropout={self.fusion_dropout}: must be a share in [0, 1).")
 
+    @property
+    def visual_columns(self) -> dict[str, int | None]:
+        """The grid, if it is read."""
+        size = self.grid_feature_size
+        return {"grid_features": size} if size and self.use_vision else {}
+
 
 class GridProcessor(RivalProcessor):
     """A processor whose batches have `grid_features` (B, P, size) where rows of a visual feature file have."""
@@ -177,12 +183,6 @@ class MGCMTForTokenClassification(SpanRival):
             word_mask=text.mask,
             auxiliary_logits=self.auxiliary_classifier(auxiliary[:, 1:]),
         )
-
-    @property
-    def visual_columns(self) -> dict[str, int | None]:
-        """The grid, if it is read."""
-        size = self.config.grid_feature_size
-        return {"grid_features": size} if size and self.config.use_vision else {}
 
     def _read(self, *args: Any, **inputs: Any) -> RivalEmissions:
         if self.config.grid_feature_size and inputs.get("grid_features") is None:

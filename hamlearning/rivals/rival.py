@@ -83,6 +83,11 @@ class RivalConfig(HamLearningConfig):
         own = {f.name for f in fields(cls)} - {f.name for f in fields(HamLearningConfig)}
         return tuple(sorted(own | SHARED_SWITCHES))
 
+    @property
+    def visual_columns(self) -> dict[str, int | None]:
+        """Columns of a visual feature file that are read beside those that all have, with their widths."""
+        return {}
+
     def text_alone(self) -> HamLearningConfig:
         """The config of a trunk of `HamLearningModel` that reads words and does nothing else."""
         names = (NO_SWITCHES | SHARED_SWITCHES) - {"use_vision", "word_marks"}
@@ -202,11 +207,6 @@ class Rival(HamLearningForTokenClassification):
         Not a part of `_init_weights`: transformers 5.24 calls that of code which is not its own for no module that has
         no parameter by itself, as a layer made of others.
         """
-
-    @property
-    def visual_columns(self) -> dict[str, int | None]:
-        """Columns of a visual feature file that are read beside those that all have, with their widths."""
-        return {}
 
     def emit(self, text: Text, picture: Picture, **own_inputs: torch.Tensor | None) -> RivalEmissions:
         """The equations of the system: emissions of words, from text and picture."""

@@ -240,7 +240,7 @@ def load_reader(settings: Settings) -> TweetReader:
         ner: Any = pipeline(model=settings.model, **options)
     features = None if settings.visual_features is None else VisualFeatures(settings.visual_features)
     if features is not None:
-        features.read_more(getattr(ner.model, "visual_columns", {}))
+        features.read_more(getattr(ner.model.config, "visual_columns", {}))
     return TweetReader(
         ner.model.eval(),
         ner.processor,

@@ -110,7 +110,7 @@ class ModelArguments:
     )
     use_pyramid: bool | None = field(
         default=None,
-        metadata={"help": "hvpnet: False: HVPNeT-lite, without the pyramid_features that few feature files have."},
+        metadata={"help": "hvpnet: False: HVPNeT-lite, of the last stage alone, without pyramid_features."},
     )
     num_crops: int | None = field(
         default=None, metadata={"help": "hvpnet: regions that are read beside the picture, best score first."}
@@ -304,6 +304,17 @@ class VisionArguments:
         metadata={
             "help": "bfloat16 where its features are near enough, or float32 throughout. [the vision model's own]",
             "choices": [*PRECISIONS],
+        },
+    )
+    grid_features: bool = field(
+        default=False,
+        metadata={"help": "With --do_extract: the cells of the backbone's last map of each picture, too, for mgcmt."},
+    )
+    pyramid_features: bool = field(
+        default=False,
+        metadata={
+            "help": "With --do_extract: all stages of the backbone, a ResNet-50, -101 or -152, of each picture and "
+            "its best three regions, too, for hvpnet."
         },
     )
     extraction_dir: str = field(

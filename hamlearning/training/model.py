@@ -50,7 +50,7 @@ def load_model(
                     f"{visual_features.path} has {name} {getattr(visual_features, name)}, the model takes "
                     f"{getattr(model.config, name)}: give the features of the vision model that it was trained with."
                 )
-        visual_features.read_more(getattr(model, "visual_columns", {}))
+        visual_features.read_more(getattr(model.config, "visual_columns", {}))
     return model, processor
 
 

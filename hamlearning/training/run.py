@@ -18,6 +18,7 @@ from datasets import Dataset, DatasetDict, IterableDataset
 from transformers import EarlyStoppingCallback, EvalPrediction, TrainerCallback, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 
+from configuration_hamlearning import MORE_FEATURES
 from hamlearning.data.downloads import limit_silence, local_file, wanted_of_hub
 from hamlearning.data.features import VisualFeatures
 from hamlearning.data.files import move_into, write_text, writing
@@ -119,6 +120,8 @@ def check_arguments(arguments: Arguments) -> None:
         raise ValueError("Nothing to do: give --do_train, --do_eval, --do_predict or --do_extract.")
     if not arguments.data.streaming:  # which has reasons of its own
         check_engine(arguments.vision, args)
+    if args.do_train or not arguments.data.streaming:
+        check_further_features(arguments.vision, args)
     learns = args.do_train and arguments.model.model_name_or_path is not None
     if arguments.model.new_head and not learns and not arguments.data.streaming:
         raise ValueError(
@@ -157,6 +160,21 @@ def check_engine(vision_args: VisionArguments, args: MNERTrainingArguments) -> N
         value = getattr(vision_args, name)
         if value != getattr(VisionArguments, name):
             raise ValueError(f"--{name} {value} goes with --extraction_engine ray: leave it out, or give both.")
+
+
+def check_further_features(vision_args: VisionArguments, args: MNERTrainingArguments) -> None:
+    """Refuses features that would be extracted and read by nobody.
+
+    Raises:
+        ValueError: names the flag and the remedy.
+    """
+    for name in MORE_FEATURES:
+        if getattr(vision_args, name) and not args.do_extract:
+            raise ValueError(
+                f"--{name} True goes with --do_extract, as of `hamlearning extract`: a training extracts what its "
+                "architecture reads, hvpnet pyramid_features, mgcmt with --grid_feature_size grid_features, so leave "
+                "it out."
+            )
 
 
 def settle_architecture(model_args: ModelArguments) -> None:

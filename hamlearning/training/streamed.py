@@ -118,6 +118,8 @@ NOT_STREAMED = {
     "calibrate": "do that in a run of its own without --streaming, or by `hamlearning calibrate`",
     "shuffle_pictures": "it needs all pictures of the split, so do that without --streaming",
     "shuffle_buffer": "nothing is shuffled",
+    "grid_features": "features are those that the model reads",
+    "pyramid_features": "features are those that the model reads",
     "extraction_dir": "no visual features are kept",
     "extraction_workers": "pictures are decoded as they come; `hamlearning predict --engine ray` has more processes",
     "extraction_engine": "`hamlearning predict --engine ray` it is",

@@ -17,7 +17,7 @@ from datasets import DatasetDict
 from huggingface_hub.utils import httpx
 from transformers import AutoModel
 
-from configuration_hamlearning import HamLearningVisionConfig
+from configuration_hamlearning import MORE_FEATURES, HamLearningVisionConfig
 from hamlearning.data.downloads import wanted_of_hub
 from hamlearning.data.features import VisualFeatures, read_visual_metadata
 from hamlearning.data.ray_cluster import share_with_ray
@@ -30,10 +30,10 @@ from hamlearning.pictures.extraction import (
     shard_key,
 )
 from hamlearning.pictures.tweet_images import TweetImages, picture_keys, with_picture_keys
-from hamlearning.rivals.architectures import architecture_of, class_of, processor_class_of
+from hamlearning.rivals.architectures import HAMLEARNING, architecture_of, class_of, processor_class_of
 from hamlearning.training.arguments import DataArguments, MNERTrainingArguments, ModelArguments, VisionArguments
 from modeling_faster_rcnn_vg import PUBLISHED_WEIGHTS
-from modeling_hamlearning_vision import HamLearningVisionModel
+from modeling_hamlearning_vision import NUM_CROPS, HamLearningVisionModel
 from processing_hamlearning import VISION_FOLDER
 
 
@@ -45,6 +45,7 @@ def load_vision_model(model_args: ModelArguments, vision_args: VisionArguments) 
     vision_model = _find_vision_model(model_args, vision_args)
     if vision_model is not None:
         set_up_vision_model(vision_model, vision_args)
+        settle_further_features(vision_model, model_args, vision_args)
     return vision_model
 
 
@@ -53,6 +54,62 @@ def set_up_vision_model(vision_model: HamLearningVisionModel, vision_args: Visio
     vision_model.runtime = vision_args.vision_runtime
     if vision_args.vision_precision is not None:
         vision_model.settle_precision(vision_args.vision_precision)
+
+
+def settle_further_features(
+    vision_model: HamLearningVisionModel, model_args: ModelArguments, vision_args: VisionArguments
+) -> None:
+    """Has the vision model give what the architecture reads beside regions, and what the flags ask for.
+
+    Raises:
+        ValueError: it cannot give that; the message names architecture, value and remedy.
+    """
+    columns = columns_read(model_args)
+    asked = {name for name in MORE_FEATURES if name in columns or getattr(vision_args, name)}
+    try:
+        vision_model.settle_more_features(asked | set(vision_model.config.more_features or ()))
+    except ValueError as error:
+        if "pyramid_features" not in columns:
+            raise
+        raise ValueError(f"{error} Or train HVPNeT-lite, which reads none of them: --use_pyramid False.") from None
+    for name, width in columns.items():
+        given = vision_model.more_feature_sizes.get(name)
+        if given is not None and given != width:
+            raise ValueError(
+                f"The model reads {name} of {width} numbers a cell, and the vision model gives {given}: give "
+                "--grid_feature_size so, or another --vision_backbone."
+            )
+    if model_args.num_crops is not None and model_args.num_crops > NUM_CROPS and "pyramid_features" in columns:
+        raise ValueError(
+            f"--num_crops {model_args.num_crops}: a vision model gives pyramids of the best {NUM_CROPS} regions: give "
+            "at most so many, or a feature file of your own that has more, --visual_features."
+        )
+
+
+def columns_read(model_args: ModelArguments) -> dict[str, int | None]:
+    """Further columns of a visual feature file that the architecture of a run reads, with their widths."""
+    path = model_args.model_name_or_path
+    if path is None:
+        config_class = class_of(model_args.architecture or HAMLEARNING).config_class
+        config = config_class(**model_args.config_switches(config_class))
+    else:
+        with wanted_of_hub(path):
+            config_class = class_of(architecture_of(path)).config_class
+            config = config_class.from_pretrained(path, **model_args.config_switches(config_class))
+    return getattr(config, "visual_columns", {})
+
+
+def has_made(vision_model: HamLearningVisionModel, file: str | Path) -> bool:
+    """Whether the vision model made a visual feature file, perhaps with other columns than it is to give now."""
+    metadata, now = read_visual_metadata(file), vision_model.config.more_features
+    settings = metadata.get("vision_config")
+    then = settings.get("more_features") if isinstance(settings, dict) else None
+    then = [name for name in MORE_FEATURES if isinstance(then, list) and name in then]
+    vision_model.config.more_features = then or None
+    try:
+        return metadata.get("vision_sha256") == vision_model.fingerprint()
+    finally:
+        vision_model.config.more_features = now
 
 
 def _find_vision_model(model_args: ModelArguments, vision_args: VisionArguments) -> HamLearningVisionModel | None:
@@ -229,9 +286,7 @@ def find_visual_features(
             return None, None
         TweetImages(tweets)  # refuses an id that stands for two pictures
         vision_model = None if vision_args.vision_model is None else load_vision_model(model_args, vision_args)
-        if vision_model is not None and read_visual_metadata(data_args.visual_features).get("vision_sha256") != (
-            vision_model.fingerprint()
-        ):
+        if vision_model is not None and not has_made(vision_model, data_args.visual_features):
             raise ValueError(
                 f"{data_args.visual_features} was not made by the vision model of {vision_args.vision_model}."
             )

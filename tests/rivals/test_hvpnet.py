@@ -228,9 +228,9 @@ def test_a_run_with_pyramids_trains_saves_and_tags(world, pyramid_file, tmp_path
     processor = AutoProcessor.from_pretrained(tmp_path / "model", trust_remote_code=True)
     assert type(processor).__name__ == "PyramidProcessor"
     model = HVPNeTForTokenClassification.from_pretrained(tmp_path / "model")
-    assert model.visual_columns == {"pyramid_features": PYRAMID_SIZE}
+    assert model.config.visual_columns == {"pyramid_features": PYRAMID_SIZE}
     features = VisualFeatures(pyramid_file)
-    features.read_more(model.visual_columns)
+    features.read_more(model.config.visual_columns)
     inputs = processor(text=["met ann today", "so tired"], visual_features=[features["train2"], None])
     assert inputs["pyramid_mask"].tolist() == [[1, 1, 1], [0, 0, 0]]
     assert model(**inputs).predictions.shape == (2, 3)

@@ -523,7 +523,7 @@ def test_pictures_for_a_model_of_text_are_refused(argument, model_folder, shards
 
 GIVEN = {
     "do_eval": True, "do_extract": True, "calibrate": True, "shuffle_pictures": True, "shuffle_buffer": 5,
-    "extraction_dir": "x",
+    "extraction_dir": "x", "grid_features": True, "pyramid_features": True,
     "extraction_engine": "ray", "ray_workers": 2, "ray_threads": 2, "ray_gpus": 1.0,
     "extraction_workers": 2, "vision_backbone": "x", "detector": "grid", "detector_name_or_path": "x",
     "class_names_file": "x", "text_model": "x", "word_splitting": "tweet", "max_length": 20, "max_regions": 3,
