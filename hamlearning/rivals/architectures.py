@@ -40,6 +40,11 @@ def reads_words(architecture: str) -> bool:
     return hasattr(class_of(architecture), "from_words")
 
 
+def takes_word_vectors(architecture: str) -> bool:
+    """Whether a new model of an architecture may take vectors of words from a text file."""
+    return reads_words(architecture) or hasattr(class_of(architecture), "learn_word_vectors")
+
+
 def processor_class_of(architecture: str) -> Any:
     """The class of the processor of an architecture; see `class_of`."""
     if architecture == HAMLEARNING:

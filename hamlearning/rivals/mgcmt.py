@@ -1,6 +1,9 @@
 """MGCMT: multi-granularity cross-modality representation learning (Liu et al., CIKM 2022)."""
 
+import functools
+import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +12,14 @@ from huggingface_hub.dataclasses import strict
 from torch import nn
 from transformers import PreTrainedModel, initialization
 
+from hamlearning.rivals.lstm_taggers import read_word_vectors
 from hamlearning.rivals.rival import Picture, RivalConfig, RivalEmissions, RivalProcessor, Text, init_as_torch
 from hamlearning.rivals.span_rival import SpanRival
 from modeling_hamlearning import HamLearningCRF, HamLearningTransformerLayer
+
+
+NUM_NEIGHBOURS = 4  # of a word, whose vectors are added to its state
+NO_WORD, UNKNOWN, FIRST_WORD = 0, 1, 2  # rows of the table of words
 
 
 @strict
@@ -29,6 +37,9 @@ class MGCMTConfig(RivalConfig):
         grid_feature_size: width of `grid_features` (B, P, size), cells of the whole picture that are an input of
             their own: a further column of a visual feature file, see `write_visual_features`. None: there are none,
             and the regions stand in their place.
+        num_known_words: words of `--word_vectors`, whose neighbours are added to the text; 0: nothing is.
+        word_vector_size: of their vectors.
+        word_vectors_sha256: of those words and vectors, which the weights belong to.
         **kwargs: see `RivalConfig`.
 
     Raises:
@@ -41,6 +52,9 @@ class MGCMTConfig(RivalConfig):
     num_objects: int = 5
     fusion_dropout: float | int = 0.5
     grid_feature_size: int | None = None
+    num_known_words: int = 0
+    word_vector_size: int = 200
+    word_vectors_sha256: str | None = None
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
@@ -48,8 +62,17 @@ class MGCMTConfig(RivalConfig):
             number = getattr(self, name)
             if number is not None and number < 1:
                 raise ValueError(f"{name}={number}: must be at least 1.")
+        for name, least in (("num_known_words", 0), ("word_vector_size", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least {least}.")
         if not 0 <= self.fusion_dropout < 1:
             raise ValueError(f"fusion_dropout={self.fusion_dropout}: must be a share in [0, 1).")
+
+    @classmethod
+    def switches(cls) -> tuple[str, ...]:
+        """As in `RivalConfig`; what is known of words is that of a file."""
+        of_file = ("num_known_words", "word_vector_size", "word_vectors_sha256")
+        return tuple(name for name in super().switches() if name not in of_file)
 
     @property
     def visual_columns(self) -> dict[str, int | None]:
@@ -59,7 +82,27 @@ class MGCMTConfig(RivalConfig):
 
 
 class GridProcessor(RivalProcessor):
-    """A processor whose batches have `grid_features` (B, P, size) where rows of a visual feature file have."""
+    """A processor whose batches have `grid_features` (B, P, size) where rows of a visual feature file have.
+
+    Args:
+        known_words: those with a vector, lower-cased, in the order of their ids, from 2 on. With them a batch has
+            `vocabulary_ids` (B, W), 1 for a word that is none of them, 0 where there is no word.
+        **kwargs: see `HamLearningProcessor`.
+    """
+
+    def __init__(self, tokenizer: Any, known_words: Sequence[str] = (), **kwargs: Any):
+        super().__init__(tokenizer, **kwargs)
+        self.known_words = list(known_words)
+
+    def _pad_text(self, tweets: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
+        arrays = super()._pad_text(tweets)
+        if not self.known_words:
+            return arrays
+        id_of = _ids_of(tuple(self.known_words))
+        ids = np.full((len(tweets), max(map(len, tweets), default=0)), NO_WORD)
+        for row, tweet in enumerate(tweets):
+            ids[row, : len(tweet)] = [id_of.get(word.lower(), UNKNOWN) for word in tweet]
+        return arrays | {"vocabulary_ids": ids}
 
     def _pad_visual_features(self, rows: Sequence[Mapping[str, Any] | None]) -> dict[str, np.ndarray]:
         padded = super()._pad_visual_features(rows)
@@ -81,6 +124,24 @@ class GridProcessor(RivalProcessor):
     def model_input_names(self) -> list[str]:
         """What `__call__` returns at most."""
         return [*super().model_input_names, *MGCMTForTokenClassification.own_inputs]
+
+
+@functools.lru_cache(maxsize=2)
+def _ids_of(words: tuple[str, ...]) -> dict[str, int]:
+    return {word: index for index, word in enumerate(words, start=FIRST_WORD)}
+
+
+def neighbours_of(vectors: torch.Tensor) -> torch.Tensor:
+    """Of each word the vectors of the four nearest others, summed by the softmax of their cosines: (V, size)."""
+    directions = nn.functional.normalize(vectors, dim=1)
+    count, found = min(NUM_NEIGHBOURS, len(vectors) - 1), []
+    for first in range(0, len(vectors), 1024):
+        cosines = directions[first : first + 1024] @ directions.T
+        own = torch.arange(len(cosines))
+        cosines[own, first + own] = -torch.inf
+        cosines, places = cosines.topk(count, dim=1)
+        found.append((cosines.softmax(dim=1)[..., None] * vectors[places]).sum(dim=1))
+    return torch.cat(found)
 
 
 class MGCMTGate(nn.Module):
@@ -139,14 +200,22 @@ class MGCMTForTokenClassification(SpanRival):
     q2 = sigmoid(W3 F4 + W4 F3 + b'), U2 = q2 F4 + (1 - q2) F3; U = relu L drop[U1; U2], Z = L[X; U], emissions L Z.
     A text-only tagger of O, B, I gives E_a = L Self(H0). Loss: CRF(E, y) + 0.5 CRF(E_a, y_a).
 
+    With `--word_vectors`, a text file, H0 + L a stands in the place of H0, with a_i the softmax-weighted sum of the
+    vectors of the four words that are nearest to a word by cosine, one random vector for all words that the file does
+    not have, and 0 for [CLS]. No vector is trained.
+
     Settled: the default of the public code, whose other fusions are switched off. Objects are ids alone: their
-    features are loaded there, and not used. It also adds words' neighbours of a tweet word2vec, which is not public,
-    to H0: that is left out. Cells are `grid_features`, or the regions where there are none. Without a picture U = 0.
+    features are loaded there, and not used. Its tweet word2vec is not public: without a file the term is left out. It
+    is added to words here, there to their first sub-tokens. Cells are `grid_features`, or the regions where there are
+    none. Without a picture U = 0.
     """
 
     config_class = MGCMTConfig
     processor_class = GridProcessor
-    own_inputs = ("grid_features",)
+    own_inputs = ("grid_features", "vocabulary_ids")
+    word_inputs = ("vocabulary_ids",)
+    drops_text = False  # but with what is added to it
+    word_table: torch.Tensor
 
     def __init__(self, config: MGCMTConfig, text_model: PreTrainedModel | None = None):
         super().__init__(config, text_model)
@@ -163,11 +232,60 @@ class MGCMTForTokenClassification(SpanRival):
         self.classifier = nn.Linear(d, len(config.tags))
         self.auxiliary_classifier = nn.Linear(d, 3)
         self.auxiliary_crf = HamLearningCRF(3, has_transitions=config.use_crf)
+        if config.num_known_words:
+            self._add_words()
         self.post_init()
+
+    def _add_words(self) -> None:
+        """L and a, before their numbers are known."""
+        size = self.config.word_vector_size
+        self.word_projection = nn.Linear(size, self.config.hidden_size)
+        self.register_buffer("word_table", torch.zeros(FIRST_WORD + self.config.num_known_words, size))
+
+    @torch.no_grad()
+    def learn_word_vectors(self, file: str) -> dict[str, Any]:
+        """Takes words from a text file of vectors; returns what the processor has to know of them.
+
+        ```python
+        >>> processor = GridProcessor(tokenizer, tags=model.config.tags, **model.learn_word_vectors("vectors.txt"))
+        ```
+
+        Of 100,000 words this takes two minutes on one core: each is compared with all.
+
+        Raises:
+            ValueError: see `read_word_vectors`.
+        """
+        given = read_word_vectors(Path(file))
+        vectors = torch.from_numpy(np.stack([*given.values()]))
+        config = self.config
+        config.num_known_words, config.word_vector_size = vectors.shape
+        digest = hashlib.sha256("\n".join(given).encode())
+        digest.update(vectors.numpy().tobytes())
+        config.word_vectors_sha256 = digest.hexdigest()
+        self._add_words()
+        self._init_weights(self.word_projection)
+        bound = (3 / config.word_vector_size) ** 0.5
+        generator = torch.Generator().manual_seed(0)
+        self.word_table[UNKNOWN].uniform_(-bound, bound, generator=generator)
+        self.word_table[FIRST_WORD:] = neighbours_of(vectors)
+        return {"known_words": [*given]}
+
+    def _with_neighbours(self, states: torch.Tensor, ids: torch.Tensor | None) -> torch.Tensor:
+        """H0 + L a, (B, 1 + W, d), of words whose ids are (B, W); H0 where no word has a vector."""
+        if not self.config.num_known_words:
+            return states
+        if ids is None:
+            raise ValueError(
+                f"A text without vocabulary_ids, which a model of {self.config.num_known_words} known words reads: "
+                "give what its processor gives."
+            )
+        ids = nn.functional.pad(ids, (1, states.shape[1] - 1 - ids.shape[1]), value=NO_WORD)
+        return states + self.word_projection(self.word_table[ids])
 
     def emit(self, text: Text, picture: Picture, **own_inputs: torch.Tensor | None) -> RivalEmissions:
         """Emissions L Z of the words, and E_a of the text-only tagger."""
-        states, mask = text.states, text.states_mask
+        states, mask = self._with_neighbours(text.states, own_inputs.get("vocabulary_ids")), text.states_mask
+        states = self.dropout(states)
         auxiliary, _ = self.auxiliary_layer(states, states, mask)
         words, _ = self.text_layer(states, states, mask)  # X (B, 1 + W, d)
         cells, cell_mask = self._cells(picture, own_inputs.get("grid_features"))

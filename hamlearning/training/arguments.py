@@ -134,8 +134,8 @@ class ModelArguments:
     word_vectors: str | None = field(
         default=None,
         metadata={
-            "help": "bilstm_crf, cnn_bilstm_crf, hbilstm_crf: text file, a word and its vector a line, as GloVe's. "
-            "All of its words are known then; `head -n 100000` cuts it to the most frequent ones."
+            "help": "bilstm_crf, cnn_bilstm_crf, hbilstm_crf, mgcmt: text file, a word and its vector a line, as "
+            "GloVe's. All of its words are known then; `head -n 100000` cuts it to the most frequent ones."
         },
     )
     lstm_size: int | None = field(

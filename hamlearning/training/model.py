@@ -124,6 +124,8 @@ def make_model(
         with wanted_of_hub(text_model):
             model = model_class.from_text_pretrained(text_model, **switches)
             tokenizer = AutoTokenizer.from_pretrained(text_model)
+        if model_args.word_vectors is not None:
+            options = model.learn_word_vectors(model_args.word_vectors)
     names = ("image_feature_size", "region_feature_size", "num_classes")
     sizes: dict[str, Any] = {name: switches.get(name) for name in names}
     processor = processor_class_of(architecture)(

@@ -27,7 +27,15 @@ from hamlearning.data.tweets import tag_names, with_tags
 from hamlearning.hub.model_card import RESULTS_FILE
 from hamlearning.hub.publishing import publish_model
 from hamlearning.hub.repos import PublishError, create_repo
-from hamlearning.rivals.architectures import HAMLEARNING, RIVALS, architecture_of, class_of, reads_words, register
+from hamlearning.rivals.architectures import (
+    HAMLEARNING,
+    RIVALS,
+    architecture_of,
+    class_of,
+    reads_words,
+    register,
+    takes_word_vectors,
+)
 from hamlearning.scores.metric import entity_scores, score_table
 from hamlearning.training.arguments import (
     Arguments,
@@ -184,12 +192,14 @@ def settle_architecture(model_args: ModelArguments) -> None:
         ValueError: names the argument and the remedy.
     """
     architecture = model_args.architecture or HAMLEARNING
-    if model_args.model_name_or_path is not None or not reads_words(architecture):
-        if model_args.word_vectors is not None:
+    if model_args.word_vectors is not None:
+        if model_args.model_name_or_path is not None or not takes_word_vectors(architecture):
             raise ValueError(
                 f"--word_vectors {model_args.word_vectors}: a new model of "
-                f"{', '.join(name for name in RIVALS if reads_words(name))} alone has vectors of words: leave it out."
+                f"{', '.join(name for name in RIVALS if takes_word_vectors(name))} alone has vectors of words: leave "
+                "it out."
             )
+    if model_args.model_name_or_path is not None or not reads_words(architecture):
         return
     if model_args.text_model is not None:
         raise ValueError(

@@ -1,12 +1,13 @@
-"""MGCMT: cells and objects."""
+"""MGCMT: cells and objects, and the neighbours of words."""
 
 import numpy as np
 import pytest
 import torch
+from transformers import pipeline
 
 from hamlearning.data.features import VisualFeatures, write_visual_features
 from hamlearning.data.tweets import load_tweets
-from hamlearning.rivals.mgcmt import GridProcessor, MGCMTConfig
+from hamlearning.rivals.mgcmt import GridProcessor, MGCMTConfig, MGCMTForTokenClassification, neighbours_of
 from hamlearning.training.run import main as run_mner
 from processing_hamlearning import HamLearningDataCollator
 from tiny_world import flags
@@ -116,3 +117,103 @@ def test_a_run_reads_the_grid_of_the_feature_file(world, tmp_path):
     with pytest.raises(ValueError, match="no column 'grid_features'"):
         settings["visual_features"] = world / "features.parquet"
         run_mner(flags(world, tmp_path / "none", model_name_or_path=tmp_path / "model", **settings))
+
+
+# ------------------------------------------------------------------------------------------------ neighbours of words
+
+
+def with_words(make_rival, make_batch, **fields):
+    """A model of five known words whose term is no trifle, and a batch with ids of its words."""
+    model = make_rival("mgcmt", num_known_words=5, word_vector_size=6, **fields)
+    torch.nn.init.normal_(model.word_projection.weight)
+    model.word_table[1:] = torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
+    batch = make_batch()
+    ids = torch.randint(1, 7, batch["labels"].shape, generator=torch.Generator().manual_seed(1))
+    return model, batch | {"vocabulary_ids": torch.where(batch["labels"] == -100, 0, ids)}
+
+
+def test_neighbours_are_the_four_nearest_others_weighted_by_their_cosines():
+    angles = torch.tensor([0.0, 0.1, 0.3, 0.7, 1.2, 3.0])
+    vectors = torch.stack([angles.cos(), angles.sin()], dim=1) * torch.arange(1, 7)[:, None]
+    weights = torch.tensor([angle.cos() for angle in angles[1:5]]).softmax(dim=0)
+    torch.testing.assert_close(neighbours_of(vectors)[0], weights @ vectors[1:5])
+
+
+def test_a_word_of_few_has_the_neighbours_that_there_are():
+    vectors = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+    assert neighbours_of(vectors).tolist() == [[0, 2], [1, 0]]
+    assert neighbours_of(vectors[:1]).tolist() == [[0, 0]]
+
+
+def test_a_text_file_adds_the_published_number_of_parameters(count_new_parameters):
+    added = count_new_parameters("mgcmt", num_known_words=9) - count_new_parameters("mgcmt")
+    assert added == 93_152_382 - 92_998_014
+
+
+def test_neighbours_of_a_word_are_read(make_rival, make_batch):
+    model, batch = with_words(make_rival, make_batch)
+    other = batch | {"vocabulary_ids": batch["vocabulary_ids"].clone()}
+    other["vocabulary_ids"][0, 0] = batch["vocabulary_ids"][0, 0] % 6 + 1
+    differences = (logits(model, other) - logits(model, batch)).abs().amax(dim=(1, 2))
+    assert (differences > 1e-4).tolist() == [True, False, False, False]
+    plain = {name: value for name, value in model.state_dict().items() if not name.startswith("word_")}
+    without = make_rival("mgcmt")
+    without.load_state_dict(plain)
+    torch.nn.init.zeros_(model.word_projection.bias)
+    model.word_table.zero_()
+    torch.testing.assert_close(logits(model, batch), logits(without, make_batch()))
+
+
+def test_each_window_has_the_neighbours_of_its_words(make_rival, make_batch):
+    model, batch = with_words(make_rival, make_batch)
+    windows = torch.tensor([[[0, 5]], [[0, 2]], [[0, 4]], [[0, 1]]])
+    mask = batch["labels"] != -100
+    expected = logits(model, batch)[mask]
+    torch.testing.assert_close(logits(model, batch | {"windows": windows})[mask], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_vectors_are_not_trained_and_what_reads_them_is(make_rival, make_batch):
+    model, batch = with_words(make_rival, make_batch)
+    model.train()(**batch).loss.backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+    assert "word_table" not in dict(model.named_parameters()) and "word_table" in model.state_dict()
+
+
+def test_a_text_without_the_ids_that_are_read_is_refused(make_rival, make_batch):
+    model, _ = with_words(make_rival, make_batch)
+    with pytest.raises(ValueError, match="without vocabulary_ids, which a model of 5 known words reads"):
+        model(**make_batch())
+
+
+@pytest.mark.parametrize(("field", "value"), [("num_known_words", -1), ("word_vector_size", 0)])
+def test_sizes_of_a_table_that_cannot_be_are_refused(field, value):
+    with pytest.raises(ValueError, match=f"{field}={value}: must be at least"):
+        MGCMTConfig(**{field: value})
+
+
+def test_a_run_reads_a_file_of_word_vectors_and_its_folder_answers(world, tmp_path):
+    file = tmp_path / "vectors.txt"
+    file.write_text("Ann 1 0 0\nbob 0.9 0.1 0\nrome 0 1 0\noslo 0 0.9 0.2\n")
+    settings = {"architecture": "mgcmt", "num_train_epochs": 1, "num_semantic_layers": None, "word_vectors": file}
+    results = run_mner(flags(world, tmp_path / "model", **settings))
+    model = MGCMTForTokenClassification.from_pretrained(tmp_path / "model")
+    processor = GridProcessor.from_pretrained(tmp_path / "model")
+    assert processor(text="met ANN in rome")["vocabulary_ids"].tolist() == [[1, 2, 1, 4]]
+    assert model.word_table.shape == (6, 3)
+    vectors = torch.tensor([[1, 0, 0], [0.9, 0.1, 0], [0, 1, 0], [0, 0.9, 0.2]])
+    torch.testing.assert_close(model.word_table[2:], neighbours_of(vectors))
+    assert not model.word_table[0].any() and model.word_table[1].abs().max() <= 1
+    again = run_mner(
+        flags(
+            world, tmp_path / "again", model_name_or_path=tmp_path / "model", text_model=None, do_train=None,
+            num_semantic_layers=None,
+        )
+    )  # fmt: skip
+    assert again["test"]["types"] == results["test"]["types"]
+    ner = pipeline(model=str(tmp_path / "model"), trust_remote_code=True)
+    assert isinstance(ner("i met ann in rome today"), list)
+    other = tmp_path / "other.txt"
+    other.write_text(file.read_text().replace("oslo", "bern"))
+    with pytest.raises(ValueError, match="word_vectors_sha256"):  # the weights know other words
+        more = {"word_vectors": other, "num_train_epochs": 2, "resume_from_checkpoint": True}
+        run_mner(flags(world, tmp_path / "model", **settings | more))
