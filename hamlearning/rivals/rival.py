@@ -3,7 +3,10 @@
 Letters in shapes: B tweets, S sub-tokens, W words, N regions, d hidden size, T tags.
 """
 
+import copy
+import inspect
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -32,6 +35,8 @@ VISUAL_INPUTS = (
 )  # fmt: skip
 # Of HamLearning's switches, those that a rival has as well. The rest is HamLearning's own network.
 SHARED_SWITCHES = {"use_vision", "use_crf", "dropout", "picture_dropout"}
+# What each processor is made with, beside its tokenizer.
+SHARED_SETTINGS = tuple(inspect.signature(HamLearningProcessor).parameters)[1:-1]
 CODE_FILE = "rival_hamlearning.py"  # of a saved rival
 CODE = '''"""The code of this model is in a package: pip install hamlearning"""
 
@@ -153,7 +158,11 @@ class RivalEmissions(ModelOutput):
 
 
 class RivalProcessor(HamLearningProcessor):
-    """A processor of inputs that HamLearning does not have; a saved one is found where this package is installed."""
+    """A processor of inputs that HamLearning does not have; a saved one is found where this package is installed.
+
+    A subclass may take arguments of its own, and give `HamLearningProcessor` the others as `**kwargs`: transformers
+    would neither save nor load those, since it reads the signature of the subclass alone.
+    """
 
     _auto_class = None  # its code is in this package
 
@@ -164,7 +173,13 @@ class RivalProcessor(HamLearningProcessor):
     def to_dict(self) -> dict[str, Any]:
         """What `processor_config.json` holds."""
         place = CODE_FILE.removesuffix(".py")
-        return super().to_dict() | {"auto_map": {"AutoProcessor": f"{place}.{type(self).__name__}"}}
+        shared = {name: copy.deepcopy(self.__dict__[name]) for name in SHARED_SETTINGS}
+        return super().to_dict() | shared | {"auto_map": {"AutoProcessor": f"{place}.{type(self).__name__}"}}
+
+    @classmethod
+    def validate_init_kwargs(cls, processor_config: dict[str, Any], valid_kwargs: Sequence[str]) -> Any:
+        """Which of the saved settings `__init__` takes, and which it does not."""
+        return super().validate_init_kwargs(processor_config, {*valid_kwargs, *SHARED_SETTINGS})
 
 
 class Rival(HamLearningForTokenClassification):

@@ -99,6 +99,19 @@ def columns_read(model_args: ModelArguments) -> dict[str, int | None]:
     return getattr(config, "visual_columns", {})
 
 
+def check_extracted_columns(model_args: ModelArguments) -> None:
+    """Refuses a run of pictures whose architecture reads what no vision model gives, before they are extracted.
+
+    Raises:
+        ValueError: names the column and the remedy.
+    """
+    for name in columns_read(model_args).keys() - {*MORE_FEATURES, "class_names"}:
+        raise ValueError(
+            f"The model reads a {name} of each picture, which no vision model gives: give a visual feature file that "
+            f"has it, --visual_features, or train without, --use_{name}s False."
+        )
+
+
 def has_made(vision_model: HamLearningVisionModel, file: str | Path) -> bool:
     """Whether the vision model made a visual feature file, perhaps with other columns than it is to give now."""
     metadata, now = read_visual_metadata(file), vision_model.config.more_features
@@ -319,6 +332,8 @@ def find_visual_features(
             "give --visual_features."
         )
         return None, None
+    if args.do_train or args.do_eval or args.do_predict:
+        check_extracted_columns(model_args)
     tweets.update({split: with_picture_keys(tweets[split], keys) for split, keys in images.keys.items()})
     return extract_features(images, vision_model, model_args, data_args, vision_args, args), vision_model
 

@@ -152,6 +152,7 @@ def test_a_vision_model_that_gave_them_gives_them_again(place, tmp_path):
     assert pq.read_schema(tmp_path / "f" / FEATURES_FILE).names == [*COLUMNS, "pyramid_features"]
 
 
-def test_a_training_is_not_asked_for_them(place, tmp_path):
+@pytest.mark.parametrize("more", [[], ["--streaming", "True", "--max_steps", "2"]], ids=["whole", "streamed"])
+def test_a_training_is_not_asked_for_them(place, tmp_path, more):
     with pytest.raises(ValueError, match="--pyramid_features True goes with --do_extract.*leave it out"):
-        run_mner(["--do_train", *ask(place, tmp_path / "model", "--pyramid_features", "True")])
+        run_mner(["--do_train", *ask(place, tmp_path / "model", "--pyramid_features", "True", *more)])

@@ -1,14 +1,15 @@
 """What holds for each system of Table 1, whatever its equations."""
 
+import inspect
 import subprocess
 import sys
 
 import pytest
 import torch
-from transformers import pipeline
+from transformers import AutoTokenizer, pipeline
 
 from conftest import PAD, TINY_RIVALS
-from hamlearning.rivals.architectures import RIVALS, architecture_of, class_of, reads_words
+from hamlearning.rivals.architectures import RIVALS, architecture_of, class_of, processor_class_of, reads_words
 from hamlearning.training.run import main as run_mner
 from tiny_world import flags
 from words_hamlearning import entity_spans
@@ -156,6 +157,22 @@ def test_a_run_trains_saves_and_answers_from_its_folder(world, tmp_path, archite
     assert again["test"]["f1"] == results["test"]["f1"]
     ner = pipeline(model=str(tmp_path / "model"), trust_remote_code=True)
     assert isinstance(ner("i met ann in rome today"), list)
+
+
+@pytest.mark.parametrize("architecture", RIVALS)
+def test_a_saved_processor_keeps_what_it_was_made_with(world, tmp_path, architecture):
+    processor_class = processor_class_of(architecture)
+    made_with = {
+        "tags": ["O", "B-BIRD", "I-BIRD"], "word_splitting": "tweet", "max_length": 50, "stride": 3, "max_regions": 2,
+        "image_feature_size": 6, "region_feature_size": 5, "num_classes": 2, "vision_source": {"subfolder": "vision"},
+    }  # fmt: skip
+    own = set(inspect.signature(processor_class).parameters) & {"known_words", "characters"}
+    made_with |= dict.fromkeys(own, ["a", "b"])
+    tokenizer = AutoTokenizer.from_pretrained(world / "text_encoder")
+    processor_class(tokenizer, **made_with).save_pretrained(tmp_path)
+    loaded = processor_class.from_pretrained(tmp_path)
+    home = loaded.vision_source.pop("pretrained_model_name_or_path")
+    assert {name: getattr(loaded, name) for name in made_with} == made_with and home == str(tmp_path)
 
 
 def test_a_saved_folder_answers_where_the_package_is_installed(world, tmp_path):

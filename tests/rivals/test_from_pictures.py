@@ -106,6 +106,13 @@ def test_a_grid_of_another_width_is_refused_before_it_is_extracted(world, place,
     assert not [*tmp_path.glob("*/shards")]
 
 
+def test_captions_that_no_vision_model_gives_are_refused_before_extraction(world, place, tmp_path):
+    settings = settings_of(world, place, architecture="ita", extraction_dir=tmp_path / "extracted")
+    with pytest.raises(ValueError, match="reads a caption of each picture.*--visual_features.*--use_captions False"):
+        run_mner(flags(world, tmp_path / "model", **settings))
+    assert not (tmp_path / "extracted").exists()
+
+
 def test_a_file_with_more_columns_is_of_its_vision_model_still(world, place, tmp_path):
     argv = ["--data_dir", world / "tweets", "--image_dir", world / "images", "--vision_model", place / "vision"]
     argv += ["--grid_features", "True", "--pyramid_features", "True", "--output_dir", tmp_path / "features"]
