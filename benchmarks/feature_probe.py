@@ -3,6 +3,7 @@
 
 ```bash
 python benchmarks/feature_probe.py runs/text_1 runs/text_2 --visual_features twitter2017/caption_features.parquet
+python benchmarks/feature_probe.py --data_dir released/cpmner --visual_features cpmner/visual_features.parquet
 ```
 
 For each entity type a logistic regression says whether a tweet has an entity of it. It is fitted on the dev tweets and
@@ -10,6 +11,9 @@ measured on the test tweets, on neither of which the text model was trained. It 
 summed scores of each type), the pictures' features (the whole and the mean region, the first principal components of
 the dev tweets), both, or both with the features dealt out anew among the tweets. Features that add something to the
 text make the third log loss lower than the first, and the fourth does not share it.
+
+With `--data_dir` it is asked what the features alone know: fitted on the training tweets, measured on dev, beside the
+same with the dev tweets' features dealt out anew.
 """
 
 import argparse
@@ -24,11 +28,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from hamlearning.data.features import VisualFeatures
+from hamlearning.data.tweets import load_tweets, tag_names
 from words_hamlearning import entity_spans
 
 
 COMPONENTS = 32
 PENALTIES = np.logspace(-5, 0, 11)  # inverse strengths of the L2 penalty, chosen by cross-validation within dev
+FITTED_MEASURED = ("train", "validation")  # where there is no text model, which would know the training tweets
 TEXT_SCALE = 100  # the penalty is for the features: the text's four weights are as good as free
 
 
@@ -36,19 +42,29 @@ def read_run(folder: Path, split: str, features: VisualFeatures, types: list[str
     """Presence of each type (tweets, types), the text model's scores (tweets, types), features (tweets, 2 D)."""
     lines = (folder / f"predictions_{split}.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
-    there = [{type_ for type_, _, _ in entity_spans(row["ner_tags"])} for row in rows]
-    present = np.array([[type_ in kinds for type_ in types] for kinds in there])
+    present = presence([row["ner_tags"] for row in rows], types)
     scores = np.array(
         [[sum(e["score"] for e in row["entities"] if e["type"] == type_) for type_ in types] for row in rows]
     )
-    pictures = [features.get(row["id"]) for row in rows]
+    return present, scores, seen_of([row["id"] for row in rows], features)
+
+
+def presence(tags: list[list[str]], types: list[str]) -> np.ndarray:
+    """Whether each tweet has an entity of each type, (tweets, types)."""
+    there = [{type_ for type_, _, _ in entity_spans(names)} for names in tags]
+    return np.array([[type_ in kinds for type_ in types] for kinds in there])
+
+
+def seen_of(ids: list[str], features: VisualFeatures) -> np.ndarray:
+    """Features of the whole and the mean region of each tweet's picture, (tweets, 2 D); 0 where there is none."""
+    pictures = [features.get(id_) for id_ in ids]
     size = next(len(picture["image_features"]) for picture in pictures if picture is not None)
-    seen = np.zeros((len(rows), 2 * size))
+    seen = np.zeros((len(ids), 2 * size))
     for row, picture in zip(seen, pictures, strict=True):
         if picture is not None:
             row[:size] = picture["image_features"]
             row[size:] = np.mean(picture["features"], axis=0) if len(picture["features"]) else 0
-    return present, scores, seen
+    return seen
 
 
 def probe(fitted: np.ndarray, present: np.ndarray, measured: np.ndarray, gold: np.ndarray) -> tuple[float, float]:
@@ -58,14 +74,40 @@ def probe(fitted: np.ndarray, present: np.ndarray, measured: np.ndarray, gold: n
     return roc_auc_score(gold, probability), log_loss(gold, probability)
 
 
+def probe_alone(data_dir: str, features: VisualFeatures, seed: int):
+    """Prints a row a type: what the features know without any text."""
+    splits = load_tweets(data_dir, splits=FITTED_MEASURED)
+    tags = {split: tag_names(splits[split]) for split in FITTED_MEASURED}
+    types = sorted({type_ for names in tags["train"] for type_, _, _ in entity_spans(names)})
+    (train, train_seen), (dev, dev_seen) = (
+        (presence(tags[split], types), seen_of(splits[split]["id"], features)) for split in FITTED_MEASURED
+    )
+    reduce = make_pipeline(StandardScaler(), PCA(COMPONENTS, random_state=0), StandardScaler()).fit(train_seen)
+    train_seen, dev_seen = reduce.transform(train_seen), reduce.transform(dev_seen)
+    others = np.random.default_rng(seed).permutation(dev_seen)
+    print("| type | train tweets with it | dev tweets with it | features: AUC | dealt out anew: AUC |")
+    print("|---|---|---|---|---|")
+    for column, type_ in enumerate(types):
+        if len(set(train[:, column])) < 2 or len(set(dev[:, column])) < 2:
+            continue  # all have it, or none
+        aucs = [probe(train_seen, train[:, column], seen, dev[:, column])[0] for seen in (dev_seen, others)]
+        counts = train[:, column].sum(), dev[:, column].sum()
+        print(f"| {type_} | {counts[0]} | {counts[1]} | " + " | ".join(f"{auc:.2f}" for auc in aucs) + " |")
+
+
 def main():
     """Prints a row a type, averaged over the runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path, help="output folders of text models: --do_eval and --do_predict")
+    parser.add_argument("runs", nargs="*", type=Path, help="output folders of text models: --do_eval and --do_predict")
+    parser.add_argument("--data_dir", help="in place of runs: what the features alone know of its tweets' entities")
     parser.add_argument("--visual_features", required=True, help="visual feature file")
     parser.add_argument("--seed", type=int, default=0, help="of the features dealt out anew")
     options = parser.parse_args()
+    if bool(options.runs) == bool(options.data_dir):
+        parser.error("give output folders of text models, or --data_dir: one of the two")
     features = VisualFeatures(options.visual_features)
+    if options.data_dir:
+        return probe_alone(options.data_dir, features, options.seed)
     types = json.loads((options.runs[0] / "results.json").read_text(encoding="utf-8"))["types"]
     measured = []
     for folder in options.runs:

@@ -63,3 +63,23 @@ def test_features_of_other_tweets_do_not_lower_the_loss(losses):
 def test_features_that_repeat_the_text_add_nothing(losses):
     assert losses["everything"]["features"] < 0.3
     assert losses["everything"]["both"] > losses["everything"]["text"] - 0.02
+
+
+def test_without_a_text_model_it_says_what_the_features_alone_know(tmp_path):
+    rng, pictures = np.random.default_rng(0), []
+    for split, count in (("train", 200), ("valid", 60)):
+        rows = []
+        for place in range(count):
+            type_ = TYPES[rng.integers(2)]
+            seen = rng.normal(size=SIZE) + 4 * (type_ == "PER") * (np.arange(SIZE) < 8)
+            region = {"boxes": [[0.5, 0.5, 1, 1]], "class_ids": [0], "scores": [1.0], "features": [seen]}
+            pictures.append({"id": f"{split}{place}", "image_size": (9, 9), "image_features": seen, **region})
+            rows.append({"id": f"{split}{place}", "tokens": ["it"], "ner_tags": [f"B-{type_}"]})
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    metadata = {"image_feature_size": SIZE, "region_feature_size": SIZE, "class_names": ["thing"]}
+    write_visual_features(tmp_path / "features.parquet", pictures, metadata)
+    command = [sys.executable, ROOT / "benchmarks" / "feature_probe.py", "--data_dir", tmp_path]
+    command += ["--visual_features", tmp_path / "features.parquet"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    [row] = [line.split("|") for line in printed.splitlines() if line.startswith("| PER ")]
+    assert float(row[4]) > 0.95 and 0.3 < float(row[5]) < 0.7

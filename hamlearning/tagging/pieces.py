@@ -88,7 +88,7 @@ def tag_piece(tagger: Tagger, output: str, piece: Piece) -> dict[str, int]:
         ShardError: It cannot be read or written.
     """
     with named(piece.path, "read"):
-        found = pa.Table.from_batches([tagger(batch) for batch in _batches(tagger, piece)], tagger.schema)
+        found = tagger.tag_batches(_batches(tagger, piece))
     content = io.BytesIO()
     pq.write_table(found, content)
     files, folder = url_to_fs(output)

@@ -13,6 +13,7 @@ from hamlearning.tagging.shards import ShardError, named, shard_identity
 
 ROWS = 1024  # tweets that are in memory together; among them, those of like length make a batch
 ROWS_WITH_PICTURES = 64
+ROWS_WITH_FEATURES = 256
 BUFFER_BYTES = 2**20  # of a column that is being read
 # A file of 500 bytes may stand for gigabytes, the same word again and again, which shows only when it is unpacked.
 ROWS_AT_ONCE = 32  # that are unpacked

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,14 @@ from transformers.utils import HF_MODULES_CACHE
 from hamlearning.data.downloads import wanted_of_hub
 from hamlearning.data.features import VisualFeatures
 from hamlearning.tagging.reader import TweetReader
-from hamlearning.tagging.rows import PICTURE_BYTES, ROWS, ROWS_AT_ONCE, ROWS_WITH_PICTURES, WORD_BYTES
+from hamlearning.tagging.rows import (
+    PICTURE_BYTES,
+    ROWS,
+    ROWS_AT_ONCE,
+    ROWS_WITH_FEATURES,
+    ROWS_WITH_PICTURES,
+    WORD_BYTES,
+)
 from hamlearning.tagging.schema import SCHEMA
 from hamlearning.tagging.tables import Column, Unreadable, columns_of, like
 from pipeline_hamlearning import is_missing
@@ -141,22 +149,23 @@ class Tagger:
         """The entities of a table of tweets, or of each of an iterator of tables."""
         if isinstance(tweets, Iterator):
             return map(self, tweets)
-        columns = columns_of(tweets)
-        names = self._names_in(columns)
+        return like(tweets, self.tag_batches([tweets]))
+
+    def tag_batches(self, tables: Iterable[Any]) -> pa.Table:
+        """The entities of all tweets of some tables, in one table: those of like length are read together."""
         found: list[dict[str, Any]] = []
         rows: list[dict[str, Any]] = []
         share = 0.0
-        for row in self._rows(columns, names):
+        for row in chain.from_iterable(map(self._rows, tables)):
             more = _share(row)
-            most = ROWS_WITH_PICTURES if row.get("image") is not None else ROWS
-            if rows and (len(rows) >= most or share + more > 1):
+            if rows and share + more > 1:
                 found += self._read(rows)
                 rows, share = [], 0.0
             rows.append(row)
             share += more
         if rows:
             found += self._read(rows)
-        return like(tweets, pa.Table.from_pylist(found, SCHEMA))
+        return pa.Table.from_pylist(found, SCHEMA)
 
     @property
     def reader(self) -> TweetReader:
@@ -193,8 +202,10 @@ class Tagger:
             names |= {name: name for name in features}
         return names
 
-    def _rows(self, columns: Mapping[str, Column], names: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    def _rows(self, tweets: Any) -> Iterator[dict[str, Any]]:
         """What is read of each tweet: `id`, `words`, `image` or `visual_features`, and the errors that are known."""
+        columns: Mapping[str, Column] = columns_of(tweets)
+        names = self._names_in(columns)
         count = len(columns[next(iter(names.values()))])
         for first in range(0, count, ROWS_AT_ONCE):
             some = {kind: columns[name].values(first, first + ROWS_AT_ONCE) for kind, name in names.items()}
@@ -326,13 +337,13 @@ def _read_words(values: Mapping[str, Any]) -> str | list[str] | None:
     if name == "tokens":
         if isinstance(words, str | bytes | Mapping) or not isinstance(words, Iterable):
             raise ValueError(f"tokens is {words!r:.100}: give a list of words")
-        words = ["" if is_missing(word) else word for word in words]
+        words = [word if type(word) is str else "" if is_missing(word) else word for word in words]
     parts: list[Any] = [words] if name == "text" else words
     wrong = next((part for part in parts if not isinstance(part, str)), None)
     if wrong is not None:
         raise ValueError(f"{name}: {wrong!r:.100} is no string")
     try:
-        size = sum(len(part.encode()) for part in parts)
+        size = len("".join(parts).encode())
     except UnicodeEncodeError as error:
         raise ValueError(f"{name} is no text ({error})") from None
     if size > WORD_BYTES:
@@ -341,14 +352,16 @@ def _read_words(values: Mapping[str, Any]) -> str | list[str] | None:
 
 
 def _share(row: Mapping[str, Any]) -> float:
-    """How much of the memory that is there for rows it takes."""
+    """How much of the memory that is there for rows it takes; with a picture or features, which are to come, more."""
     words, image = row["words"] or "", row["image"]
+    most = ROWS if image is None else ROWS_WITH_PICTURES
+    if row.get("visual_features") is not None:
+        most = min(most, ROWS_WITH_FEATURES)
     if isinstance(image, Mapping):
         image = image.get("bytes")
     size = len(image) if isinstance(image, bytes | str) else 0
-    return sum(4 * len(word) for word in ([words] if isinstance(words, str) else words)) / WORD_BYTES + (
-        size / PICTURE_BYTES
-    )
+    word_size = sum(4 * len(word) for word in ([words] if isinstance(words, str) else words))
+    return max(1 / most, word_size / WORD_BYTES + size / PICTURE_BYTES)
 
 
 def _read_all(reader: TweetReader, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
