@@ -37,14 +37,14 @@ from streaming import save_network
 from workload import made_up_tweets, print_table, write_figures
 
 
-FILE = 1000  # tweets of a file, which is a piece
+FILE = 4096  # tweets of a file, which is a piece
 KILLS = (0.2, 0.5)  # of the pieces are there when a worker, and then a node, is killed
 SHOWN = {"rate": 0, "cpu_ms_a_tweet": 2, "seconds": 0, "seconds_to_first": 0}  # and their digits
 WORKER = "ray::MapWorker"
 
 
 def write_tweets(folder: Path, count: int):
-    """`count` tweets in files of 1,000."""
+    """`count` tweets in files of `FILE`."""
     folder.mkdir()
     for first in range(0, count, FILE):
         rows = min(FILE, count - first)
