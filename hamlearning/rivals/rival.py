@@ -176,10 +176,10 @@ class RivalProcessor(HamLearningProcessor):
         shared = {name: copy.deepcopy(self.__dict__[name]) for name in SHARED_SETTINGS}
         return super().to_dict() | shared | {"auto_map": {"AutoProcessor": f"{place}.{type(self).__name__}"}}
 
-    @classmethod
-    def validate_init_kwargs(cls, processor_config: dict[str, Any], valid_kwargs: Sequence[str]) -> Any:
+    @staticmethod
+    def validate_init_kwargs(processor_config: dict[str, Any], valid_kwargs: Sequence[str]) -> Any:
         """Which of the saved settings `__init__` takes, and which it does not."""
-        return super().validate_init_kwargs(processor_config, {*valid_kwargs, *SHARED_SETTINGS})
+        return HamLearningProcessor.validate_init_kwargs(processor_config, {*valid_kwargs, *SHARED_SETTINGS})
 
 
 class Rival(HamLearningForTokenClassification):
