@@ -787,9 +787,9 @@ class HamLearningCRF(CRF):
         path_score = path_score + self.end_transitions[last]
 
         score = self.start_transitions + emissions[:, 0]  # (B, T)
-        for emission, is_on in zip(emissions.unbind(1)[1:], mask.unbind(1)[1:], strict=True):
+        for emission, is_on in zip(emissions[:, 1:].unbind(1), mask[:, 1:, None].unbind(1), strict=True):
             step = torch.logsumexp(score[:, :, None] + self.transitions, dim=1) + emission
-            score = torch.where(is_on[:, None], step, score)
+            score = torch.where(is_on, step, score)
         log_likelihood = path_score - torch.logsumexp(score + self.end_transitions, dim=1)
         reduce = {"none": lambda values: values, "sum": torch.sum, "mean": torch.mean}[reduction]
         return reduce(log_likelihood)
@@ -802,16 +802,15 @@ class HamLearningCRF(CRF):
         start, transitions, end = self.tables()
         score = start + emissions[:, 0]  # (B, T)
         history = []
-        for t in range(1, emissions.shape[1]):
-            step = score[:, :, None] + transitions + emissions[:, t, None, :]  # (B, from, to)
-            best, previous = step.max(dim=1)
-            score = torch.where(mask[:, t, None], best, score)
+        moves = mask[:, 1:, None].unbind(1)
+        for emission, is_on in zip(emissions[:, 1:, None].unbind(1), moves, strict=True):
+            best, previous = (score[:, :, None] + transitions + emission).max(dim=1)  # of (B, from, to)
+            score = torch.where(is_on, best, score)
             history.append(previous)
-        path = [(score + end).argmax(dim=1)]
-        for t in range(len(history), 0, -1):
-            previous = history[t - 1].gather(1, path[-1][:, None])[:, 0]
-            path.append(torch.where(mask[:, t], previous, path[-1]))
-        return torch.stack(path[::-1], dim=1)
+        path = [(score + end).argmax(dim=1, keepdim=True)]
+        for previous, is_on in zip(history[::-1], moves[::-1], strict=True):
+            path.append(torch.where(is_on, previous.gather(1, path[-1]), path[-1]))
+        return torch.cat(path[::-1], dim=1)
 
     def forward_backward(
         self, emissions: torch.Tensor, mask: torch.Tensor, temperature: float = 1.0
@@ -824,20 +823,29 @@ class HamLearningCRF(CRF):
         """
         start, transitions, end = self.tables(temperature)
         emissions = emissions / temperature
-        score = start + emissions[:, 0]
-        scales = [torch.logsumexp(score, dim=1)]
-        alpha = [score - scales[0][:, None]]
-        for t in range(1, emissions.shape[1]):
-            score = torch.logsumexp(alpha[-1][:, :, None] + transitions, dim=1) + emissions[:, t]
-            scale = torch.logsumexp(score, dim=1)
-            alpha.append(torch.where(mask[:, t, None], score - scale[:, None], alpha[-1]))
-            scales.append(torch.where(mask[:, t], scale, 0))
-        end_scale = torch.logsumexp(alpha[-1] + end, dim=1)
-        beta = [end - end_scale[:, None]]
-        for t in range(emissions.shape[1] - 1, 0, -1):
-            score = torch.logsumexp(transitions + (emissions[:, t] + beta[-1])[:, None, :], dim=2)
-            beta.append(torch.where(mask[:, t, None], score - scales[t][:, None], beta[-1]))
-        return torch.stack(alpha, dim=1), torch.stack(beta[::-1], dim=1), torch.stack(scales, dim=1), end_scale
+        first = start + emissions[:, 0]
+        first_scale = torch.logsumexp(first, dim=1, keepdim=True)
+        # Both directions take their steps together, (2, B, T), as a step costs its calls more than their numbers. The
+        # forward one adds the emissions of the word that it comes to, the backward one those of the word it leaves.
+        score = torch.stack([first - first_scale, end.expand_as(first)])
+        steps = torch.stack([transitions, transitions.T])[:, None]  # (2, 1, T, T) [of the word before, of the next]
+        there, back = emissions[:, 1:].unbind(1), emissions[:, 1:].flip(1).unbind(1)
+        moves = torch.stack([mask[:, 1:], mask[:, 1:].flip(1)])[..., None].unbind(2)
+        none = torch.zeros_like(first)
+        scores, scales = [score], []
+        for emission, emission_left, is_on in zip(there, back, moves, strict=True):
+            step = torch.logsumexp((score + torch.stack([none, emission_left]))[..., None] + steps, dim=2)
+            step = step + torch.stack([emission, none])
+            scale = torch.logsumexp(step, dim=2, keepdim=True)
+            score = torch.where(is_on, step - scale, score)
+            scores.append(score)
+            scales.append(scale[0])
+        alpha, beta = torch.stack(scores, dim=2)  # (B, W, T) each
+        beta = beta.flip(1)
+        end_scale = torch.logsumexp(alpha[:, -1] + end, dim=1)
+        beta = beta - torch.logsumexp(alpha + beta, dim=2, keepdim=True)  # some tag stands at each word: together 1
+        scale = torch.where(mask, torch.cat([first_scale, *scales], dim=1), 0)
+        return alpha, beta, scale, end_scale
 
     def marginals(self, emissions: torch.Tensor, mask: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
         """Probability of each tag at each word: (B, W, T) and (B, W) -> (B, W, T), 0 on padding."""

@@ -114,7 +114,7 @@ class CRFScores(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.overloadpacket.__name__
-        if name in ("logsumexp", "max") and args[0].dim() > 2:
+        if name in ("logsumexp", "max") and args[0].dim() > 2 and args[0].shape[-1] == args[0].shape[-2]:
             self.scores[name] += args[0].numel()
         return func(*args, **(kwargs or {}))
 
