@@ -13,7 +13,7 @@ the dev tweets), both, or both with the features dealt out anew among the tweets
 text make the third log loss lower than the first, and the fourth does not share it.
 
 With `--data_dir` it is asked what the features alone know: fitted on the training tweets, measured on dev, beside the
-same with the dev tweets' features dealt out anew.
+same with the dev tweets' features dealt out anew, and beside what text models, if there are runs, found on dev.
 """
 
 import argparse
@@ -74,8 +74,8 @@ def probe(fitted: np.ndarray, present: np.ndarray, measured: np.ndarray, gold: n
     return roc_auc_score(gold, probability), log_loss(gold, probability)
 
 
-def probe_alone(data_dir: str, features: VisualFeatures, seed: int):
-    """Prints a row a type: what the features know without any text."""
+def probe_alone(data_dir: str, runs: list[Path], features: VisualFeatures, seed: int):
+    """Prints a row a type: what the features know without any text, and what text models know without a picture."""
     splits = load_tweets(data_dir, splits=FITTED_MEASURED)
     tags = {split: tag_names(splits[split]) for split in FITTED_MEASURED}
     types = sorted({type_ for names in tags["train"] for type_, _, _ in entity_spans(names)})
@@ -85,12 +85,15 @@ def probe_alone(data_dir: str, features: VisualFeatures, seed: int):
     reduce = make_pipeline(StandardScaler(), PCA(COMPONENTS, random_state=0), StandardScaler()).fit(train_seen)
     train_seen, dev_seen = reduce.transform(train_seen), reduce.transform(dev_seen)
     others = np.random.default_rng(seed).permutation(dev_seen)
-    print("| type | train tweets with it | dev tweets with it | features: AUC | dealt out anew: AUC |")
-    print("|---|---|---|---|---|")
+    found = [read_run(folder, "validation", features, types)[:2] for folder in runs]
+    print("| type | train tweets with it | dev tweets with it | features: AUC | dealt out anew: AUC | text: AUC |")
+    print("|---|---|---|---|---|---|")
     for column, type_ in enumerate(types):
         if len(set(train[:, column])) < 2 or len(set(dev[:, column])) < 2:
             continue  # all have it, or none
         aucs = [probe(train_seen, train[:, column], seen, dev[:, column])[0] for seen in (dev_seen, others)]
+        of_texts = [roc_auc_score(gold[:, column], scores[:, column]) for gold, scores in found]
+        aucs.append(float(np.mean(of_texts)) if of_texts else float("nan"))
         counts = train[:, column].sum(), dev[:, column].sum()
         print(f"| {type_} | {counts[0]} | {counts[1]} | " + " | ".join(f"{auc:.2f}" for auc in aucs) + " |")
 
@@ -99,15 +102,15 @@ def main():
     """Prints a row a type, averaged over the runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="*", type=Path, help="output folders of text models: --do_eval and --do_predict")
-    parser.add_argument("--data_dir", help="in place of runs: what the features alone know of its tweets' entities")
+    parser.add_argument("--data_dir", help="what the features alone know of the entities of its tweets")
     parser.add_argument("--visual_features", required=True, help="visual feature file")
     parser.add_argument("--seed", type=int, default=0, help="of the features dealt out anew")
     options = parser.parse_args()
-    if bool(options.runs) == bool(options.data_dir):
-        parser.error("give output folders of text models, or --data_dir: one of the two")
+    if not options.runs and not options.data_dir:
+        parser.error("give output folders of text models, or --data_dir, or both")
     features = VisualFeatures(options.visual_features)
     if options.data_dir:
-        return probe_alone(options.data_dir, features, options.seed)
+        return probe_alone(options.data_dir, options.runs, features, options.seed)
     types = json.loads((options.runs[0] / "results.json").read_text(encoding="utf-8"))["types"]
     measured = []
     for folder in options.runs:
