@@ -800,7 +800,7 @@ if __name__ == "__main__":
     os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", str(MAX_WAITING))  # remembered; by itself 10,000
     try:
         reader = Reader(repo, os.environ.get("HAMLEARNING_REVISION"))
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a name that no repo can have is a ValueError
         raise SystemExit(f"HAMLEARNING_MODEL={repo!r} cannot be loaded: {error}") from error
     build_page(reader).launch(
         theme=gr.themes.Soft(primary_hue="indigo", font=["system-ui", "sans-serif"], font_mono=["monospace"]),
