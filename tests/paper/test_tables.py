@@ -529,6 +529,7 @@ def test_a_row_has_its_interval_and_its_command():
     assert line == f"| UMT, none at test time | {command} | `--hide_pictures True` |"
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_of_a_model_of_its_own_identity(runner, project):
     evaluation = run_of(Row("hidden", at_test={"hide_pictures": True}))
     runner.make(evaluation)

@@ -136,6 +136,7 @@ def test_a_stream_gives_every_tweet_of_every_shard_with_its_tags_by_name_and_doe
         assert found[tweet["id"]] == {"id": tweet["id"], "tokens": tweet["tokens"], "ner_tags": tags}
 
 
+@pytest.mark.slow
 def test_a_stream_s_order_is_that_of_its_seed(shards):
     def first_ids(seed):
         stream = stream_tweets(train_shards(shards), HamLearningConfig().label2id, seed, buffer_size=8)
