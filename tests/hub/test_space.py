@@ -828,7 +828,7 @@ def test_text_alone_is_read_without_columns_for_a_picture(visit, app, read):
     visit.read("had lunch with Maria Lopez at Lake Geneva").says("2 names, read from the words alone.")
     visit.shows(visit.highlighted, [[("Maria Lopez", "person"), ("Lake Geneva", "location")]])
     visit.shows(lambda: [len(row) for row in visit.table()], [2, 2])
-    assert not visit.page.locator("#answer img").filter(visible=True).count()
+    assert not visit.page.locator("#answer .seen").filter(visible=True).count()
     assert not visit.page.locator(".view").filter(visible=True).count()
 
 
@@ -949,7 +949,7 @@ def test_a_phone_needs_no_scrolling_to_the_side(open_page, address):
     visit = open_page(address, 390, 844)
     assert visit.width() == 390
     visit.example(0).says("The picture changed")
-    visit.page.locator("#answer img.mask").wait_for()
+    visit.page.locator("#answer .seen .region").first.wait_for()
     assert visit.width() == 390
     visit.read("m" * 500).says("")
     visit.page.get_by_test_id("highlighted-text").filter(has_text="mmm").first.wait_for()
@@ -971,7 +971,7 @@ def test_form_and_answer_stand_side_by_side_on_a_desktop_only(open_page, address
 def test_the_page_can_be_shown_in_the_readme(open_page, address, telling, tmp_path):
     visit = open_page(address, 1280, 1100)
     visit.example(telling).says("The picture changed this")
-    visit.page.locator("#answer img.mask").wait_for()
+    visit.page.locator("#answer .seen .region").first.wait_for()
     visit.page.mouse.move(0, 0)
     visit.page.wait_for_load_state("networkidle")
     path = Path(os.environ.get("HAMLEARNING_SCREENSHOT", tmp_path / "space.png"))
