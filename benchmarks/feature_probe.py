@@ -34,7 +34,7 @@ from words_hamlearning import entity_spans
 
 COMPONENTS = 32
 PENALTIES = np.logspace(-5, 0, 11)  # inverse strengths of the L2 penalty, chosen by cross-validation within dev
-FITTED_MEASURED = ("train", "validation")  # where there is no text model, which would know the training tweets
+PROBED_SPLITS = ("train", "validation")  # fitted on, measured on, where there is no text model
 TEXT_SCALE = 100  # the penalty is for the features: the text's four weights are as good as free
 
 
@@ -76,11 +76,11 @@ def probe(fitted: np.ndarray, present: np.ndarray, measured: np.ndarray, gold: n
 
 def probe_alone(data_dir: str, runs: list[Path], features: VisualFeatures, seed: int):
     """Prints a row a type: what the features know without any text, and what text models know without a picture."""
-    splits = load_tweets(data_dir, splits=FITTED_MEASURED)
-    tags = {split: tag_names(splits[split]) for split in FITTED_MEASURED}
+    splits = load_tweets(data_dir, splits=PROBED_SPLITS)
+    tags = {split: tag_names(splits[split]) for split in PROBED_SPLITS}
     types = sorted({type_ for names in tags["train"] for type_, _, _ in entity_spans(names)})
     (train, train_seen), (dev, dev_seen) = (
-        (presence(tags[split], types), seen_of(splits[split]["id"], features)) for split in FITTED_MEASURED
+        (presence(tags[split], types), seen_of(splits[split]["id"], features)) for split in PROBED_SPLITS
     )
     reduce = make_pipeline(StandardScaler(), PCA(COMPONENTS, random_state=0), StandardScaler()).fit(train_seen)
     train_seen, dev_seen = reduce.transform(train_seen), reduce.transform(dev_seen)

@@ -100,9 +100,8 @@ def run(command: list[str], output: Path) -> dict[str, float]:
     first, last = written[half - 1][0], written[-1][0]
     rows = sum(count for _, count in written[half:])
     spent = [seconds for moment, seconds in cpu if first <= moment <= last]
-    steps = [
-        max(after - before, 0) for before, after in itertools.pairwise(spent)
-    ]  # who is killed takes its time along
+    # Who is killed takes its time along, and the sum falls.
+    steps = [max(after - before, 0) for before, after in itertools.pairwise(spent)]
     return {
         "seconds": time.time() - start,
         "seconds_to_first": written[0][0] - start,
