@@ -1,6 +1,8 @@
 """Processes that load data: which signals they outlive, and how it shows that one has died."""
 
+import os
 import signal
+import threading
 
 
 def outlive_a_signal(worker_id: int = 0) -> None:
@@ -10,7 +12,16 @@ def outlive_a_signal(worker_id: int = 0) -> None:
     PyTorch takes their end for a failure. It is a `worker_init_fn`: PyTorch sets another handler before.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, _: signal.signal(number, signal.SIG_DFL))
+    if hasattr(signal, "sigwaitinfo"):  # else PyTorch's own handler stays: macOS does not say who has sent a signal
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_await_the_end, daemon=True).start()
+
+
+def _await_the_end() -> None:
+    """Ends this process at SIGTERM of its parent, which ends so what it has started, or at the second of another."""
+    for is_last in (False, True):
+        if signal.sigwaitinfo({signal.SIGTERM}).si_pid == os.getppid() or is_last:
+            os._exit(0)
 
 
 def lost_process(error: BaseException, num_workers: int) -> str | None:
