@@ -1,5 +1,6 @@
 """The frozen vision model of HamLearning: pictures in, the features of the picture and its regions out (Eq 2-3)."""
 
+import collections
 import copy
 import functools
 import hashlib
@@ -7,7 +8,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -1056,20 +1057,25 @@ class HamLearningVisionModel(PreTrainedModel):
         Raises:
             ValueError: what the backbone gives is no map of such pictures; the message names its architecture.
         """
-        return self._feature_map(pixels, self._backbone_states)
-
-    def _feature_map(self, pixels: torch.Tensor, make_states: Callable[[], nn.Module]) -> torch.Tensor:
-        """`feature_map`, by `make_states()` where OpenVINO does not compute it."""
         network = self._backbone_network(*pixels.shape[2:])
         if network is None:
-            is_rough = self._backbone_precision == "bfloat16"
-            module = make_states()
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=is_rough):
-                pixels = pixels.to(self.device).contiguous(memory_format=torch.channels_last)  # convolutions' fastest
-                (states,) = module(pixels)
-        else:  # one at a time, which is no slower: no picture's numbers depend on the others
-            states = torch.cat([network(picture[None])[0] for picture in pixels])
-        height, width = pixels.shape[2:]
+            return self._as_map(self._states_by_torch(pixels, self._backbone_states()), *pixels.shape[2:])
+        return torch.cat(self._maps_by_openvino(network, list(pixels)))
+
+    def _states_by_torch(self, pixels: torch.Tensor, module: nn.Module) -> Any:
+        """What the backbone gives for pictures (B, 3, H, W) of one size."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._backbone_precision == "bfloat16"):
+            # channels_last: the convolutions' fastest
+            (states,) = module(pixels.to(self.device).contiguous(memory_format=torch.channels_last))
+        return states
+
+    def _maps_by_openvino(self, network: Network, pictures: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """The map (1, D_i, h, w) of each picture (3, H, W); no picture's numbers depend on the others."""
+        found = network.map([(picture[None],) for picture in pictures])
+        return [self._as_map(states, *picture.shape[1:]) for (states,), picture in zip(found, pictures, strict=True)]
+
+    def _as_map(self, states: Any, height: int, width: int) -> torch.Tensor:
+        """What the backbone gives for pictures of this size, as a map (B, D_i, h, w) in float32."""
         folded = self._fold(states, height, width) if isinstance(states, torch.Tensor) else None
         if folded is None or folded.shape[1] != self.image_feature_size:
             given = tuple(states.shape) if isinstance(states, torch.Tensor) else type(states).__name__
@@ -1210,15 +1216,16 @@ class HamLearningVisionModel(PreTrainedModel):
         """
         self.networks.forget_others(self)
         pictures = [image for image in images if image is not None]
-        crops = self._maps([picture.crop for picture in pictures])
         own_wholes = [
             None if picture.whole is None or torch.equal(picture.whole, picture.crop) else picture.whole
             for picture in pictures
         ]
-        wholes = self._maps([whole for whole in own_wholes if whole is not None])
+        crops = [picture.crop for picture in pictures]
+        maps = iter(self._maps([*crops, *(whole for whole in own_wholes if whole is not None)]))
+        of_crops = [next(maps) for _ in pictures]
         rows = []
-        for picture, crop, whole in zip(pictures, crops, own_wholes, strict=True):
-            feature_map = crop if whole is None else next(wholes)
+        for picture, crop, whole in zip(pictures, of_crops, own_wholes, strict=True):
+            feature_map = crop if whole is None else next(maps)
             row = {"image_size": np.array(picture.size), "image_features": crop.mean(dim=(1, 2)).cpu().numpy()}  # Eq 2
             row |= self._regions(picture, feature_map)
             rows.append(row | self._more_features(picture, crop, row["boxes"]))
@@ -1242,7 +1249,7 @@ class HamLearningVisionModel(PreTrainedModel):
         """uint8 (n, 3, C, C) -> (n, 15360)."""
         network = self._network("global_backbone_pyramid", self._pyramid_part, self._backbone_precision)
         if network is not None:
-            return torch.cat([network(picture[None])[0] for picture in pixels])
+            return torch.cat([pyramid for (pyramid,) in network.map([(picture[None],) for picture in pixels])])
         states: Any = self._folded_states()  # its weights are a pyramid's, too
         module = _BackbonePyramid(states.backbone, self.config.image_mean, self.config.image_std, self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._backbone_precision == "bfloat16"):
@@ -1254,14 +1261,21 @@ class HamLearningVisionModel(PreTrainedModel):
         module = _BackbonePyramid(self.global_backbone, config.image_mean, config.image_std, self.device)
         return self._backbone_part(is_free=False)._replace(module=module)
 
-    def _maps(self, pictures: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
-        """The global backbone's map (D_i, h, w) of each picture (3, H, W); those of one size in one batch."""
+    def _maps(self, pictures: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """The global backbone's map (D_i, h, w) of each picture (3, H, W); in PyTorch those of a size in one batch."""
+        alike: dict[Any, list[int]] = collections.defaultdict(list)
+        for place, picture in enumerate(pictures):
+            alike[self._backbone_network(*picture.shape[1:]) or picture.shape].append(place)
         maps: dict[int, torch.Tensor] = {}
-        for size in dict.fromkeys(picture.shape for picture in pictures):
-            places = [place for place, picture in enumerate(pictures) if picture.shape == size]
-            found = self._feature_map(torch.stack([pictures[place] for place in places]), self._folded_states)
+        for key, places in alike.items():
+            of_one_kind = [pictures[place] for place in places]
+            if isinstance(key, Network):
+                found = [feature_map[0] for feature_map in self._maps_by_openvino(key, of_one_kind)]
+            else:
+                states = self._states_by_torch(torch.stack(of_one_kind), self._folded_states())
+                found = self._as_map(states, *key[1:])
             maps |= dict(zip(places, found, strict=True))
-        return iter([maps[place] for place in range(len(pictures))])
+        return [maps[place] for place in range(len(pictures))]
 
     def extract_images(self, images: Sequence[Any], first: int = 0) -> list[dict[str, np.ndarray] | None]:
         """`extract` of pictures as users have them; `first` is the place of the first one in the user's list.

@@ -10,6 +10,7 @@ What is compiled is kept, so that the next process begins with it, in the Hub's 
 import collections
 import contextlib
 import copy
+import functools
 import hashlib
 import importlib.util
 import json
@@ -72,19 +73,52 @@ class Part(NamedTuple):
 
 
 class Network:
-    """A part that OpenVINO computes, called as the part's module is. Threads take turns."""
+    """A part that OpenVINO computes, called as the part's module is. Threads take turns.
 
-    def __init__(self, compiled: Any):
-        self.compiled = compiled
+    Args:
+        compiled: the part as OpenVINO has compiled it.
+        compile_streams: compiles it once more, for so many inputs at a time, a thread each.
+    """
+
+    def __init__(self, compiled: Any, compile_streams: Callable[[int], Any] | None = None):
         self.request = compiled.create_infer_request()
+        self.compile_streams = compile_streams
+        self.threads: int = compiled.get_property("INFERENCE_NUM_THREADS")
+        self.queue: Any = None  # of `map`
         self.lock = threading.Lock()
 
     def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The outputs, copied: the next call computes into the same memory."""
-        arrays = [tensor.detach().contiguous().numpy() for tensor in inputs]
         with self.lock:
-            found = self.request.infer(arrays, share_inputs=True)
+            found = self.request.infer(_arrays(inputs), share_inputs=True)
         return tuple(torch.from_numpy(array) for array in found.to_tuple())
+
+    def map(self, batch: Sequence[tuple[torch.Tensor, ...]]) -> list[tuple[torch.Tensor, ...]]:
+        """The outputs of each of several inputs, bit for bit as one by one.
+
+        More inputs than threads go through one a thread: no thread waits for another, as all do at each layer of one
+        input. That network is compiled when it is first needed, and held beside the other.
+        """
+        if len(batch) <= self.threads or self.threads == 1 or not can_compile() or self.compile_streams is None:
+            return [self(*inputs) for inputs in batch]
+        arrays = [_arrays(inputs) for inputs in batch]  # held to the end: OpenVINO reads them where they are
+        found: list[Any] = [None] * len(batch)
+
+        def keep(request: Any, place: int) -> None:
+            found[place] = tuple(torch.from_numpy(tensor.data.copy()) for tensor in request.output_tensors)
+
+        with self.lock:
+            if self.queue is None:
+                self.queue = openvino().AsyncInferQueue(self.compile_streams(self.threads), self.threads)
+            self.queue.set_callback(keep)
+            for place, given in enumerate(arrays):
+                self.queue.start_async(given, place, share_inputs=True)
+            self.queue.wait_all()
+        return found
+
+
+def _arrays(inputs: Sequence[torch.Tensor]) -> list[Any]:
+    return [tensor.detach().contiguous().numpy() for tensor in inputs]
 
 
 class Networks:
@@ -140,7 +174,8 @@ class Networks:
         if any(tensor.is_floating_point() and tensor.dtype != torch.float32 for tensor in tensors):
             return None
         try:
-            network = Network(load_or_compile(name, part, precision, self.files.get(name)))
+            compile_streams = functools.partial(load_or_compile, name, part, precision, self.files.get(name))
+            network = Network(compile_streams(1), compile_streams)
         except CannotConvertError as error:
             logger.warning(f"OpenVINO cannot compute the vision model's {name} ({error}): PyTorch does.")
             return None
@@ -294,13 +329,13 @@ if hasattr(os, "register_at_fork"):
 # --------------------------------------------------------------------------------------------------------- compiling
 
 
-def settings_of(precision: str) -> dict[str, Any]:
-    """OpenVINO's settings for a network: as many threads as PyTorch has now."""
+def settings_of(precision: str, streams: int = 1) -> dict[str, Any]:
+    """OpenVINO's settings for a network: as many threads as PyTorch has now, for one input; or a thread a stream."""
     return {
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "INFERENCE_NUM_THREADS": streams if streams > 1 else torch.get_num_threads(),
         "ENABLE_CPU_PINNING": False,  # two processes of one thread would both be pinned to the first core
-        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": streams,
     }
 
 
@@ -315,7 +350,7 @@ def part_key(part: Part) -> str:
     return digest.hexdigest()
 
 
-def load_or_compile(name: str, part: Part, precision: str, file: Path | None = None) -> Any:
+def load_or_compile(name: str, part: Part, precision: str, file: Path | None = None, streams: int = 1) -> Any:
     """The compiled network of a part: of the cache, else of an exported file, else converted now.
 
     Two processes may do it at once: a file of the cache is put in its place whole, and has all it depends on in its
@@ -332,10 +367,10 @@ def load_or_compile(name: str, part: Part, precision: str, file: Path | None = N
     with contextlib.suppress(OSError):
         raise CannotConvertError(refused.read_text(encoding="utf-8"))
     with contextlib.suppress(OSError, RuntimeError):  # there is none, or it is damaged
-        return core.import_model(kept.read_bytes(), "CPU", settings_of(precision))
+        return core.import_model(kept.read_bytes(), "CPU", settings_of(precision, streams))
     try:
         network = _read_exported(file, key) or convert(part)
-        compiled = core.compile_model(network, "CPU", settings_of(precision))
+        compiled = core.compile_model(network, "CPU", settings_of(precision, streams))
     except CannotConvertError as error:
         _keep(refused, str(error).encode())
         raise

@@ -1,6 +1,7 @@
 """The vision model's networks as OpenVINO computes them: what it can, when, and what is kept of it."""
 
 import copy
+import functools
 import multiprocessing
 import os
 import pickle
@@ -22,7 +23,7 @@ from configuration_hamlearning import HamLearningVisionConfig
 from conftest import ROOT
 from modeling_faster_rcnn_vg import ROIHeads, to_whole_cells, unsure_widths
 from modeling_hamlearning_vision import FasterRCNNVGDetector, HamLearningVisionModel
-from networks_hamlearning import CannotConvertError, Part, convert, fold_batch_norms, load_or_compile
+from networks_hamlearning import CannotConvertError, Network, Part, convert, fold_batch_norms, load_or_compile
 
 
 VG = {
@@ -124,18 +125,33 @@ def test_features_do_not_depend_on_the_batch_bit_for_bit():
         assert all(np.array_equal(row[name], other[name]) for name in row)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_pictures_that_share_the_threads_have_the_numbers_of_one_by_one(precision, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    vision = make_vision_model("resnet18")
+    part = vision._backbone_part(is_free=True)
+    compile_streams = functools.partial(load_or_compile, "global_backbone", part, precision, None)
+    network = Network(compile_streams(1), compile_streams)
+    batch = [(torch.randint(0, 256, (1, 3, 64, width), dtype=torch.uint8),) for width in (64, 80, 64, 96, 72)]
+    expected = [network(*inputs) for inputs in batch]
+    found = network.map(batch)
+    assert network.queue is not None and len(network.queue) == 2
+    for (one,), (other,) in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_pytorch_batches_pictures_of_one_size_within_rounding():
     vision = make_vision_model()
     vision.runtime = "torch"
     assert_close(vision.extract_images(pictures()), [vision.extract_images([picture])[0] for picture in pictures()])
 
 
-def test_a_picture_that_is_its_own_crop_goes_through_once():
+def test_a_picture_that_is_its_own_crop_goes_through_once(monkeypatch):
     vision = make_vision_model(resize_size=64)
     square = pictures()[3]
     row = vision.extract_images([square])[0]
-    calls, network = [], vision.networks.found["global_backbone", "float32"]
-    vision.networks.found["global_backbone", "float32"] = lambda *inputs: calls.append(1) or network(*inputs)
+    calls, compute = [], Network.__call__
+    monkeypatch.setattr(Network, "__call__", lambda self, *inputs: calls.append(1) or compute(self, *inputs))
     again = vision.extract_images([square])[0]
     assert len(calls) == 1 and np.array_equal(again["features"], row["features"])
 
