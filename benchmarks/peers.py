@@ -23,6 +23,11 @@ made-up tweets, of the lengths of Twitter-2017 (see `workload.py`).
 The peers' pictures and tweets are tensors in memory before the clock starts. A round times each of them once:
 HamLearning on all tweets, a peer, whose time does not depend on their lengths, on `--peer_tweets` of them. Reported
 are the medians over the rounds, and of the ratios within a round the median and the lowest.
+
+With `--extracted grid=16 faster_rcnn_vg=2` a round also extracts the features of so many JPEG files with ResNet-152
+and that detector (weights drawn, networks compiled before), as `hamlearning extract` does, and the table says what a
+tweet takes from its picture's file through 24 epochs, UMT's recipe: a peer's ResNet runs again in each, HamLearning
+extracts once.
 """
 
 import argparse
@@ -35,6 +40,7 @@ import tempfile
 import time
 import types
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -43,12 +49,17 @@ import torchvision
 import transformers.file_utils
 import transformers.modeling_utils
 import transformers.pytorch_utils
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from transformers import BertConfig, get_linear_schedule_with_warmup, set_seed
 
+from configuration_hamlearning import HamLearningVisionConfig
+from extraction_speed import extraction_seconds, write_pictures
+from hamlearning.pictures.tweet_images import TweetImages
 from hamlearning.training.prediction import predict
 from hamlearning.training.trainer import TrainingWatch, keep_freed_memory
+from modeling_hamlearning_vision import HamLearningVisionModel
 from operations import PRESETS
+from pictures_speed import draw_weights
 from workload import SIZES, made_up_tweets, make_trainer, print_table, spread
 
 
@@ -56,6 +67,7 @@ MAX_LENGTH = 128  # of both run scripts
 BATCH_SIZE = 32  # HamLearning's, and UMT's
 NUM_TAGS, NUM_CHUNK_TAGS = 13, 7  # tags and UMT's chunk tags: padding, X, [CLS] and [SEP] among them
 IMAGE_POSITIONS = 49
+EPOCHS = 24  # of UMT's recipe
 
 
 def import_umt(folder: Path) -> types.SimpleNamespace:
@@ -289,6 +301,38 @@ class HamLearning:
         return len(tweets) / predict(self.trainer, tweets)["seconds"]
 
 
+class Extraction:
+    """ResNet-152 and a detector, and JPEG files to extract features of."""
+
+    def __init__(self, detector: str, count: int, folder: Path):
+        backbone = {"architecture": "resnet152"}
+        config = HamLearningVisionConfig(global_backbone_config=backbone, detector=detector)
+        self.vision_model, self.count = HamLearningVisionModel(config).eval(), count
+        draw_weights(self.vision_model.global_backbone.timm_model)
+        folder.mkdir()
+        write_pictures(folder, count, seed=1)
+        ids = Dataset.from_dict({"id": [str(number) for number in range(count)]})
+        self.images = TweetImages(DatasetDict({"train": ids}), folder)
+        self.seconds()  # compiles
+
+    def seconds(self) -> float:
+        """A picture."""
+        return extraction_seconds(self.vision_model, self.images) / self.count
+
+
+def whole_way(rates: dict[str, list[float]], extracted: dict[str, list[float]], peers: Iterable[str]) -> list[list]:
+    """Rows of a table: seconds a tweet from its picture's file through all epochs."""
+    rows = []
+    for peer in peers:
+        theirs = [EPOCHS / rate for rate in rates[peer]]
+        rows.append([f"{peer}, {EPOCHS} epochs", f"{statistics.median(theirs):.2f}", ""])
+        for detector, seconds in extracted.items():
+            ours = [e + EPOCHS / rate for e, rate in zip(seconds, rates["HamLearning, regions"], strict=True)]
+            over = statistics.median(a / b for a, b in zip(theirs, ours, strict=True))
+            rows.append([f"HamLearning, {detector}", f"{statistics.median(ours):.2f}", f"{over:.2f} times {peer}"])
+    return rows
+
+
 def main():
     """Prints a table, and writes it as JSON if asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -297,6 +341,7 @@ def main():
     parser.add_argument("--tweets", type=int, default=256, help="of a round of HamLearning")
     parser.add_argument("--peer_tweets", type=int, default=64, help="of a round of a peer, a multiple of 32")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--extracted", nargs="*", default=[], metavar="DETECTOR=PICTURES", help="from files as well")
     parser.add_argument("--json", help="also write the figures here")
     options = parser.parse_args()
     folders = {"UMT": (UMT, options.umt), "HVPNeT": (HVPNeT, options.hvpnet)}
@@ -324,6 +369,9 @@ def main():
         }
         rates = {task: {name: [] for name in of_task} for task, of_task in timers.items()}
         vision_shares = {name: [] for name in peers}
+        wanted = [entry.partition("=") for entry in options.extracted]
+        extractions = {name: Extraction(name, int(count), Path(folder, name)) for name, _, count in wanted}
+        extracted = {name: [] for name in extractions}
         for round_ in range(options.rounds):
             for task, of_task in timers.items():
                 for name, timer in of_task.items():
@@ -331,6 +379,9 @@ def main():
                     give_memory_back()
             for name, peer in peers.items():
                 vision_shares[name].append(peer.vision_share)
+            for name, extraction in extractions.items():
+                extracted[name].append(extraction.seconds())
+                print(f"{name}: {extracted[name][-1]:.2f} s a picture", flush=True)
             print(
                 f"round {round_ + 1}:",
                 {t: {n: round(v[-1], 2) for n, v in r.items()} for t, r in rates.items()},
@@ -361,6 +412,10 @@ def main():
     print_table(["", "tweets/s", "spread", *(title for peer in peers for title in (f"over {peer}", "lowest"))], rows)
     for name, share in shares.items():
         print(f"\nOf {name}'s training, {share:.0%} is the network that sees pictures.")
+    if extracted:
+        print()
+        print_table(["from a picture's file", "s a tweet", ""], whole_way(rates["training"], extracted, peers))
+        figures["seconds_a_picture"] = extracted
     if options.json:
         Path(options.json).write_text(json.dumps(figures, indent=2) + "\n")
 
