@@ -448,7 +448,8 @@ def export_model(source: str | os.PathLike, folder: str | os.PathLike, precision
     found, _ = HamLearningConfig.get_config_dict(source)
     if found.get("model_type") != HamLearningConfig.model_type:
         raise ValueError(
-            f"{source} holds a model of the type {found.get('model_type')!r}: give one that `hamlearning train` made."
+            f"{source} holds a model of the type {found.get('model_type')!r}: give a HamLearning, which "
+            "`hamlearning train` makes without --architecture; nothing else is exported."
         )
     model = HamLearningForTokenClassification.from_pretrained(source, dtype=torch.float32)
     processor = HamLearningProcessor.from_pretrained(source, trust_remote_code=True)

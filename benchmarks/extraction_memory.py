@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from workload import print_table
+from workload import print_table, write_figures
 
 
 def write_small_pictures(folder: Path, count: int) -> None:
@@ -83,8 +83,7 @@ def main() -> None:
         for count, found in figures.items()
     ]
     print_table(["pictures", "computes, MB", "decodes, MB", "file, MB", "ms a picture", "over the first"], rows)
-    if options.json:
-        Path(options.json).write_text(json.dumps(figures, indent=2) + "\n")
+    write_figures(figures, options)
 
 
 if __name__ == "__main__":
