@@ -788,11 +788,13 @@ class HamLearningVisionModel(PreTrainedModel):
             openvino()
         self._runtime = runtime
 
-    def _network(self, name: str, make_part: Callable[[], Part], precision: str = "float32") -> Network | None:
-        """The network of a part that OpenVINO computes; None where PyTorch does."""
+    def _network(
+        self, name: str, make_part: Callable[[], Part], precision: str = "float32", count: int = 1
+    ) -> Network | None:
+        """The network of a part that OpenVINO computes, for so many inputs; None where PyTorch does."""
         if self._runtime == "torch" or self.device.type != "cpu" or not is_installed():
             return None
-        return self.networks.find(name, make_part, precision)
+        return self.networks.find(name, make_part, precision, count)
 
     @property
     def more_feature_sizes(self) -> dict[str, int]:
@@ -1057,7 +1059,7 @@ class HamLearningVisionModel(PreTrainedModel):
         Raises:
             ValueError: what the backbone gives is no map of such pictures; the message names its architecture.
         """
-        network = self._backbone_network(*pixels.shape[2:])
+        network = self._backbone_network(pixels.shape[2:], len(pixels))
         if network is None:
             return self._as_map(self._states_by_torch(pixels, self._backbone_states()), *pixels.shape[2:])
         return torch.cat(self._maps_by_openvino(network, list(pixels)))
@@ -1098,12 +1100,12 @@ class HamLearningVisionModel(PreTrainedModel):
         with torch.backends.cudnn.flags(allow_tf32=False):  # which is coarser than what is checked
             return self.networks.fold("global_backbone", functools.partial(self._backbone_part, is_free=False))
 
-    def _backbone_network(self, height: int, width: int) -> Network | None:
-        """What computes the global backbone for pictures of this size; None where PyTorch does."""
+    def _backbone_network(self, size: torch.Size, count: int) -> Network | None:
+        """What computes the global backbone for a picture of this size among so many; None where PyTorch does."""
         for name, make_part in self._backbone_parts().items():
             takes_any_size = name == "global_backbone"
-            if takes_any_size or (height, width) == (self.config.crop_size,) * 2:
-                network = self._network(name, make_part, self._backbone_precision)
+            if takes_any_size or size == (self.config.crop_size,) * 2:
+                network = self._network(name, make_part, self._backbone_precision, count)
                 if network is not None:
                     return network
         return None
@@ -1247,7 +1249,7 @@ class HamLearningVisionModel(PreTrainedModel):
 
     def _pyramids(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 (n, 3, C, C) -> (n, 15360)."""
-        network = self._network("global_backbone_pyramid", self._pyramid_part, self._backbone_precision)
+        network = self._network("global_backbone_pyramid", self._pyramid_part, self._backbone_precision, len(pixels))
         if network is not None:
             return torch.cat([pyramid for (pyramid,) in network.map([(picture[None],) for picture in pixels])])
         states: Any = self._folded_states()  # its weights are a pyramid's, too
@@ -1265,7 +1267,7 @@ class HamLearningVisionModel(PreTrainedModel):
         """The global backbone's map (D_i, h, w) of each picture (3, H, W); in PyTorch those of a size in one batch."""
         alike: dict[Any, list[int]] = collections.defaultdict(list)
         for place, picture in enumerate(pictures):
-            alike[self._backbone_network(*picture.shape[1:]) or picture.shape].append(place)
+            alike[self._backbone_network(picture.shape[1:], len(pictures)) or picture.shape].append(place)
         maps: dict[int, torch.Tensor] = {}
         for key, places in alike.items():
             of_one_kind = [pictures[place] for place in places]

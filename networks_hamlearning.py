@@ -76,20 +76,36 @@ class Network:
     """A part that OpenVINO computes, called as the part's module is. Threads take turns.
 
     Args:
-        compiled: the part as OpenVINO has compiled it.
-        compile_streams: compiles it once more, for so many inputs at a time, a thread each.
+        compile: gives the part compiled for so many inputs at a time, a thread each; 1: all threads for one.
     """
 
-    def __init__(self, compiled: Any, compile_streams: Callable[[int], Any] | None = None):
-        self.request = compiled.create_infer_request()
-        self.compile_streams = compile_streams
-        self.threads: int = compiled.get_property("INFERENCE_NUM_THREADS")
-        self.queue: Any = None  # of `map`
-        self.lock = threading.Lock()
+    def __init__(self, compile: Callable[[int], Any]):
+        self.compile, self.threads = compile, torch.get_num_threads()
+        self.request: Any = None  # of one input
+        self.queue: Any = None  # of more inputs than threads
+        self.lock = threading.RLock()
+
+    def is_shared(self, count: int) -> bool:
+        """Whether so many inputs go through one a thread."""
+        return count > self.threads > 1 and can_compile()
+
+    def prepare(self, count: int) -> None:
+        """Compiles what so many inputs need, if it is not there.
+
+        Raises:
+            CannotConvertError: OpenVINO cannot compute the part.
+        """
+        with self.lock:
+            if not self.is_shared(count):
+                if self.request is None:
+                    self.request = self.compile(1).create_infer_request()
+            elif self.queue is None:
+                self.queue = openvino().AsyncInferQueue(self.compile(self.threads), self.threads)
 
     def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The outputs, copied: the next call computes into the same memory."""
         with self.lock:
+            self.prepare(1)
             found = self.request.infer(_arrays(inputs), share_inputs=True)
         return tuple(torch.from_numpy(array) for array in found.to_tuple())
 
@@ -97,9 +113,9 @@ class Network:
         """The outputs of each of several inputs, bit for bit as one by one.
 
         More inputs than threads go through one a thread: no thread waits for another, as all do at each layer of one
-        input. That network is compiled when it is first needed, and held beside the other.
+        input.
         """
-        if len(batch) <= self.threads or self.threads == 1 or not can_compile() or self.compile_streams is None:
+        if not self.is_shared(len(batch)):
             return [self(*inputs) for inputs in batch]
         arrays = [_arrays(inputs) for inputs in batch]  # held to the end: OpenVINO reads them where they are
         found: list[Any] = [None] * len(batch)
@@ -108,8 +124,7 @@ class Network:
             found[place] = tuple(torch.from_numpy(tensor.data.copy()) for tensor in request.output_tensors)
 
         with self.lock:
-            if self.queue is None:
-                self.queue = openvino().AsyncInferQueue(self.compile_streams(self.threads), self.threads)
+            self.prepare(len(batch))
             self.queue.set_callback(keep)
             for place, given in enumerate(arrays):
                 self.queue.start_async(given, place, share_inputs=True)
@@ -152,12 +167,17 @@ class Networks:
             if weights != self.weights:
                 self.weights, self.found, self.folded = weights, {}, {}
 
-    def find(self, name: str, make_part: Callable[[], Part], precision: str = "float32") -> Network | None:
-        """The network of a part, compiled now if it was not; None where OpenVINO cannot compute it."""
+    def find(
+        self, name: str, make_part: Callable[[], Part], precision: str = "float32", count: int = 1
+    ) -> Network | None:
+        """The network of a part, compiled now for so many inputs if it was not; None where OpenVINO cannot do it."""
         with self.lock:
             if (name, precision) not in self.found:
-                self.found[name, precision] = self._compile(name, make_part, precision)
-            return self.found[name, precision]
+                self.found[name, precision] = self._compile(name, make_part, precision, count)
+            network = self.found[name, precision]
+            if network is not None and network.request is None and not can_compile():
+                return None  # a fork of a process that computed many inputs at a time alone
+            return network
 
     def fold(self, name: str, make_part: Callable[[], Part]) -> nn.Module:
         """A part's module for PyTorch, its batch norms folded now if they were not."""
@@ -166,16 +186,16 @@ class Networks:
                 self.folded[name] = fold_batch_norms(make_part())
             return self.folded[name]
 
-    def _compile(self, name: str, make_part: Callable[[], Part], precision: str) -> Network | None:
+    def _compile(self, name: str, make_part: Callable[[], Part], precision: str, count: int) -> Network | None:
         if not can_compile():
             return None
         part = make_part()
         tensors = [*part.module.parameters(), *part.module.buffers(), *part.inputs]
         if any(tensor.is_floating_point() and tensor.dtype != torch.float32 for tensor in tensors):
             return None
+        network = Network(functools.partial(load_or_compile, name, part, precision, self.files.get(name)))
         try:
-            compile_streams = functools.partial(load_or_compile, name, part, precision, self.files.get(name))
-            network = Network(compile_streams(1), compile_streams)
+            network.prepare(count)
         except CannotConvertError as error:
             logger.warning(f"OpenVINO cannot compute the vision model's {name} ({error}): PyTorch does.")
             return None
@@ -428,7 +448,7 @@ def convert(part: Part) -> Any:
                 for dimension in free:
                     shape[dimension] = package.Dimension(-1)
             network.reshape(dict(zip(network.inputs, shapes, strict=True)))
-            compiled = Network(_core().compile_model(network, "CPU", settings_of("float32")))
+            compiled = Network(lambda streams: _core().compile_model(network, "CPU", settings_of("float32", streams)))
             for inputs in (part.inputs, *part.others):
                 _check(compiled(*inputs), part.module(*inputs), inputs)
     except CannotConvertError:

@@ -130,8 +130,7 @@ def test_pictures_that_share_the_threads_have_the_numbers_of_one_by_one(precisio
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     vision = make_vision_model("resnet18")
     part = vision._backbone_part(is_free=True)
-    compile_streams = functools.partial(load_or_compile, "global_backbone", part, precision, None)
-    network = Network(compile_streams(1), compile_streams)
+    network = Network(functools.partial(load_or_compile, "global_backbone", part, precision, None))
     batch = [(torch.randint(0, 256, (1, 3, 64, width), dtype=torch.uint8),) for width in (64, 80, 64, 96, 72)]
     expected = [network(*inputs) for inputs in batch]
     found = network.map(batch)
