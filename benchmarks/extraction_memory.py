@@ -43,7 +43,7 @@ def extract(count: int, side: int) -> dict[str, float]:
     from modeling_hamlearning_vision import HamLearningVisionModel
 
     backbone = {"architecture": "tf_efficientnet_lite0"}
-    sizes = {"crop_size": side, "resize_size": side}
+    sizes = {"crop_size": side, "resize_size": side, "detector": "grid"}
     vision_model = HamLearningVisionModel(HamLearningVisionConfig(global_backbone_config=backbone, **sizes)).eval()
     with tempfile.TemporaryDirectory() as folder:
         pictures, target = Path(folder, "pictures"), Path(folder, "features")

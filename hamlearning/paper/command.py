@@ -138,6 +138,9 @@ def make_runs(runner: Runner, wanted: Sequence[Run], workers: int, write: Callab
         device = free.get()
         try:
             runner.make(run, device)
+        except Exception as error:
+            logger.error(f"{run.name} failed: {error}")  # now: the others may take days
+            raise
         finally:
             free.put(device)
 

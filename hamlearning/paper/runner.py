@@ -98,6 +98,9 @@ class Runner:
         self._children: set[subprocess.Popen] = set()
         self._is_stopping = False
         self._guard = threading.Lock()  # of the two
+        self._reading = (
+            threading.Lock()
+        )  # `datasets` reads no two data sets at once: AttributeError, of a lock of tqdm
 
     def settings(self, run: Run) -> dict[str, Any]:
         """What `run_mner.py` is told, by name; None: nothing."""
@@ -124,7 +127,8 @@ class Runner:
     def splits(self, run: Run) -> dict[str, str]:
         """SHA-256 of each split of the run's data."""
         settings = yaml.safe_load((ROOT / "configs" / SCALES[run.scale][run.data]).read_text(encoding="utf-8"))
-        tweets = load_tweets(self.places.get(run.data, settings["data_dir"]))
+        with self._reading:
+            tweets = load_tweets(self.places.get(run.data, settings["data_dir"]))
         return {str(split): split_sha256(dataset) for split, dataset in tweets.items()}
 
     def folder(self, run: Run) -> Path:

@@ -213,6 +213,26 @@ def test_a_result_that_a_full_disk_has_cut_off_counts_as_none(runner):
     assert not runner.is_done(run_of(TEXT))
 
 
+def test_runs_at_a_time_read_their_data_one_after_the_other(runner, monkeypatch):
+    reading, seen = [], []
+
+    def load_slowly(place):
+        reading.append(place)
+        seen.append(len(reading))
+        time.sleep(0.05)
+        reading.pop()
+        return {}
+
+    monkeypatch.setattr("hamlearning.paper.runner.load_tweets", load_slowly)
+    run = run_of(row_of("table1", "HamLearning"))
+    threads = [threading.Thread(target=runner.splits, args=(run,)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [1, 1, 1]
+
+
 def test_an_old_folder_is_nobodys_before_it_is_removed(runner, killed, monkeypatch):
     folder = runner.folder(run_of(TEXT))
     folder.mkdir(parents=True)
@@ -564,12 +584,13 @@ def test_the_page_alone_is_written_without_a_run(project, capsys):
     assert not (project / "outputs").exists()
 
 
-def test_a_run_that_fails_is_named_behind_the_page(project, capsys):
+def test_a_run_that_fails_is_named_when_it_does_and_behind_the_page(project, capsys, caplog):
     arguments = ["table1", "--on", "twitter2017", "--rows", "HamLearning", "--data", "twitter2017=nowhere"]
     assert main(["tables", *arguments, "--runs_dir", str(project / "runs")]) == 1
     said = capsys.readouterr()
     assert "README.md" in said.out
     assert said.err.startswith("error: ") and "nowhere" in said.err
+    assert "twitter2017-full-seed1 failed: " in caplog.text
 
 
 @pytest.mark.slow
