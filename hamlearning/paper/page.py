@@ -161,7 +161,7 @@ def commands_of(name: str, found: Mapping[str, list[dict]], scale: str, data: st
         if results := found[row.title]:
             seeds = seeds_of(results).replace(",", "")
             command = f'hamlearning tables {name} --scale {scale} --on {data} --seeds {seeds} --rows "{row.title}"'
-            flags = " ".join(f"--{flag} {value}" for flag, value in (row.at_test or row.flags).items())
+            flags = " ".join(f"--{flag} {value}" for flag, value in (row.at_test or row.flags_at(scale)).items())
             lines.append([row.title, f"`{command}`", f"`{flags}`" if flags else "no flag"])
     return markdown_table(lines)
 

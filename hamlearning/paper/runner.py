@@ -78,7 +78,7 @@ class Run:
 
 def runs_of(row: Row, scale: str, data: str, seed: int) -> Run:
     """The run that a row's figures come from; it names the training that it needs."""
-    training = Run(scale, row.trained_on.get(data, data), seed, dict(row.flags))
+    training = Run(scale, row.trained_on.get(data, data), seed, row.flags_at(scale))
     return training if row.at_test is None else Run(scale, data, seed, dict(row.at_test), training)
 
 

@@ -457,6 +457,13 @@ def test_a_row_with_pictures_is_run_with_others_with_none_and_with_all_hidden():
     assert row_of("table1", "BERT-CRF").controls == row_of("table1", "BiLSTM-CRF").controls == {}
 
 
+def test_a_row_and_its_controls_have_the_flags_of_their_scale():
+    row = row_of("table1", "HVPNeT")
+    for of_row in (row, *row.controls.values()):
+        training = [runs_of(of_row, scale, "twitter2017", 1) for scale in ("small", "paper")]
+        assert ["use_pyramid" in (run.trained or run).flags for run in training] == [True, False]
+
+
 def test_a_system_that_is_not_there_is_not_run_unless_it_is_asked_for(monkeypatch):
     monkeypatch.setattr("hamlearning.paper.command.RIVALS", ())
     titles = {row.title for row in TABLES["table1"].all_rows}
