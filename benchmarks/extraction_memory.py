@@ -20,8 +20,13 @@ import time
 from pathlib import Path
 
 import numpy as np
+from datasets import Dataset, DatasetDict
 from PIL import Image
 
+from configuration_hamlearning import HamLearningVisionConfig
+from hamlearning.pictures.extraction import extract_visual_features
+from hamlearning.pictures.tweet_images import TweetImages
+from modeling_hamlearning_vision import HamLearningVisionModel
 from workload import print_table, write_figures
 
 
@@ -34,14 +39,7 @@ def write_small_pictures(folder: Path, count: int) -> None:
 
 
 def extract(count: int, side: int) -> dict[str, float]:
-    """Peaks in MB, and seconds a picture."""
-    from datasets import Dataset, DatasetDict
-
-    from configuration_hamlearning import HamLearningVisionConfig
-    from hamlearning.pictures.extraction import extract_visual_features
-    from hamlearning.pictures.tweet_images import TweetImages
-    from modeling_hamlearning_vision import HamLearningVisionModel
-
+    """Peaks in MB, and milliseconds a picture."""
     backbone = {"architecture": "tf_efficientnet_lite0"}
     sizes = {"crop_size": side, "resize_size": side, "detector": "grid"}
     vision_model = HamLearningVisionModel(HamLearningVisionConfig(global_backbone_config=backbone, **sizes)).eval()

@@ -98,9 +98,8 @@ class Runner:
         self._children: set[subprocess.Popen] = set()
         self._is_stopping = False
         self._guard = threading.Lock()  # of the two
-        self._reading = (
-            threading.Lock()
-        )  # `datasets` reads no two data sets at once: AttributeError, of a lock of tqdm
+        # Of data sets: where two threads read some at once, `datasets` may fail, with an AttributeError about tqdm.
+        self._reading = threading.Lock()
 
     def settings(self, run: Run) -> dict[str, Any]:
         """What `run_mner.py` is told, by name; None: nothing."""
