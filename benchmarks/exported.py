@@ -10,38 +10,61 @@ OMP_WAIT_POLICY=PASSIVE python benchmarks/exported.py outputs/one outputs/one_cp
 Both are loaded by `pipeline`, the trained one in fp32, and read the dev tweets without pictures and, if visual
 features are given, with them. Timed is what the pipeline does with a tweet that is split into words: processor,
 network, CRF and entities, in batches of tweets of like length. Rounds alternate between the two; reported are the
-medians, after a round that is not counted. Threads are PyTorch's, for both: set `OMP_NUM_THREADS`. Without
-`OMP_WAIT_POLICY=PASSIVE` PyTorch's threads, when they have nothing to do, keep the cores from OpenVINO's for a while.
+medians, after a round that is not counted. How far each is from the limit is its time over that of the network's
+multiply-adds (`operations.py`), as PyTorch multiplies large matrices in that precision. Threads are PyTorch's, for
+both: set `OMP_NUM_THREADS`. Without `OMP_WAIT_POLICY=PASSIVE` PyTorch's threads, when they have nothing to do, keep
+the cores from OpenVINO's for a while.
 """
 
 import argparse
 import json
 import statistics
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from datasets import Dataset
-from transformers import pipeline
+from transformers import BatchFeature, pipeline
 from transformers.pipelines.base import Pipeline
 
 from hamlearning.data.features import VisualFeatures
 from hamlearning.data.tweets import load_tweets
 from hamlearning.scores.mner_scores import MNERScores
+from operations import BERT_LIKE, count_operations
+from workload import print_table, products_a_second
 
 
 BATCH_SIZE = 32
 
 
-def find_entities(ner: Pipeline, rows: Dataset, features: VisualFeatures | None) -> list[list[dict]]:
-    """Entities of each tweet, in the order of the rows."""
+def batches(ner: Pipeline, rows: Dataset, features: VisualFeatures | None) -> Iterator[tuple[list[int], BatchFeature]]:
+    """Places of tweets of like length, and the network's inputs of them."""
     tokens, ids = rows["tokens"][:], rows["id"][:]
     order = sorted(range(len(rows)), key=lambda place: sum(map(len, tokens[place])))
-    found: list[list[dict]] = [[]] * len(rows)
     for first in range(0, len(rows), BATCH_SIZE):
         places = order[first : first + BATCH_SIZE]
         pictures = None if features is None else [features.get(ids[place]) for place in places]
-        inputs = ner.processor(text=[tokens[place] for place in places], visual_features=pictures)
+        yield places, ner.processor(text=[tokens[place] for place in places], visual_features=pictures)
+
+
+def multiply_adds(ner: Pipeline, rows: Dataset, features: VisualFeatures | None) -> int | None:
+    """Of the network for all tweets; None: nobody has counted its text encoder's."""
+    config, total = ner.model.config, 0
+    if config.text_config.model_type not in BERT_LIKE:
+        return None
+    for _, inputs in batches(ner, rows, features):
+        tweets, subtokens = inputs["input_ids"].shape
+        regions = inputs["region_mask"].shape[1] if "region_mask" in inputs else 0
+        parts = count_operations(config, tweets, subtokens, max(map(len, inputs.words)), regions)
+        total += sum(part.multiply_adds for part in parts.values())
+    return total
+
+
+def find_entities(ner: Pipeline, rows: Dataset, features: VisualFeatures | None) -> list[list[dict]]:
+    """Entities of each tweet, in the order of the rows."""
+    found: list[list[dict]] = [[]] * len(rows)
+    for places, inputs in batches(ner, rows, features):
         with torch.inference_mode():
             entities = ner.processor.post_process_entities(ner.model(**inputs), inputs)
         for place, answer in zip(places, entities, strict=True):
@@ -76,6 +99,10 @@ def compare(pipelines: dict[str, Pipeline], rows: Dataset, features: VisualFeatu
             find_entities(ner, rows, features)
             seconds[name].append(time.perf_counter() - start)
     speeds = {name: len(rows) / statistics.median(values) for name, values in seconds.items()}
+    counted = multiply_adds(pipelines["trained"], rows, features)
+    rates = {"trained": products_a_second("fp32")}
+    rates["exported"] = products_a_second(pipelines["exported"].model.config.precision)
+    over_limit = {name: counted and rates[name] / counted * len(rows) / speeds[name] for name in speeds}
     pairs = zip(found["trained"], found["exported"], strict=True)
     same = [spans(one) == spans(other) for one, other in pairs]
     return {
@@ -83,6 +110,7 @@ def compare(pipelines: dict[str, Pipeline], rows: Dataset, features: VisualFeatu
         "f1": {name: f1(entities, rows) for name, entities in found.items()},
         "tweets_per_second": speeds,
         "ratio": speeds["exported"] / speeds["trained"],
+        "over_limit": over_limit,
     }
 
 
@@ -112,14 +140,14 @@ def main() -> None:
     precision = pipelines["exported"].model.config.precision
     setting = f"{len(rows)} dev tweets, {torch.get_num_threads()} threads, median of {options.rounds}"
     print(f"{options.exported}, {precision}, beside {options.trained}, fp32: {setting}\n")
-    print("| | same entities, % of tweets | F1 trained | F1 exported | tweets/s trained | exported | ratio |")
-    print("|---|---|---|---|---|---|---|")
+    header = ["", "same entities, % of tweets", "F1 trained", "exported", "tweets/s trained", "exported", "ratio"]
+    table = []
     for kind, found in figures.items():
-        scores, speeds = found["f1"], found["tweets_per_second"]
-        print(
-            f"| {kind} | {found['same_entities']:.2f} | {scores['trained']:.2f} | {scores['exported']:.2f} "
-            f"| {speeds['trained']:.1f} | {speeds['exported']:.1f} | {found['ratio']:.2f} |"
-        )
+        cells = [f"{found['same_entities']:.2f}", *(f"{score:.2f}" for score in found["f1"].values())]
+        cells += [f"{speed:.1f}" for speed in found["tweets_per_second"].values()] + [f"{found['ratio']:.2f}"]
+        limits = ["" if over is None else f"{over:.1f}" for over in found["over_limit"].values()]
+        table.append([kind, *cells, *limits])
+    print_table([*header, "times the limit, trained", "exported"], table)
     if options.json:
         settings = {"precision": precision, "tweets": len(rows), "threads": torch.get_num_threads()}
         Path(options.json).write_text(json.dumps(settings | figures, indent=2) + "\n")

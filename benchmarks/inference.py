@@ -15,7 +15,8 @@ By batch size: tweets of Twitter-2017's lengths (see `training_step.py`), those 
 batches of `--batch_size`, every tweet of so many sub-tokens; seven eighths as many words, as in the median tweet.
 
 Rounds alternate between all points of a kind; reported are the medians and, in the file, the spread: the largest
-minus the smallest, over the median.
+minus the smallest, over the median. On a CPU a second pair of tables says how far each point is from the limit: its
+time over that of its multiply-adds (`operations.py`) at the rate of a large product of matrices in the same precision.
 """
 
 import argparse
@@ -25,16 +26,20 @@ import statistics
 import torch
 from transformers import set_seed
 
+from configuration_hamlearning import HamLearningConfig
 from hamlearning.training.batches import with_lengths
 from modeling_hamlearning import HamLearningForTokenClassification
+from operations import count_operations
 from workload import (
     KINDS,
     add_workload_arguments,
     kind_config,
     make_collator,
     print_table,
+    products_a_second,
     random_batch,
     read_tweets,
+    sizes_of,
     spread,
     time_rounds,
     write_figures,
@@ -61,7 +66,10 @@ def batches_by_length(config, kind: str, batch_size: int, lengths: list[int]) ->
 
 def time_inference(models: dict[str, torch.nn.Module], batches: dict[str, list[dict]], rounds: int) -> dict[str, dict]:
     """`{precision: {point: figures}}`."""
-    device = next(iter(models.values())).device
+    model = next(iter(models.values()))
+    device = model.device
+    counted = {name: multiply_adds(model.config, several) for name, several in batches.items()}
+    rates = {precision: products_a_second(precision) for precision in models} if device.type == "cpu" else {}
     for several in batches.values():
         for batch in several:
             batch.pop("labels", None)
@@ -77,9 +85,17 @@ def time_inference(models: dict[str, torch.nn.Module], batches: dict[str, list[d
     seconds = time_rounds({point: lambda point=point: tag(*point) for point in points}, rounds)
     figures: dict[str, dict] = {precision: {} for precision in models}
     for (precision, name), values in seconds.items():
-        rates = [sum(len(batch["input_ids"]) for batch in batches[name]) / value for value in values]
-        figures[precision][name] = {"tweets_per_second": statistics.median(rates), "spread": spread(rates)}
+        speeds = [sum(len(batch["input_ids"]) for batch in batches[name]) / value for value in values]
+        figures[precision][name] = {"tweets_per_second": statistics.median(speeds), "spread": spread(speeds)}
+        if precision in rates:
+            figures[precision][name]["over_limit"] = statistics.median(values) * rates[precision] / counted[name]
     return figures
+
+
+def multiply_adds(config: HamLearningConfig, batches: list[dict]) -> int:
+    """Of the forward passes of all batches, as they are padded."""
+    parts = [part for batch in batches for part in count_operations(config, **sizes_of(batch)).values()]
+    return sum(part.multiply_adds for part in parts)
 
 
 def main():
@@ -111,13 +127,15 @@ def main():
         models = {"fp32": model, "bf16": copy.deepcopy(model).bfloat16()}
         found = time_inference({p: models[p] for p in options.precisions}, batches, options.rounds)
         figures["tweets_per_second"] |= {f"{kind} {precision}": rates for precision, rates in found.items()}
-    for points in ([f"batch {n}" for n in options.batch_sizes], [f"{n} sub-tokens" for n in options.lengths]):
-        print()
-        rows = [
-            [case, *(f"{rates[name]['tweets_per_second']:.1f}" for name in points)]
-            for case, rates in figures["tweets_per_second"].items()
-        ]
-        print_table(["tweets/s", *points], rows)
+    shown = {"tweets/s": "tweets_per_second"} | ({"times the limit": "over_limit"} if device.type == "cpu" else {})
+    for title, quantity in shown.items():
+        for points in ([f"batch {n}" for n in options.batch_sizes], [f"{n} sub-tokens" for n in options.lengths]):
+            print()
+            rows = [
+                [case, *(f"{found[name][quantity]:.1f}" for name in points)]
+                for case, found in figures["tweets_per_second"].items()
+            ]
+            print_table([title, *points], rows)
     write_figures(figures, options)
 
 

@@ -30,7 +30,7 @@ from image_processing_hamlearning import read_image
 from modeling_hamlearning_vision import HamLearningVisionModel, PreparedImage, prepare_image
 from networks_hamlearning import PRECISIONS
 from pictures_speed import CASES, draw_weights
-from workload import print_table, write_figures
+from workload import print_table, products_a_second, write_figures
 
 
 def milliseconds(part: Callable[[], Any], pictures: int, rounds: int) -> float:
@@ -42,12 +42,6 @@ def milliseconds(part: Callable[[], Any], pictures: int, rounds: int) -> float:
         part()
         times.append(time.process_time() - start)
     return 1000 * statistics.median(times) / pictures
-
-
-def products_a_second(precision: str, size: int = 2048) -> float:
-    """Multiply-adds of a large product of matrices, one thread."""
-    one, other = (torch.randn(size, size, dtype=getattr(torch, precision)) for _ in range(2))
-    return size**3 / (milliseconds(lambda: one @ other, 1, 5) / 1000)
 
 
 def multiply_adds(vision_model: HamLearningVisionModel, prepared: list[PreparedImage]) -> float:
@@ -95,7 +89,7 @@ def measure(case: str, precision: str, count: int, rounds: int) -> dict[str, flo
             found = {name: milliseconds(part, count, rounds) for name, part in parts.items()}
     found["rest"] = found.pop("all of extract") - found["backbone"] - found["detector"]
     found["products, G"] = multiply_adds(vision_model, prepared) / 1e9
-    found["rate, G/s"] = products_a_second(precision) / 1e9
+    found["rate, G/s"] = products_a_second("bf16" if precision == "bfloat16" else "fp32") / 1e9
     limit = 1000 * found["products, G"] / found["rate, G/s"]
     found["networks over limit"] = (found["backbone"] + found["detector"]) / limit
     return found

@@ -17,8 +17,9 @@ output to the gradient of what went before it. Reported are medians over the rou
 minus the smallest, over the median. On an accelerator the clock waits for the device, so there the parts sum to more
 than the whole.
 
-The last line of a case is the network's time but the encoder's, over the encoder's, forward and backward, divided by
-the same ratio of counted multiply-adds: 1 means as fast as counted, and up to 1.3 is good.
+`times the limit` is a step's time, on a CPU, over that of its multiply-adds at the rate of a large product of matrices
+in the same precision. The last line of a case is the network's time but the encoder's, over the encoder's, forward
+and backward, divided by the same ratio of counted multiply-adds: 1 means as fast as counted, and up to 1.3 is good.
 """
 
 import argparse
@@ -41,6 +42,7 @@ from workload import (
     autocast,
     make_trainer,
     print_table,
+    products_a_second,
     read_tweets,
     sizes_of,
     spread,
@@ -180,7 +182,15 @@ def time_steps(trainers: dict[str, MNERTrainer], precisions: list[str], rounds: 
                 sizes[case] += train_epoch(trainer, precision, clock)[0]
             parts[case].append(clock.seconds)
         print(f"round {round_ + 1} of {rounds}", flush=True)
-    return {" ".join(case): step_figures(trainers[case[0]], sizes[case], wholes[case], parts[case]) for case in cases}
+    figures = {
+        " ".join(case): step_figures(trainers[case[0]], sizes[case], wholes[case], parts[case]) for case in cases
+    }
+    if not torch.accelerator.is_available():
+        rates = {precision: products_a_second(precision) for precision in precisions}
+        for (_, precision), found in zip(cases, figures.values(), strict=True):
+            counted = sum(found["counted_multiply_adds"].values())
+            found["over_limit"] = found["step_seconds"] * rates[precision] / counted
+    return figures
 
 
 def step_figures(
@@ -222,7 +232,8 @@ def print_steps(figures: dict[str, dict]):
         total, total_counted = sum(seconds.values()), sum(counted.values())
         print(
             f"\n### {case}: {1e3 * found['step_seconds']:.0f} ms a step (spread {found['step_spread']:.0%}), "
-            f"{found['tweets_per_second']:.1f} tweets/s; by part {1e3 * total:.0f} ms\n"
+            f"{found['tweets_per_second']:.1f} tweets/s; by part {1e3 * total:.0f} ms"
+            + (f"; {found['over_limit']:.2f} times the limit\n" if "over_limit" in found else "\n")
         )
         rows = []
         for part in [part for part in counted if f"{part}, forward" in seconds] + ["rest"]:

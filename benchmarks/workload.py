@@ -194,6 +194,14 @@ def time_rounds(contestants: dict[str, Callable], rounds: int) -> dict[str, list
     return seconds
 
 
+def products_a_second(precision: str, size: int = 2048, rounds: int = 5) -> float:
+    """Multiply-adds a second of a large product of matrices, as fast as PyTorch multiplies on the CPU."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    one, other = (torch.randn(size, size, dtype=dtype) for _ in range(2))
+    seconds = time_rounds({"product": lambda: one @ other}, rounds)["product"]
+    return size**3 / statistics.median(seconds)
+
+
 def spread(values: list[float]) -> float:
     """Largest minus smallest, over the median."""
     return (max(values) - min(values)) / statistics.median(values)

@@ -264,6 +264,14 @@ def test_tweets_by_length_have_it(folder):
     assert workload.sizes_of(batch) == {"tweets": 4, "subtokens": 16, "words": 12, "regions": 2}
 
 
+def test_multiply_adds_of_batches_are_counted_as_they_are_padded(folder):
+    config = workload.kind_config(folder, "captions")
+    (batch,) = inference.batches_by_length(config, "captions", 4, [16])["16 sub-tokens"]
+    parts = operations.count_operations(config, tweets=4, subtokens=16, words=12, regions=2)
+    once = sum(part.multiply_adds for part in parts.values())
+    assert inference.multiply_adds(config, [batch, batch]) == 2 * once
+
+
 # ------------------------------------------------------------------------------------------------------------- scaling
 
 
@@ -354,7 +362,8 @@ def test_training_step_reports_every_part_and_a_trace(command, tmp_path):
     seconds = figures["step"]["captions fp32"]["part_seconds"]
     for part in training_step.MODULES:
         assert seconds[f"{part}, forward"] > 0 and seconds[f"{part}, backward"] > 0
-    assert "| spatial view |" in printed
+    assert figures["step"]["captions fp32"]["over_limit"] > 1
+    assert "| spatial view |" in printed and "times the limit" in printed
     assert "interaction" in {event.get("name") for event in json.loads(trace.read_text())["traceEvents"]}
 
 
@@ -364,7 +373,9 @@ def test_inference_reports_every_point(command):
     printed, figures = command(inference, *arguments)
     cases = [f"{kind} {precision}" for kind in workload.KINDS for precision in workload.PRECISIONS]
     assert list(figures["tweets_per_second"]) == cases
-    assert set(figures["tweets_per_second"]["text bf16"]) == {"batch 1", "batch 4", "8 sub-tokens"}
+    points = figures["tweets_per_second"]["text bf16"]
+    assert set(points) == {"batch 1", "batch 4", "8 sub-tokens"}
+    assert points["batch 1"]["over_limit"] > points["batch 4"]["over_limit"] > 1
     assert "| regions fp32 |" in printed
 
 
