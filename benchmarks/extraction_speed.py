@@ -5,7 +5,7 @@
 python benchmarks/extraction_speed.py --backbone tf_efficientnet_lite0 --runtimes torch openvino
 python benchmarks/extraction_speed.py --detector grid --pictures 64
 python benchmarks/extraction_speed.py --detector faster_rcnn_vg --pictures 4
-python benchmarks/extraction_speed.py --detector grid --pictures 64 --processes 2
+python benchmarks/extraction_speed.py --detector grid --pictures 128 --processes 2
 ```
 
 With `--runtimes` the same extraction is timed by each of them in turn; what is compiled is compiled before.
