@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import gc
 import multiprocessing
 import os
 import pickle
@@ -290,14 +291,34 @@ def test_a_compiled_network_is_found_again(cache, no_conversion):
     assert_close(make_vision_model().extract_images(pictures()), expected, 0)
 
 
-@pytest.mark.parametrize("left", [0, 1000])
-def test_a_damaged_one_is_made_anew(cache, left):
+def test_a_network_that_was_found_again_keeps_the_memory_of_its_weights(cache, no_conversion):
+    expected = make_vision_model().extract_images(pictures())
+    no_conversion()
+    vision = make_vision_model()
+    vision.extract_images(pictures()[:1])
+    (path,) = cache.iterdir()
+    gc.collect()
+    others = [np.full(path.stat().st_size, 255, np.uint8) for _ in range(20)]
+    assert_close(vision.extract_images(pictures()[:1]), expected[:1], 0)
+    assert len(others) == 20
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: content[:1000],
+        lambda content: content[:100] + 300 * b"\x93" + content[400:],  # an error of no file, but of characters
+    ],
+)
+def test_a_damaged_one_is_made_anew(cache, damage):
     vision = make_vision_model()
     expected = vision.extract_images(pictures())
     (path,) = cache.iterdir()
-    path.write_bytes(path.read_bytes()[:left])
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
     assert_close(make_vision_model().extract_images(pictures()), expected, 0)
-    assert path.stat().st_size > 1000
+    assert path.read_bytes() != damage(whole)
 
 
 def test_other_weights_are_another_network(cache):
