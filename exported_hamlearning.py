@@ -272,12 +272,12 @@ def read_network(files: tuple[Path, Path]) -> openvino.Model:
     """The network that `NETWORK_FILES` hold.
 
     Raises:
-        OSError: a file is cut short.
+        OSError: a file is cut short or damaged.
     """
     try:
         network: openvino.Model = CORE.read_model(*files)
         return network
-    except RuntimeError as error:
+    except (RuntimeError, UnicodeDecodeError) as error:  # the second where what OpenVINO quotes is no text
         raise OSError(
             f"{files[0]} and {files[1].name} do not hold a whole network ({' '.join(str(error).split())[-200:]}): "
             "copy or download them again, or export the model again."

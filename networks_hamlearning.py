@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 import warnings
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,11 +45,12 @@ logger = logging.get_logger(__name__)
 RUNTIMES = ("torch", "openvino")
 PRECISIONS = ("float32", "bfloat16")
 CACHE = Path(os.environ.get("HAMLEARNING_NETWORKS", os.path.join(HF_HOME, "hamlearning", "networks")))
-REVISION = 1  # of what is compiled of the same weights
+REVISION = 2  # of what is compiled of the same weights, and of its file
 # Largest error of a conversion, relative to the largest value of an output; a right one has 1e-5 and less.
 MAX_ERROR = 1e-3
 # Likewise of a batch norm that is folded; a right one has 1e-6.
 MAX_FOLDING_ERROR = 1e-5
+CHECKSUM_BYTES = 4  # behind a compiled network in its file
 CONVOLUTIONS = ("Conv2d", "Conv2dSame")  # whose weights are what the picture is multiplied by; the second is timm's
 
 
@@ -82,9 +84,9 @@ class Network:
 
     def __init__(self, compile: Callable[[int], Any]):
         self.compile, self.threads = compile, torch.get_num_threads()
-        self.compiled: list[Any] = []  # held, as they hold the memory that their weights lie in
         self.request: Any = None  # of one input
         self.queue: Any = None  # of more inputs than threads
+        self.compiled: list[Any] = []  # kept, and freed last: OpenVINO reads weights in memory that they hold
         self.lock = threading.RLock()
 
     def is_shared(self, count: int) -> bool:
@@ -100,11 +102,13 @@ class Network:
         with self.lock:
             if not self.is_shared(count):
                 if self.request is None:
-                    self.compiled.append(self.compile(1))
-                    self.request = self.compiled[-1].create_infer_request()
+                    compiled = self.compile(1)
+                    self.request = compiled.create_infer_request()
+                    self.compiled.append(compiled)
             elif self.queue is None:
-                self.compiled.append(self.compile(self.threads))
-                self.queue = openvino().AsyncInferQueue(self.compiled[-1], self.threads)
+                compiled = self.compile(self.threads)
+                self.queue = openvino().AsyncInferQueue(compiled, self.threads)
+                self.compiled.append(compiled)
 
     def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The outputs, copied: the next call computes into the same memory."""
@@ -130,9 +134,11 @@ class Network:
         with self.lock:
             self.prepare(len(batch))
             self.queue.set_callback(keep)
-            for place, given in enumerate(arrays):
-                self.queue.start_async(given, place, share_inputs=True)
-            self.queue.wait_all()
+            try:
+                for place, given in enumerate(arrays):
+                    self.queue.start_async(given, place, share_inputs=True)
+            finally:
+                self.queue.wait_all()
         return found
 
 
@@ -398,20 +404,32 @@ def load_or_compile(name: str, part: Part, precision: str, file: Path | None = N
     except CannotConvertError as error:
         _keep(refused, str(error).encode())
         raise
-    _keep(kept, compiled.export_model().getvalue())
+    content = compiled.export_model().getvalue()
+    _keep(kept, content + _checksum(content))
     return compiled
 
 
 def _read_compiled(path: Path, settings: dict[str, Any]) -> Any:
     """A compiled network of the cache.
 
-    Its weights stay where they were read to, which saves two copies and a third of the time. They are read, not
-    mapped: where a cluster's nodes share the cache, one may replace the file that another has mapped.
+    Its weights stay where they were read to, which saves two copies. They are read, not mapped: where a cluster's
+    nodes share the cache, one may replace the file that another has mapped.
+
+    Raises:
+        OSError: There is no such file.
+        RuntimeError: It is damaged, says OpenVINO.
+        ValueError: It is damaged.
     """
-    content = np.fromfile(path, np.uint8)
+    content, checksum = np.split(np.fromfile(path, np.uint8), [-CHECKSUM_BYTES])
+    if checksum.tobytes() != _checksum(content):  # OpenVINO reads other weights without a word
+        raise ValueError(f"{path} is damaged")
     compiled = _core().import_model(openvino().Tensor(content, shared_memory=True), "CPU", settings)
     compiled.content = content  # else its memory is given to others
     return compiled
+
+
+def _checksum(content: Any) -> bytes:
+    return zlib.crc32(content).to_bytes(CHECKSUM_BYTES, "big")
 
 
 def _read_exported(file: Path | None, key: str) -> Any:
@@ -422,7 +440,7 @@ def _read_exported(file: Path | None, key: str) -> Any:
         network = _core().read_model(file)
         if network.has_rt_info("part_key") and network.get_rt_info("part_key").value == key:
             return network
-    except RuntimeError as error:
+    except (RuntimeError, UnicodeDecodeError) as error:  # the second where what OpenVINO quotes is no text
         logger.warning(f"{file} does not hold a whole network ({_shortened(error)}): it is converted anew.")
     return None
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # label-studio-sdk 2.1.2: in its CoNLL file a name grows to the end of the token that it ends in.
 #
-# The converter splits the text at blanks and most punctuation, but not at a hyphen, and tags each token that a region
-# touches. What an annotator marked as "Gallen" of "Gallen-based" comes back as "Gallen-based", without a word. A region
-# that begins inside a token takes all of it likewise. Strict scores against offsets that were read from the JSON differ.
+# The converter does not split a token at a hyphen, and tags each token that a region touches. What an annotator marked as
+# "St. Gallen", of "St. Gallen-based", comes back as "St. Gallen-based", without a word. A region that begins inside a
+# token takes all of it likewise.
 #
 # Seen with Python 3.11 (marked: "St. Gallen" and "Bonn"):
 #   -DOCSTART- -X- O

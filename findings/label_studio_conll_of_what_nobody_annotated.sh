@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# label-studio-sdk 2.1.2: its CoNLL file holds the tasks that nobody has annotated yet, as texts without a name.
+# label-studio-sdk 2.1.2: a task that nobody has annotated yet is a text without a name in its CoNLL file.
 #
-# The converter takes a project's tasks as the server hands them out. A task that an annotator skipped is left out; one
+# The converter writes what it is given, such as all tasks of a project. A task that an annotator skipped is left out; one
 # that still waits is written with O at each word, and nothing tells it from one in which somebody looked and found
-# nothing. Who trains on the export of a project that is half done teaches the model that names are none. JSON and
-# JSON-MIN tell the two apart: there `annotations` is empty, or `annotation_id` null.
+# nothing. Who trains on the export of a project that is half done teaches the model that names are none. The
+# project's JSON tells the two apart: there `annotations` is empty.
 #
 # Seen with Python 3.11 (the first is annotated, the second was looked at and has no name, the third waits, the fourth
 # was skipped):

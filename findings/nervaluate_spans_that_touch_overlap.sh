@@ -3,8 +3,8 @@
 #
 # The loader "dict" takes spans with `start` and `end` in characters, which it calls Prodigy's; there, as in spaCy and in
 # the pipelines of transformers, `end` is the first character behind a span. nervaluate takes it for the last one inside.
-# So the prediction "Lee", directly behind the gold span and without one character of it, has a perfect score for its
-# type, and half of one for its place. A gap of one character, which is what a blank between two names makes, gives 0.
+# So a prediction directly behind the gold span, without one character of it, has a perfect score for its type, and half
+# of one for its place. A gap of one character, which is what a blank between two names makes, gives 0.
 # Subtract 1 from each end before scoring.
 #
 # Seen with Python 3.11:

@@ -3,8 +3,8 @@
 #
 # Predictions are taken as they come, and each takes the first gold span that it overlaps: a wrong one that comes first
 # uses up the gold span of a right one behind it, which then is spurious. An exact match is looked for among what the
-# predictions before have left over. That is how nested names, spans of several models put together, and spans sorted by
-# their score come. Two systems can be compared only where both hand theirs over in the same order.
+# predictions before have left over. Spans that overlap, and so have an order, are those of nested names, of several
+# models put together, or sorted by their score.
 #
 # Seen with Python 3.11:
 #   right one first: strict P 0.5 R 1.0 F1 0.67

@@ -388,6 +388,13 @@ def test_a_file_that_is_cut_short_is_named(copied, name):
         HamLearningExportedForTokenClassification.from_pretrained(copied)
 
 
+def test_a_file_with_other_bytes_in_it_is_named(copied):
+    path = copied / NETWORK_FILES[0]
+    path.write_bytes(path.read_bytes().replace(b'type="Parameter"', b'type="\x93arameter"'))
+    with pytest.raises(OSError, match=f"{copied}.* do not hold a whole network .*export the model again"):
+        HamLearningExportedForTokenClassification.from_pretrained(copied)
+
+
 @pytest.mark.parametrize("name", NETWORK_FILES)
 def test_a_file_that_is_missing_is_named(copied, name):
     (copied / name).unlink()

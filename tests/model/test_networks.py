@@ -291,16 +291,24 @@ def test_a_compiled_network_is_found_again(cache, no_conversion):
     assert_close(make_vision_model().extract_images(pictures()), expected, 0)
 
 
-def test_a_network_that_was_found_again_keeps_the_memory_of_its_weights(cache, no_conversion):
-    expected = make_vision_model().extract_images(pictures())
-    no_conversion()
-    vision = make_vision_model()
-    vision.extract_images(pictures()[:1])
-    (path,) = cache.iterdir()
-    gc.collect()
-    others = [np.full(path.stat().st_size, 255, np.uint8) for _ in range(20)]
-    assert_close(vision.extract_images(pictures()[:1]), expected[:1], 0)
-    assert len(others) == 20
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_network_that_was_found_again_keeps_the_memory_of_its_weights(cache, no_conversion, threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        expected = make_vision_model().extract_images(pictures())
+        no_conversion()
+        vision = make_vision_model()
+        vision.extract_images(pictures())
+        (path,) = cache.iterdir()
+        gc.collect()
+        others = [np.full(path.stat().st_size, 255, np.uint8) for _ in range(20)]
+        larger = [picture.resize((picture.width + 32, picture.height + 32)) for picture in pictures()]
+        vision.extract_images(larger)  # another size: the weights are read again
+        assert_close(vision.extract_images(pictures()), expected, 0)
+        assert len(others) == 20
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(
@@ -308,8 +316,10 @@ def test_a_network_that_was_found_again_keeps_the_memory_of_its_weights(cache, n
     [
         lambda content: b"",
         lambda content: content[:1000],
-        lambda content: content[:100] + 300 * b"\x93" + content[400:],  # an error of no file, but of characters
+        lambda content: content[:100] + 300 * b"\x93" + content[400:],  # OpenVINO raises UnicodeDecodeError
+        lambda content: content[:-200_000] + bytes(1000) + content[-199_000:],  # it reads such weights as they are
     ],
+    ids=["empty", "cut short", "no text", "other weights"],
 )
 def test_a_damaged_one_is_made_anew(cache, damage):
     vision = make_vision_model()
@@ -318,7 +328,16 @@ def test_a_damaged_one_is_made_anew(cache, damage):
     whole = path.read_bytes()
     path.write_bytes(damage(whole))
     assert_close(make_vision_model().extract_images(pictures()), expected, 0)
-    assert path.read_bytes() != damage(whole)
+    assert path.read_bytes() != damage(whole) != whole
+
+
+def test_a_damaged_refusal_is_a_refusal(cache):
+    part = Part(_Tuple(nn.Linear(2, 2)), (torch.ones(1, 2),))
+    load_or_compile("linear", part, "float32")
+    (path,) = cache.iterdir()
+    path.with_suffix(".refused").write_bytes(b"\x93")
+    with pytest.raises(CannotConvertError):
+        load_or_compile("linear", part, "float32")
 
 
 def test_other_weights_are_another_network(cache):
@@ -391,6 +410,17 @@ def test_an_exported_network_of_other_weights_is_not_taken(cache, tmp_path):
     vision.save_pretrained(tmp_path)
     other = lively(HamLearningVisionModel.from_pretrained(tmp_path), seed=1)
     assert_close(other.extract_images(pictures()), by_torch(other))
+
+
+def test_a_damaged_exported_network_is_converted_anew(cache, tmp_path, caplog):
+    vision = make_vision_model()
+    vision.export_networks(tmp_path)
+    vision.save_pretrained(tmp_path)
+    (path,) = tmp_path.glob("*.xml")
+    path.write_bytes(path.read_bytes().replace(b'type="Parameter"', b'type="\x93arameter"'))
+    loaded = HamLearningVisionModel.from_pretrained(tmp_path)
+    assert_close(loaded.extract_images(pictures()), by_torch(vision))
+    assert f"{path} does not hold a whole network" in caplog.text
 
 
 # --------------------------------------------------------------------------------------------------------- batch norms
