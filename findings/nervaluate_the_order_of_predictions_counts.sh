@@ -3,8 +3,7 @@
 #
 # Predictions are taken as they come, and each takes the first gold span that it overlaps: a wrong one that comes first
 # uses up the gold span of a right one behind it, which then is spurious. An exact match is looked for among what the
-# predictions before have left over. Spans that overlap, and so have an order, are those of nested names, of several
-# models put together, or sorted by their score.
+# predictions before have left over. Spans like these are those of nested names, and of several models put together.
 #
 # Seen with Python 3.11:
 #   right one first: strict P 0.5 R 1.0 F1 0.67
