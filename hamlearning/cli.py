@@ -322,10 +322,17 @@ def add_report_flags(parser: argparse.ArgumentParser) -> None:
 def add_tables_flags(parser: argparse.ArgumentParser) -> None:
     """Of `hamlearning tables`."""
     parser.add_argument("tables", nargs="*", default=[], help="table1, table2, ..., controls, search")
-    parser.add_argument("--scale", default="small", help="small, paper or sample [%(default)s]")
+    parser.add_argument("--scale", default="small", help="small, paper, sample or cpmner [%(default)s]")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="[1 2 3]")
     parser.add_argument("--on", nargs="+", default=None, help="data sets [all of the scale]")
     parser.add_argument("--data", nargs="+", default=[], metavar="NAME=FOLDER", help="where a data set lies")
+    parser.add_argument(
+        "--visual_features",
+        nargs="+",
+        default=[],
+        metavar="NAME=FILE",
+        help="visual feature file that is read in place of a data set's pictures",
+    )
     parser.add_argument("--text_model", default=None, help="the text encoder, where it is not the config's")
     parser.add_argument("--workers", type=int, default=1, help="runs at a time [%(default)s]")
     parser.add_argument(

@@ -21,7 +21,7 @@ from types import FrameType
 import torch
 
 from hamlearning.paper import runner as runs
-from hamlearning.paper.page import features_file, write_page
+from hamlearning.paper.page import other_sight, write_page
 from hamlearning.paper.runner import Run, Runner, runs_of
 from hamlearning.paper.tables import SCALES, TABLES
 from hamlearning.rivals.architectures import RIVALS
@@ -37,6 +37,7 @@ def make_tables(
     seeds: Sequence[int] = (1, 2, 3),
     on: Sequence[str] | None = None,
     data: Sequence[str] = (),
+    visual_features: Sequence[str] = (),
     text_model: str | None = None,
     workers: int = 1,
     runs_dir: Path | None = None,
@@ -51,6 +52,7 @@ def make_tables(
         seeds: A run each.
         on: Data sets; all of the scale if None.
         data: `NAME=FOLDER` each: where a data set lies, if not where the config says.
+        visual_features: `NAME=FILE` each: a visual feature file that is read in place of a data set's pictures.
         text_model: The text encoder, where it is not the config's.
         workers: Runs at a time, one GPU each where there are some.
         runs_dir: Where models and logs go.
@@ -64,7 +66,7 @@ def make_tables(
     try:
         if not (tables or page):
             raise ValueError(f"name a table ({', '.join(TABLES)}), or give --page for the page of what was run")
-        check(tables, scale, on, data, rows)
+        check(tables, scale, on, data, visual_features, rows)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -72,6 +74,7 @@ def make_tables(
         runs_dir or runs.ROOT / "outputs" / "experiments",
         dict(place.split("=", 1) for place in data),
         {} if text_model is None else {"text_model": text_model},
+        dict(place.split("=", 1) for place in visual_features),
     )
     wanted = [] if page else wanted_runs(tables, scale, seeds, on, rows)
     return make_runs(runner, wanted, workers, lambda: write_page(scale, list(seeds)))
@@ -82,9 +85,10 @@ def check(
     scale: str,
     on: Sequence[str] | None,
     data: Sequence[str],
+    visual_features: Sequence[str],
     rows: Sequence[str] | None,
 ) -> None:
-    """Refuse names that are none.
+    """Refuse names that are none, and tables that would not measure what their title says.
 
     Raises:
         ValueError: names the argument, and what there is.
@@ -99,19 +103,29 @@ def check(
     for name in on or ():
         if name not in SCALES[scale]:
             raise ValueError(f"--on {name}: the scale {scale} has {', '.join(SCALES[scale])}")
-    for place in data:
-        if "=" not in place:
-            raise ValueError(f"--data {place}: give NAME=FOLDER, such as twitter2017=my/twitter2017")
+    for flag, places, example in (
+        ("data", data, "NAME=FOLDER, such as twitter2017=my/twitter2017"),
+        ("visual_features", visual_features, "NAME=FILE, such as twitter2017=features/visual_features.parquet"),
+    ):
+        for place in places:
+            if "=" not in place:
+                raise ValueError(f"--{flag} {place}: give {example}")
+            if (name := place.split("=", 1)[0]) not in SCALES[scale]:
+                raise ValueError(f"--{flag} {place}: the scale {scale} has {', '.join(SCALES[scale])}, and no {name}")
     titles = [row.title for name in tables for row in TABLES[name].all_rows]
     for title in rows or ():
         if title not in titles:
             raise ValueError(f"--rows: the tables have no row {title!r}: choose from {', '.join(map(repr, titles))}")
+    files = dict(place.split("=", 1) for place in visual_features)
     for name in tables:
         for data_set in on or SCALES[scale]:
-            if TABLES[name].needs_pictures and (file := features_file(scale, data_set)):
+            if TABLES[name].needs_pictures and (sight := files.get(data_set) or other_sight(scale, data_set)):
                 raise ValueError(
-                    f"{name} compares vision models, and {SCALES[scale][data_set]} reads {file} in place of pictures: "
-                    "take --scale paper"
+                    f"{name} compares detectors, and {data_set} is read by {sight} here: take --scale paper"
+                )
+            if any(row.trained_on and data_set not in row.trained_on for row in TABLES[name].rows):
+                raise ValueError(
+                    f"{name} tests on one of two data sets what was trained on the other: {data_set} has none"
                 )
 
 

@@ -17,6 +17,7 @@ from hamlearning.scores.significance import compare_counts, mean_f1_interval
 
 
 SAMPLES = 10_000  # of the paired test
+PAPER_DETECTOR = "faster_rcnn_vg"
 
 
 def write_page(scale: str, seeds: list[int]) -> Path:
@@ -26,7 +27,7 @@ def write_page(scale: str, seeds: list[int]) -> Path:
     parts = [f"# Measured: {scale}", PREFACE, *code_of(folder)]
     for data in SCALES[scale]:
         for name, table in TABLES.items():
-            can_run = not (table.needs_pictures and features_file(scale, data))
+            can_run = not (table.needs_pictures and other_sight(scale, data))
             found = {row.title: results_of(row, scale, data, seeds) if can_run else [] for row in table.all_rows}
             if any(found.values()):
                 parts += [f"## {table.title}: {data}", scores_of(table, found, data), *pictures_of(table, found)]
@@ -92,10 +93,11 @@ def code_of(folder: Path) -> list[str]:
     return [f"**{some} are of earlier code** (hash {hashes}), not made again since."]
 
 
-def features_file(scale: str, data: str) -> str | None:
-    """The file that a config reads in place of pictures; None: it has pictures."""
-    config = runs.ROOT / "configs" / SCALES[scale][data]
-    return yaml.safe_load(config.read_text(encoding="utf-8")).get("visual_features")
+def other_sight(scale: str, data: str) -> str | None:
+    """What a config sees pictures by in place of the paper's detector: a file, or another detector; None: by that."""
+    config = yaml.safe_load((runs.ROOT / "configs" / SCALES[scale][data]).read_text(encoding="utf-8"))
+    detector = config.get("detector", PAPER_DETECTOR)
+    return config.get("visual_features") or (None if detector == PAPER_DETECTOR else detector)
 
 
 def results_of(row: Row, scale: str, data: str, seeds: list[int]) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,6 +23,7 @@ from hamlearning.data.tweets import load_tweets, split_sha256
 from hamlearning.paper.tables import SCALES, Row
 from hamlearning.rivals.architectures import HAMLEARNING, RIVALS
 from hamlearning.scores.counts import entity_counts
+from hamlearning.training.arguments import VisionArguments
 
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,8 @@ PLACES = {
     "data_dir", "visual_features", "image_dir", "image_subfolders", "extraction_dir", "output_dir", "text_model",
     "model_name_or_path", "disable_tqdm",
 }  # fmt: skip
+# What reads pictures, which a file of their features stands for.
+PICTURES = {"image_dir", "image_subfolders", *(field.name for field in fields(VisionArguments))}
 
 
 @dataclass(frozen=True)
@@ -89,12 +92,20 @@ class Runner:
         runs_dir: where models, checkpoints and logs go.
         places: folder of each data set's tweets, where it is not the config's.
         extra: further flags of every run, such as `text_model`.
+        features: visual feature file of each data set that is read in place of its pictures.
     """
 
-    def __init__(self, runs_dir: Path, places: Mapping[str, str], extra: Mapping[str, Any]):
+    def __init__(
+        self,
+        runs_dir: Path,
+        places: Mapping[str, str],
+        extra: Mapping[str, Any],
+        features: Mapping[str, str] | None = None,
+    ):
         self.runs_dir = runs_dir
         self.places = places
         self.extra = extra
+        self.features = features or {}
         self._children: set[subprocess.Popen] = set()
         self._is_stopping = False
         self._guard = threading.Lock()  # of the two
@@ -106,9 +117,12 @@ class Runner:
         settings = yaml.safe_load((ROOT / "configs" / SCALES[run.scale][run.data]).read_text(encoding="utf-8"))
         if run.data in self.places:
             config_dir = Path(settings["data_dir"])
-            for name in ("data_dir", "visual_features"):
+            for name in ("data_dir", "visual_features", "image_dir"):
                 if name in settings and Path(settings[name]).is_relative_to(config_dir):
                     settings[name] = str(Path(self.places[run.data]) / Path(settings[name]).relative_to(config_dir))
+        if run.data in self.features:
+            settings = {name: value for name, value in settings.items() if name not in PICTURES}
+            settings["visual_features"] = self.features[run.data]
         settings |= self.extra
         if run.trained is not None:
             # Of an evaluation only where the data lies, and how it is read, is its own.

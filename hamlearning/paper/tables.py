@@ -116,18 +116,21 @@ PICTURE_RIVALS = [
     rival("UMT", "umt", both((71.67, 75.23, 73.41), (85.28, 85.34, 85.31))),
     rival("UMGF", "umgf", both((74.49, 75.21, 74.85), (86.54, 84.50, 85.51))),
     rival("MAF", "maf", both((71.86, 75.10, 73.42), (86.13, 86.38, 86.25))),
-    rival(  # the sample's feature file has no captions
-        "ITA", "ita", both((UNKNOWN, UNKNOWN, 75.60), (UNKNOWN, UNKNOWN, 85.72)), {"sample": {"use_captions": False}}
+    rival(  # nobody has captioned the sample or the paintings
+        "ITA",
+        "ita",
+        both((UNKNOWN, UNKNOWN, 75.60), (UNKNOWN, UNKNOWN, 85.72)),
+        dict.fromkeys(("sample", "cpmner"), {"use_captions": False}),
     ),
     rival(  # a question in the sub-tokens of the sample is longer than half of what its text encoder reads
         "MRC-MNER", "mrc_mner", both((78.10, 71.45, 74.63), (88.78, 85.00, 86.85)), {"sample": {"max_length": 58}}
     ),
     rival("MGCMT", "mgcmt", both((73.57, 75.59, 74.57), (86.03, 86.16, 86.09))),
-    rival(  # HVPNeT-lite where features are from a file, which has no pyramids
+    rival(  # HVPNeT-lite where features are from a file, which has no pyramids, or the backbone is no ResNet
         "HVPNeT",
         "hvpnet",
         both((73.87, 76.82, 75.32), (85.84, 87.93, 86.87)),
-        dict.fromkeys(("sample", "small"), {"use_pyramid": False}),
+        dict.fromkeys(("sample", "small", "cpmner"), {"use_pyramid": False}),
     ),
 ]
 
@@ -242,4 +245,5 @@ SCALES = {
     "small": {"twitter2017": "twitter2017_minilm.yaml", "twitter2015": "twitter2015_minilm.yaml"},
     "paper": {"twitter2017": "twitter2017.yaml", "twitter2015": "twitter2015.yaml"},
     "sample": {"sample": "sample_regions.yaml"},
+    "cpmner": {"cpmner": "cpmner.yaml"},
 }

@@ -570,13 +570,59 @@ def test_an_evaluation_is_of_a_model_of_its_own_identity(runner, project):
 def test_detectors_are_not_compared_on_features_from_a_file(project, capsys):
     assert main(["tables", "table5", "--on", "twitter2017"]) == 2
     error = capsys.readouterr().err
-    assert "features.parquet" in error and "--scale paper" in error
+    assert "twitter2017 is read by " in error and "features.parquet here: take --scale paper" in error
+
+
+def test_detectors_are_not_compared_where_a_config_has_another_one(project, capsys):
+    (project / "configs" / "cpmner.yaml").write_text(
+        "data_dir: paintings\nimage_dir: paintings/images\ndetector: grid\n"
+    )
+    assert main(["tables", "table5", "--scale", "cpmner"]) == 2
+    assert "cpmner is read by grid here" in capsys.readouterr().err
+
+
+def test_detectors_are_not_compared_on_features_that_stand_for_the_pictures(project, capsys):
+    config = project / "configs" / SCALES["paper"]["twitter2017"]
+    config.write_text("data_dir: tweets\nimage_dir: tweets/images\n")
+    given = ["--visual_features", "twitter2017=features.parquet"]
+    assert main(["tables", "table5", "--scale", "paper", "--on", "twitter2017", *given]) == 2
+    assert "twitter2017 is read by features.parquet here" in capsys.readouterr().err
+
+
+def test_pictures_lie_beside_their_tweets(project, world):
+    config = project / "configs" / "cpmner.yaml"
+    config.write_text("data_dir: released/cpmner\nimage_dir: released/cpmner/images\n")
+    moved = Runner(project / "runs", {"cpmner": str(world / "tweets")}, {})
+    settings = moved.settings(runs_of(FULL, "cpmner", "cpmner", 1))
+    assert (settings["data_dir"], settings["image_dir"]) == (str(world / "tweets"), str(world / "tweets" / "images"))
+
+
+@pytest.mark.parametrize("row", [FULL, Row("none", at_test={"hide_pictures": True})], ids=["training", "evaluation"])
+def test_features_stand_in_the_place_of_pictures(project, world, row):
+    config = project / "configs" / "cpmner.yaml"
+    pictures = {"image_dir": "pictures", "vision_backbone": "timm/a", "detector": "grid"}
+    config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | pictures))
+    run = runs_of(row, "cpmner", "cpmner", 1)
+    with_pictures = Runner(project / "runs", {}, {}).settings(run)
+    runner = Runner(project / "runs", {}, {}, {"cpmner": "f.parquet"})
+    assert with_pictures["image_dir"] == "pictures"
+    settings = runner.settings(run)
+    assert settings["visual_features"] == "f.parquet" and not settings.keys() & pictures.keys()
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
         (["table9"], "there is no table 'table9': choose from table1"),
+        (
+            ["table1", "--data", "twitter2071=my"],
+            "--data twitter2071=my: the scale small has twitter2017, twitter2015",
+        ),
+        (["table1", "--visual_features", "my.parquet"], "--visual_features my.parquet: give NAME=FILE"),
+        (
+            ["table4", "--scale", "sample"],
+            "table4 tests on one of two data sets what was trained on the other: sample",
+        ),
         (["table1", "--rows", "BERT", "LSTM"], "--rows: the tables have no row 'LSTM': choose from 'BiLSTM-CRF'"),
     ],
 )
