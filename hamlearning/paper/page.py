@@ -197,21 +197,24 @@ def difference(results: list[dict], reference: list[dict], split: str) -> str:
 
 
 def types_of(table: Table, found: Mapping[str, list[dict]]) -> str:
-    """Precision, recall and F1 of each type, means over the seeds."""
-    types = sorted(
-        {kind for results in found.values() for r in results for kind in r["results"]["validation"]["types"]}
-    )
+    """Precision, recall and F1 of each type, means over the seeds; nothing where a seed has no entity of it."""
     split = scored_split(table, found)
+    types = sorted({kind for results in found.values() for r in results for kind in r["results"][split]["types"]})
     lines = [["P / R / F1", *types]]
-    for title in [row.title for row in table.rows]:
-        if results := found[title]:
+    for row in table.all_rows:
+        if results := found[row.title]:
             scores = [result["results"][split]["types"] for result in results]
-            means = [
-                [statistics.mean(score[kind][name] for score in scores) for name in ("precision", "recall", "f1")]
-                for kind in types
-            ]
-            lines.append([title, *(" / ".join(f"{100 * mean:.1f}" for mean in of_type) for of_type in means)])
+            lines.append([row.title, *(type_scores([score.get(kind) for score in scores]) for kind in types)])
     return markdown_table(lines)
+
+
+def type_scores(scores: list[Mapping[str, float] | None]) -> str:
+    """Of one type, one a seed; None: neither gold nor predicted."""
+    of_seeds = [score for score in scores if score is not None]
+    if len(of_seeds) < len(scores):
+        return ""
+    means = (statistics.mean(score[name] for score in of_seeds) for name in ("precision", "recall", "f1"))
+    return " / ".join(f"{100 * mean:.1f}" for mean in means)
 
 
 def markdown_table(lines: list[list[str]]) -> str:

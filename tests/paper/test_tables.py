@@ -24,6 +24,7 @@ from hamlearning.paper.page import (
     pictures_of,
     scored_split,
     scores_of,
+    types_of,
     write_page,
 )
 from hamlearning.paper.runner import Run, Runner, code_sha256, runs_of
@@ -543,6 +544,31 @@ def test_what_a_network_gains_from_its_own_pictures_is_beside_it():
     assert next(line for line in table.splitlines() if line.startswith("| MAF |")).startswith("| MAF | not run |")
     assert "BERT-CRF |" not in table.replace("GVATT-BERT-CRF", "").replace("AdaCAN-BERT-CRF", "")
     assert pictures_of(TABLES["table2"], {}) == []
+
+
+def of_types(**f1) -> dict:
+    """A result with precision, recall and F1 alike of each type."""
+    types = {kind: dict.fromkeys(("precision", "recall", "f1"), value) for kind, value in f1.items()}
+    return {"results": {"seed": 1, "validation": {"types": types}}}
+
+
+def test_each_type_is_told_with_own_pictures_and_without():
+    found = {row.title: [] for row in TABLES["table1"].all_rows}
+    found |= {"UMT": [of_types(PER=0.9)], "UMT, every picture hidden": [of_types(PER=0.8)]}
+    head, _, *rows = types_of(TABLES["table1"], found).splitlines()
+    assert head == "| P / R / F1 | PER |"
+    assert rows == [
+        "| UMT | 90.0 / 90.0 / 90.0 |",
+        "| UMT, every picture hidden | 80.0 / 80.0 / 80.0 |",
+    ]
+
+
+def test_a_type_that_one_row_alone_predicts_is_left_empty_in_the_others():
+    found = {row.title: [] for row in TABLES["table1"].all_rows}
+    found |= {"BERT": [of_types(PER=0.9)], "BERT-CRF": [of_types(PER=0.9, SEAL=0.0)]}
+    _, _, bert, bert_crf = types_of(TABLES["table1"], found).splitlines()
+    assert bert == "| BERT | 90.0 / 90.0 / 90.0 |  |"
+    assert bert_crf == "| BERT-CRF | 90.0 / 90.0 / 90.0 | 0.0 / 0.0 / 0.0 |"
 
 
 def test_a_row_has_its_interval_and_its_command():
