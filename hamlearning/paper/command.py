@@ -21,7 +21,7 @@ from types import FrameType
 import torch
 
 from hamlearning.paper import runner as runs
-from hamlearning.paper.page import other_sight, write_page
+from hamlearning.paper.page import stand_in_detector, write_page
 from hamlearning.paper.runner import Run, Runner, runs_of
 from hamlearning.paper.tables import SCALES, TABLES
 from hamlearning.rivals.architectures import RIVALS
@@ -119,9 +119,9 @@ def check(
     files = dict(place.split("=", 1) for place in visual_features)
     for name in tables:
         for data_set in on or SCALES[scale]:
-            if TABLES[name].needs_pictures and (sight := files.get(data_set) or other_sight(scale, data_set)):
+            if TABLES[name].needs_pictures and (stand_in := files.get(data_set) or stand_in_detector(scale, data_set)):
                 raise ValueError(
-                    f"{name} compares detectors, and {data_set} is read by {sight} here: take --scale paper"
+                    f"{name} compares detectors, and {data_set} is read by {stand_in} here: take --scale paper"
                 )
             if any(row.trained_on and data_set not in row.trained_on for row in TABLES[name].rows):
                 raise ValueError(

@@ -27,7 +27,7 @@ def write_page(scale: str, seeds: list[int]) -> Path:
     parts = [f"# Measured: {scale}", PREFACE, *code_of(folder)]
     for data in SCALES[scale]:
         for name, table in TABLES.items():
-            can_run = not (table.needs_pictures and other_sight(scale, data))
+            can_run = not (table.needs_pictures and stand_in_detector(scale, data))
             found = {row.title: results_of(row, scale, data, seeds) if can_run else [] for row in table.all_rows}
             if any(found.values()):
                 parts += [f"## {table.title}: {data}", scores_of(table, found, data), *pictures_of(table, found)]
@@ -93,8 +93,8 @@ def code_of(folder: Path) -> list[str]:
     return [f"**{some} are of earlier code** (hash {hashes}), not made again since."]
 
 
-def other_sight(scale: str, data: str) -> str | None:
-    """What a config sees pictures by in place of the paper's detector: a file, or another detector; None: by that."""
+def stand_in_detector(scale: str, data: str) -> str | None:
+    """What a config has in place of the paper's detector: a file of features, or another detector; None: that one."""
     config = yaml.safe_load((runs.ROOT / "configs" / SCALES[scale][data]).read_text(encoding="utf-8"))
     detector = config.get("detector", PAPER_DETECTOR)
     return config.get("visual_features") or (None if detector == PAPER_DETECTOR else detector)
