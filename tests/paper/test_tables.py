@@ -410,6 +410,17 @@ def test_the_page_says_not_run_of_what_was_not_run(runner, project):
     assert "What the paper leaves open, with pictures" not in page
 
 
+def test_a_table_of_which_only_the_reference_was_run_is_left_out(runner):
+    run = runs_of(FULL, "sample", "sample", 1)
+    runner.make(run)
+    page = write_page("sample", [1]).read_text()
+    assert "(Table 2)" not in page
+    other = runs_of(row_of("table2", "w/o ViT"), "sample", "sample", 1)
+    shutil.copy(run.result_path, other.result_path)
+    page = write_page("sample", [1]).read_text()
+    assert "(Table 2)" in page and "(Table 3)" not in page
+
+
 def test_the_page_says_which_runs_are_of_earlier_code(runner):
     run = run_of(TEXT)
     runner.make(run)
