@@ -62,6 +62,15 @@ class MAFPooler(nn.Module):
         return torch.tanh(self.dense(sentence))
 
 
+class MAFMatch(nn.Linear):
+    """z = L vec[H0; C], in float32: on a CPU oneDNN's bfloat16 product of so wide a layer can end the process."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """(B, 2 d positions) -> (B, 2)."""
+        with torch.autocast(input.device.type, enabled=False):
+            return nn.functional.linear(input.float(), self.weight.float(), self.bias.float())
+
+
 class Reading(NamedTuple):
     """What tweets have read of pictures, their own or, after a swap, another tweet's."""
 
@@ -103,7 +112,7 @@ class MAFForTokenClassification(Rival):
             self.pooler["text_model"].dense = trained
         self.region_projection = nn.Linear(config.region_feature_size, d)
         self.text_reads_picture = HamLearningTransformerLayer(config)
-        self.match = nn.Linear(2 * d * config.match_positions, 2)
+        self.match = MAFMatch(2 * d * config.match_positions, 2)
         self.text_gate = nn.Linear(d, d)
         self.picture_gate = nn.Linear(d, d)
         self.classifier = nn.Linear(2 * d, len(config.tags))
@@ -154,7 +163,7 @@ class MAFForTokenClassification(Rival):
         positions = self.config.match_positions
         pairs = torch.where(mask[..., None], torch.cat([states, seen], dim=-1), 0)[:, :positions]
         pairs = nn.functional.pad(pairs, (0, 0, 0, positions - pairs.shape[1]))
-        return self.match(pairs.flatten(1)).float()
+        return self.match(pairs.flatten(1))
 
     def _contrast(self, texts: torch.Tensor, pictures: torch.Tensor, is_there: torch.Tensor) -> torch.Tensor:
         """L_con of each tweet (B,), over the pictures that are there; t and v are (B, d)."""

@@ -71,6 +71,17 @@ def test_only_the_first_positions_tell_whether_text_and_picture_match(make_rival
     )
 
 
+@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16])
+def test_the_match_is_scored_in_float32(make_rival, weights):
+    model = make_rival("maf", initializer_range=0.3).to(weights)
+    states = torch.randn(2, 4, 32, dtype=weights)
+    mask = torch.ones(2, 4, dtype=torch.bool)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model._match_scores(states, states, mask)
+    expected = model.float()._match_scores(states.float(), states.float(), mask)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
 def test_the_pooler_is_the_one_that_the_text_encoder_learned(world):
     encoder = BertModel.from_pretrained(world / "text_encoder")
     sizes = {"image_feature_size": SIZES["image_feature_size"], "region_feature_size": SIZES["region_feature_size"]}
