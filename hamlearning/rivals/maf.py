@@ -63,7 +63,7 @@ class MAFPooler(nn.Module):
 
 
 class MAFMatch(nn.Linear):
-    """z = L vec[H0; C], in float32: on a CPU oneDNN's bfloat16 product of so wide a layer can end the process."""
+    """z = L vec[H0; C], in float32, which no precision of the run changes: oneDNN ended a training here."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """(B, 2 d positions) -> (B, 2)."""
