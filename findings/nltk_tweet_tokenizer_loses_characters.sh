@@ -3,7 +3,7 @@
 #
 # Its tokens are then not those of the text: from the fourth equal mark on they are dropped, within a handle and a file
 # name too, which become another's. It has no span_tokenize, and `align_tokens`, given such tokens, either raises a
-# ValueError or answers wrongly without a word: "a", the fourth character of what is left, is found inside "&amp;".
+# ValueError or answers wrongly without a word: the token "a", which follows "&amp;", is found inside it.
 #
 # Seen with Python 3.11
 #   'yes!!!!!!! Ana' -> ['yes', '!', '!', '!', 'Ana']
