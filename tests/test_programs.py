@@ -47,6 +47,18 @@ def said(environment, code, *arguments):
     return json.loads(environment.run(code, *arguments).splitlines()[-1])
 
 
+def with_the_component(environment):
+    """The environment, in which spaCy finds the component by its entry point, as in one where it was installed."""
+    entry_points = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["spacy_factories"]
+    asked = [environment.python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    installed = Path(subprocess.check_output(asked, text=True).strip()) / "as_installed-0.dist-info"
+    installed.mkdir(exist_ok=True)
+    lines = [f"{name} = {place}" for name, place in entry_points.items()]
+    (installed / "entry_points.txt").write_text("\n".join(["[spacy_factories]", *lines, ""]))
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: as-installed\nVersion: 0\n")
+    return environment
+
+
 def test_spacy_gets_the_entities(own_environment, model, expected):
     code = """
 import json, sys
@@ -59,16 +71,21 @@ print(json.dumps([[[e.label_, e.start_char, e.end_char] for e in doc.ents] for d
     assert said(environment, code, model, *TEXTS) == expected
 
 
+def test_a_pipeline_of_spacy_alone_does_not_wait_for_the_tagger(own_environment):
+    """spaCy imports every installed factory with its first pipeline, whoever's that is."""
+    code = """
+import json, sys
+import spacy
+nlp = spacy.blank("en")
+behind_the_tagger = {"transformers", "torchvision", "pyarrow"} & sys.modules.keys()
+print(json.dumps([nlp.has_factory("hamlearning"), sorted(behind_the_tagger)]))
+"""
+    assert said(with_the_component(own_environment(*SPACY)), code) == [True, []]
+
+
 def test_the_component_of_spacy_tags_texts_and_pictures(own_environment, model, expected, world, tmp_path):
     """By its entry point, in one process and two, after a round over the disk; pictures by attribute and context."""
-    environment = own_environment(*SPACY)
-    entry_points = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["spacy_factories"]
-    asked = [environment.python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
-    installed = Path(subprocess.check_output(asked, text=True).strip()) / "as_installed-0.dist-info"
-    installed.mkdir(exist_ok=True)
-    lines = [f"{name} = {place}" for name, place in entry_points.items()]
-    (installed / "entry_points.txt").write_text("\n".join(["[spacy_factories]", *lines, ""]))
-    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: as-installed\nVersion: 0\n")
+    environment = with_the_component(own_environment(*SPACY))
     code = """
 import json, sys
 import spacy

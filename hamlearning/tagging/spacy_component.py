@@ -1,14 +1,18 @@
 """A model as a component of spaCy: `nlp.add_pipe("hamlearning", config={"model": "outputs/demo"})`."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spacy.language import Language  # pyright: ignore[reportMissingImports]  # an extra
 from spacy.tokens import Doc, Span  # pyright: ignore[reportMissingImports]  # an extra
 from spacy.util import minibatch  # pyright: ignore[reportMissingImports]  # an extra
 
-from hamlearning.tagging.tagger import Tagger
+
+if TYPE_CHECKING:
+    from hamlearning.tagging.tagger import Tagger
 
 
 logger = logging.getLogger(__name__)
@@ -106,6 +110,9 @@ def make_component(
     """What `nlp.add_pipe("hamlearning", config=...)` adds; see `HamLearningComponent` and `Tagger`."""
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold={threshold!r}: must be a probability, in [0, 1]")
+    # Here, not above: spaCy imports each installed factory with anyone's first pipeline, and this takes seconds.
+    from hamlearning.tagging.tagger import Tagger
+
     tagger = Tagger(model, batch_size=batch_size, device=device, threads=threads, dtype=dtype)
     return HamLearningComponent(tagger, threshold)
 
