@@ -18,13 +18,15 @@ def read_documents(rows: Sequence[Row], options: ReadingOptions, format: str) ->
     """Read documents, each paragraph a text: its `raw` text and `entities`, or where there are none, its tokens.
 
     Raises:
-        ValueError: A document or one of its paragraphs is none; the message names its place.
+        ValueError: A document or one of its paragraphs is none, or nobody annotated it; the message names its place.
     """
     paragraphs = [place for row in rows for place in _paragraphs(row)]
     if not paragraphs:
         raise ValueError(f"{rows[0].place}: its documents have no paragraph: give a file with texts")
     has_spans = all("raw" in row.value and "entities" in row.value for row in paragraphs)
-    if not has_spans:
+    if has_spans:
+        _refuse_unannotated(paragraphs)
+    else:
         paragraphs = [row._replace(value=_tagged_tokens(row)) for row in paragraphs]
     return read_rows(paragraphs, options._replace(token_column="raw" if has_spans else "tokens"), format)
 
@@ -38,6 +40,24 @@ def _paragraphs(row: Row) -> Iterator[Row]:
             raise ValueError(f"{place}: {cut(paragraph)} is no paragraph: write raw and entities, or sentences")
         given = {key: value for key, value in paragraph.items() if key in ("raw", "entities", "sentences")}
         yield Row(row.file, place, number, {"id": f"{row.file.stem}-{row.number}-{number}", **given})
+
+
+def _refuse_unannotated(paragraphs: Sequence[Row]) -> None:
+    """A document whose `ents` were never set has no tags beside its empty `entities`: spaCy does not score it."""
+    tagged = [_has_tags(row.value) for row in paragraphs]
+    for row, has_tags in zip(paragraphs, tagged, strict=True):
+        if any(tagged) and not has_tags and row.value["entities"] == []:
+            raise ValueError(
+                f"{row.place}: {cut(row.value['raw'])} has no entities and its tokens no tags, as other texts' have: "
+                "nobody annotated it; set doc.ents = [] before it is written where it has no entity, or leave it out"
+            )
+
+
+def _has_tags(paragraph: Mapping[str, Any]) -> bool:
+    try:
+        return any("ner" in token for sentence in paragraph["sentences"] for token in sentence["tokens"])
+    except (LookupError, TypeError):
+        return False
 
 
 def _tagged_tokens(row: Row) -> dict[str, Any]:

@@ -351,6 +351,22 @@ def test_spacys_training_json_is_read_by_raw_text_or_by_tokens(read):
     assert "is no paragraph" in refusal(read, [{"id": 0, "paragraphs": [paragraph]}], "train.json")
 
 
+def test_spacys_training_json_of_a_text_that_nobody_annotated_is_refused(read):
+    """`docs_to_json` of a document whose `ents` were never set: no tags, which the empty list of entities hides."""
+
+    def paragraph(word, entities, **tag):
+        sentences = [{"tokens": [{"id": 0, "orth": word, "space": "", **tag}], "brackets": []}]
+        return {"paragraphs": [{"raw": word, "sentences": sentences, "entities": entities}]}
+
+    named, nameless = paragraph("Ada", [[0, 3, "PER"]], ner="U-PER"), paragraph("so", [], ner="O")
+    untouched = paragraph("well", [])
+    assert read([named, nameless], "train.json").columns["ner_tags"] == [["B-PER"], ["O"]]
+    message = refusal(read, [named, nameless, untouched], "train.json")
+    assert "row 3, paragraph 1: 'well' has no entities and its tokens no tags" in message
+    untagged = paragraph("Ada", [[0, 3, "PER"]])  # of a writer of spans alone
+    assert read([untagged, untouched], "train.json").columns["ner_tags"] == [["B-PER"], ["O"]]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
