@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# bioc 2.1: from a PubTator file, a name that has no concept comes back as a relation between two offsets.
+# bioc 2.1: from a PubTator file, a name that has no concept comes back as a relation.
 #
 # The last column of such a row, the concept's identifier, is empty: files for recognition alone have none. The reader
-# strips the row, counts five columns, and five are a relation to it. Nothing is said; the text has a name less. A "-" in
-# the last column keeps it. The writer writes a name whose identifier is "" in this very form.
+# strips the row, counts five columns, and five are a relation to it, whose type is the offset where the name begins.
+# Nothing is said; the text has a name less. A "-" in the last column keeps it. The writer writes a name whose identifier is "" in this very form.
 #
 # Seen with Python 3.11 (two names, the second without a concept)
 #   names: ['Ana'], relations: [('7', '11', 'Bonn')]
+#   with "-": names: ['Ana', 'Bonn'], relations: []
 #   its own writing of both, read again: names: ['Ana'], relations: [('7', '11', 'Bonn')]
 set -euo pipefail
 folder=$(mktemp -d)
@@ -28,6 +29,8 @@ def show(document) -> str:
 
 [document] = pubtator.loads(ROWS)
 print(show(document))
+[document] = pubtator.loads(ROWS.replace("LOC\t", "LOC\t-"))
+print('with "-":', show(document))
 made = pubtator.PubTator("1", "Ana in Bonn", "")
 made.add_annotation(pubtator.PubTatorAnn("1", 0, 3, "Ana", "PER", "Q1"))
 made.add_annotation(pubtator.PubTatorAnn("1", 7, 11, "Bonn", "LOC", ""))
@@ -37,5 +40,6 @@ PYTHON
 
 diff said - <<'SAID'
 names: ['Ana'], relations: [('7', '11', 'Bonn')]
+with "-": names: ['Ana', 'Bonn'], relations: []
 its own writing of both, read again: names: ['Ana'], relations: [('7', '11', 'Bonn')]
 SAID

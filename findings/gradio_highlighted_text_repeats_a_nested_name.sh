@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # gradio 6.31.0: HighlightedText, given a name within a name, shows the inner one a second time, behind the outer one.
 #
-# The text that the visitor sees (and that an event handler gets back) is longer than the one that was tagged. Nothing is
-# said. Nested and overlapping entities are valid output of span models, and of two annotators' files laid together.
+# The text that the visitor sees is longer than the one that was tagged. Nothing is said. Nested entities are valid
+# output of span models, and of two annotators' files laid together.
 #
 # Seen with Python 3.11 (tagged: "Bank of Ana City", all of it as ORG and "Ana" as PER)
 #   shown: [('Bank of Ana City', 'ORG'), ('Ana', 'PER'), (' City', None)]

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# label-studio-sdk 2.1.2: a box that was turned lies elsewhere in each export, and in none of three where it was drawn.
+# label-studio-sdk 2.1.2: a box that was turned lies in none of three exports where it was drawn.
 #
 # YOLO and Pascal VOC leave `rotation` out and write the box as if it had not been turned. COCO turns it, in percent of
-# width and height: right on square pictures alone, and beyond the picture's edge here. No word is said by any of them.
+# width and height, which are not of one length: here it gets beyond the picture's edge. No word is said by any of them.
 # (YOLO's OBB export, polygons of four corners, is another one.)
 #
 # Seen with Python 3.11: a picture of 200 x 100, a box 20 wide and 60 high whose corner at (100, 20) was the pivot of 90

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # nltk 3.10.4: TweetTokenizer shortens runs of punctuation and undoes HTML, also with its default reduce_len=False.
 #
-# Its tokens are then not those of the text: from the fourth equal mark on they are dropped, within a handle and a file
-# name too, which become another's. It has no span_tokenize, and `align_tokens`, given such tokens, either raises a
+# Its tokens are then not those of the text: from the fourth equal mark on they are dropped, within a handle too,
+# which becomes another's. It has no span_tokenize, and `align_tokens`, given such tokens, either raises a
 # ValueError or answers wrongly without a word: the token "a", which follows "&amp;", is found inside it.
 #
 # Seen with Python 3.11

@@ -15,7 +15,7 @@ python3 -m venv "$folder/venv"
 "$folder/venv/bin/python" -m pip install --quiet spacy==3.8.18
 
 cd "$folder"
-venv/bin/python - <<'PYTHON' | tee "$folder/said"
+venv/bin/python - <<'PYTHON' | tee said
 import spacy
 from spacy.scorer import Scorer
 from spacy.tokens import DocBin, Span
@@ -43,7 +43,7 @@ print("ents of the second text never set: precision", precision(never_set))
 print("ents of the second text set to []: precision", precision(set_to_none))
 PYTHON
 
-diff "$folder/said" - <<'SAID'
+diff said - <<'SAID'
 ents of the second text never set: precision 1.0
 ents of the second text set to []: precision 0.5
 SAID

@@ -3,7 +3,7 @@
 #
 # The files name the classes; `from_pascal_voc` numbers them as it meets them. So class 0 of the training folder is class 1
 # of the test folder, where a detector's class ids are compared with `detections.class_id`: each right box counts as a
-# confusion. It has no argument for the classes' order. From COCO and YOLO the numbers are the file's.
+# confusion. It has no argument for the classes' order. From COCO and YOLO they are in the file's order.
 #
 # Seen with Python 3.11 (each folder has a picture of a dog and one of a cat, in this order and in the other)
 #   train: ['dog', 'cat'], dog is 0

@@ -3,7 +3,7 @@
 #
 # It knows "B-" and "I-" alone. "E-PER" is to it a type of its own, so a name of three tokens comes back as two names of
 # the type PER; two names of one token side by side, S-PER S-PER, come back as one. No word is said: the answer looks as
-# that of a model that is wrong. Models of this scheme are published, as it scores better with a CRF.
+# that of a model that is wrong.
 #
 # Seen with Python 3.11 (tagged: "Ana Maria Sol" B I E, then "Bo" and "Cy", S each)
 #   [('Ana Maria', 'PER'), ('Sol', 'PER'), ('Bo Cy', 'PER')]
