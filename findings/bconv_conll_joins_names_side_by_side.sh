@@ -2,7 +2,7 @@
 # bconv 1.2.1: written as CoNLL, two names of one type side by side become one, though each tag set has a B for this.
 #
 # The writer gives each token the type that covers it, and ends a name where the type changes. So the schemes IOB and IOBES
-# say no more than IO. Its own reader then has a name less, with the extent of both. brat, BioC and PubAnnotation keep them.
+# say no more than IO. Its own reader then has a name less, with the extent of both.
 #
 # Seen with Python 3.11 ("Ana", "Bo" and "Cy" are three names)
 #   IOB: Ana B-PER, Bo I-PER, met O, Cy B-PER, . O

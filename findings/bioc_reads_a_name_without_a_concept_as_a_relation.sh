@@ -3,7 +3,8 @@
 #
 # The last column of such a row, the concept's identifier, is empty: files for recognition alone have none. The reader
 # strips the row, counts five columns, and five are a relation to it, whose type is the offset where the name begins.
-# Nothing is said; the text has a name less. A "-" in the last column keeps it. The writer writes a name whose identifier is "" in this very form.
+# Nothing is said; the text has a name less. A "-" in the last column keeps it. The writer writes a name whose
+# identifier is "" in this very form.
 #
 # Seen with Python 3.11 (two names, the second without a concept)
 #   names: ['Ana'], relations: [('7', '11', 'Bonn')]

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # brat-peek 0.1.2.1: by the columns that it recommends, annotators who mark different mentions of a name agree wholly.
 #
-# For agreement it says always to compare "filename", "label" and "offset", and "offset" is the column of the name's words;
-# where the name stands is "span". A name is also counted once a text, however often it is there.
+# For agreement it says always to compare "filename", "label" and "offset", and "offset" is the column of the name's
+# words; where the name stands is "span".
 #
 # Seen with Python 3.11 ("Ana met Bo. Ana sang.": one has the first "Ana", the other the second)
 #   filename, label, offset: 1.0

@@ -3,8 +3,8 @@
 #
 # The evaluator notes for each detection the id of the annotation that it matches, and 0 stands for none there. A writer
 # that counts annotations from 0 loses one: with two pictures, both boxes found to the pixel, half of the recall and three
-# quarters of the average precision are gone. Nothing is said; faster-coco-eval 1.8.0 has the same result and warns. The
-# ids of pictures and of categories may be 0.
+# quarters of the average precision are gone. Nothing is said. The ids of pictures and of
+# categories may be 0.
 #
 # Seen with Python 3.11 (two pictures, a box in each, both found exactly)
 #   ids from 0: AP 0.252, recall 0.500

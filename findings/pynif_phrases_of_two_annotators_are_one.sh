@@ -2,8 +2,8 @@
 # pynif 0.3.1: a phrase's address has the offsets of the whole text and a running number, not its own.
 #
 # In NIF the address says where the phrase stands, so that what several tools say of a place meets at it. Here each tool's
-# first phrase is "#offset_0_11_0": put together, as RDF is meant to be, two different names are one, with two beginnings
-# and two ends, of which the reader takes one; and the same name of both, once found first and once second, is two.
+# first phrase is "#offset_0_11_0": put together, as RDF is meant to be, two different names are one, with two beginnings,
+# of which the reader takes one.
 #
 # Seen with Python 3.11 and rdflib 7.6.0 (of "Ana in Bonn" one annotator has "Ana", the other "Bonn")
 #   addresses: ['http://x.example/1#offset_0_11_0'], beginnings: [0, 7]
