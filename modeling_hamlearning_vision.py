@@ -60,6 +60,7 @@ try:
         Network,
         Networks,
         Part,
+        has_bf16,
         is_installed,
         openvino,
         save,
@@ -91,6 +92,7 @@ except ImportError:
         Network,
         Networks,
         Part,
+        has_bf16,
         is_installed,
         openvino,
         save,
@@ -878,6 +880,11 @@ class HamLearningVisionModel(PreTrainedModel):
             f"bfloat16: features of {self.global_backbone.config.architecture} are {error:.1%} off, so it is computed "
             f"in {self._backbone_precision}."
         )
+        if parts and self.device.type == "cpu" and is_installed() and not has_bf16():
+            logger.warning(
+                "bfloat16: this processor does not multiply it, so nothing gets faster here: OpenVINO computes in "
+                "float32 all the same, and PyTorch takes many times as long."
+            )
 
     def _bfloat16_error(self) -> float:
         """How far the global backbone's features are off in bfloat16, relative to the largest.

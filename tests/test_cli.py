@@ -137,6 +137,7 @@ def test_the_shell_completes_verbs_and_flags(tmp_path):
     assert "--learning_rate" in completions("hamlearning train --learning_ra", tmp_path)
 
 
+@pytest.mark.slow
 def test_the_backend_of_a_notebook_of_another_environment_is_none_of_ours():
     environment = os.environ | {"MPLBACKEND": "module://not_installed_here.backend"}
     code = "from hamlearning.training.results import plot_training"

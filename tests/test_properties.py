@@ -143,6 +143,7 @@ def test_a_hundred_thousand_times_the_same_is_split_in_seconds(splitting, piece)
     assert spans == sorted(spans)
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_characters_are_answered_in_seconds(ner):
     text = (" ".join(PIECES) * 1000)[:100_000]
     started = time.process_time()

@@ -30,8 +30,8 @@ def write_page(scale: str, seeds: list[int]) -> Path:
             can_run = not (table.needs_pictures and stand_in_detector(scale, data))
             found = {row.title: results_of(row, scale, data, seeds) if can_run else [] for row in table.all_rows}
             if any(results for title, results in found.items() if title not in table.references):
-                parts += [f"## {table.title}: {data}", scores_of(table, found, data), *pictures_of(table, found)]
-                parts += [types_of(table, found), commands_of(name, found, scale, data)]
+                parts += [f"## {table.title}: {data}", *precisions_of(found), scores_of(table, found, data)]
+                parts += [*pictures_of(table, found), types_of(table, found), commands_of(name, found, scale, data)]
             elif any(data in row.paper for row in table.rows):
                 parts += [f"## {table.title}: {data}", scores_of(table, found, data)]
         trained = results_of(Row("HamLearning"), scale, data, seeds)
@@ -91,6 +91,31 @@ def code_of(folder: Path) -> list[str]:
     hashes = ", ".join(sorted({code[:10] for code in before}))
     some = f"{len(before)} of the {len(identities)} runs here"
     return [f"**{some} are of earlier code** (hash {hashes}), not made again since."]
+
+
+def precisions_of(found: Mapping[str, list[dict]]) -> list[str]:
+    """A sentence on the runs that are not of the precision of most; none if all are of one.
+
+    Unless `--bf16` says it the machine chooses, and a table may have been made on several.
+    """
+    runs_in: dict[str, dict[str, list[str]]] = {}  # precision -> row -> seeds
+    for title, results in found.items():
+        for result in results:
+            rows = runs_in.setdefault(precision_of(result["results"]["training"]), {})
+            rows.setdefault(title, []).append(str(result["results"]["seed"]))
+    if len(runs_in) < 2:
+        return []
+    most = max(runs_in, key=lambda precision: sum(map(len, runs_in[precision].values())))
+    rarer = []
+    for precision in sorted(runs_in.keys() - {most}):
+        rows = (f"{title} ({', '.join(seeds)})" for title, seeds in runs_in[precision].items())
+        rarer.append(f"{precision} in {', '.join(rows)}")
+    return [f"**Several precisions** (in brackets the seeds): {'; '.join(rarer)}; {most} in all else."]
+
+
+def precision_of(training: Mapping[str, Any]) -> str:
+    """Of the products in a run."""
+    return "bfloat16" if training["bf16"] else "float16" if training["fp16"] else "float32"
 
 
 def stand_in_detector(scale: str, data: str) -> str | None:

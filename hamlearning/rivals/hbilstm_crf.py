@@ -61,7 +61,12 @@ class HBiLSTMCRFForTokenClassification(LSTMTagger):
     def read_characters(self, character_ids: torch.Tensor) -> torch.Tensor:
         """Last states (M, 2 size) of words of characters (M, C); 0 for a word without any."""
         is_there = character_ids != PAD
-        _, ends = self.character_lstm(self.characters(character_ids), is_there.sum(dim=1))
+        characters = self.characters(character_ids)
+        device = characters.device.type
+        if torch.is_autocast_enabled(device):
+            # Else autocast makes it so within PyTorch's fast LSTM, which a processor without bfloat16 does not have.
+            characters = characters.to(torch.get_autocast_dtype(device))
+        _, ends = self.character_lstm(characters, is_there.sum(dim=1))
         return torch.where(is_there.any(dim=1, keepdim=True), ends, 0)
 
 

@@ -224,6 +224,7 @@ def test_language_and_age_are_told_of_the_tweets_that_are_known_by_their_hash(re
         assert ("2014 and 2017" in text) == ("language: en" in text) == is_known
 
 
+@pytest.mark.slow
 def test_a_card_of_ones_own_stays(published, tmp_path):
     folder = tmp_path / "mine"
     shutil.copytree(published.folder, folder, ignore=shutil.ignore_patterns("checkpoint-*"))
@@ -242,6 +243,7 @@ def copied(published, tmp_path):
     return shutil.copytree(published.folder, tmp_path / "copy", ignore=shutil.ignore_patterns("checkpoint-*"))
 
 
+@pytest.mark.slow
 def test_an_empty_card_is_nobodys_own(published, copied):
     (copied / "README.md").write_text("")
     run_client(
@@ -252,6 +254,7 @@ def test_an_empty_card_is_nobodys_own(published, copied):
     assert CARD_MARK.encode() in published.hub.files("org/empty")["README.md"]
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_leaves_the_former_card_and_names_the_command_for_later(published, copied):
     former = (copied / "README.md").read_bytes()
     code = f"""
@@ -322,6 +325,7 @@ def test_what_was_loaded_answers_as_what_was_trained(loaded, local, published):
     assert logits == local.model(**inputs).logits.tolist()
 
 
+@pytest.mark.slow
 def test_offline_the_cache_is_enough(published, loaded):
     published.hub.requests.clear()
     offline = "import os\nos.environ['HF_HUB_OFFLINE'] = '1'" + stranger(ALL_OF_IT)
@@ -329,6 +333,7 @@ def test_offline_the_cache_is_enough(published, loaded):
     assert again == loaded and published.hub.requests == []
 
 
+@pytest.mark.slow
 def test_half_precision_loads_by_the_id(published, loaded):
     code = f"""
 import torch
@@ -356,6 +361,7 @@ for auto in (AutoProcessor, AutoModel, AutoConfig):
     assert all("trust_remote_code=True" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_the_handler_of_the_repo_answers_like_the_pipeline(published, loaded):
     code = f"""
 from huggingface_hub import snapshot_download
@@ -430,6 +436,7 @@ def test_a_hub_that_refuses_is_noticed_before_anything_is_computed(published, wo
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_what_model_and_processor_push_is_complete_too(published):
     code = f"""
 model = AutoModelForTokenClassification.from_pretrained("{REPO}", trust_remote_code=True)
@@ -464,6 +471,7 @@ def test_results_of_another_version_are_refused_with_what_they_lack(published, r
         publish_model(tmp_path / "old", REPO)
 
 
+@pytest.mark.slow
 def test_a_name_alone_is_that_of_the_own_account(published):
     code = publishing(str(published.folder), "short")
     run_client(published.hub, code, published.home)
@@ -478,6 +486,7 @@ def test_what_is_meant_to_be_private_is_never_public(published):
         run_client(published.hub, code.replace("NAME", REPO), published.home)
 
 
+@pytest.mark.slow
 def test_a_model_that_was_trained_on_keeps_its_vision_model(published, world, tmp_path):
     more = {"model_name_or_path": published.folder, "text_model": None, "num_semantic_layers": None}
     more |= {"image_dir": None, "num_train_epochs": 1, "hub_model_id": "org/more"}

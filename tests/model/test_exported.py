@@ -112,6 +112,7 @@ def text_of(batch: dict) -> dict:
     return {name: batch[name] for name in ("input_ids", "attention_mask", "word_ids")}
 
 
+@pytest.mark.slow
 def test_tweets_beyond_the_length_limit_are_read_in_the_same_windows(export, make_batch):
     model, exported = export()
     batch = unlabelled(make_batch(words=(9, 2), regions=(3, None)))
@@ -191,7 +192,7 @@ def test_any_text_encoder_and_any_shape_gives_the_same_numbers(export, make_batc
         pytest.param({"use_semantic_encoder": False}, marks=SLOW),
         pytest.param({"use_spatial_encoder": False}, marks=SLOW),
         pytest.param({"use_relevance": False}, marks=SLOW),
-        {"relevance_matching": "gate"},
+        pytest.param({"relevance_matching": "gate"}, marks=SLOW),
         pytest.param({"use_crf": False}, marks=SLOW),
         pytest.param({"forced_relevance": 0.5}, marks=SLOW),
         pytest.param({"num_interaction_layers": 1}, marks=SLOW),
@@ -303,6 +304,7 @@ def test_masks_may_be_of_any_type(pair, inputs, kind):
     assert_same_outputs(exported, model, inputs)
 
 
+@pytest.mark.slow
 def test_bf16_is_half_the_size_and_finds_nearly_the_same(saved, trained, tmp_path):
     export_model(saved / "trained", tmp_path / "bf16")
     sizes = [(folder / NETWORK_FILES[1]).stat().st_size for folder in (tmp_path / "bf16", saved / "exported")]
@@ -355,6 +357,7 @@ def test_the_command_makes_a_folder_that_loads(saved, ner, tmp_path, capsys):
     assert same(pipeline(model=str(tmp_path / "made"), trust_remote_code=True)(TEXT), ner(TEXT))
 
 
+@pytest.mark.slow
 def test_a_signal_finds_its_handler_when_models_are_gone(saved):
     code = f"""
 import faulthandler, gc, signal

@@ -340,7 +340,8 @@ def test_no_more_than_max_regions_are_kept_and_they_are_the_best(vision, output,
     few = vision(PICTURES)
     assert few.region_mask.sum(1).tolist() == output.region_mask.sum(1).clamp(max=3).tolist()
     for name in ("boxes", "class_ids", "scores", "features"):
-        assert torch.equal(few[f"region_{name}"], output[f"region_{name}"][:, :3])
+        # Other sums of the same: a processor may take another way through fewer regions.
+        torch.testing.assert_close(few[f"region_{name}"], output[f"region_{name}"][:, :3])
 
 
 def test_no_picture_is_zeros_and_masked(output):

@@ -294,7 +294,9 @@ def test_a_detector_finds_what_it_finds_by_itself_also_when_it_was_saved(make, b
     assert loaded.fingerprint() == vision.fingerprint()
 
 
-@pytest.mark.parametrize("family", ["rt_detr_v2", "d_fine", "deformable_detr"])
+@pytest.mark.parametrize(
+    "family", ["deformable_detr", *(pytest.param(name, marks=pytest.mark.slow) for name in ("rt_detr_v2", "d_fine"))]
+)
 def test_layers_that_have_heads_of_their_own_keep_them(family, backbone, tmp_path):
     """Published weights have a head a layer, though the config says that all layers share one."""
     torch.manual_seed(0)

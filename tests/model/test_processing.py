@@ -1091,6 +1091,7 @@ print(json.dumps([inputs["image_features"].tolist(), [row[0]["relevance"] for ro
     assert list((tmp_path / "home" / "cache").rglob("vision/model.safetensors"))
 
 
+@pytest.mark.slow
 def test_whatever_way_it_is_pushed_its_vision_model_come_along(on_the_hub, tmp_path):
     hub, client, _ = on_the_hub
     code = f"""
@@ -1113,6 +1114,7 @@ print(json.dumps([json.load(open("pointer/processor_config.json"))["vision_sourc
         assert json.loads(files["processor_config.json"])["vision_source"] == {"subfolder": "vision"}
 
 
+@pytest.mark.slow
 def test_auto_model_loads_the_vision_model_alone(on_the_hub, vision):
     _, client, _ = on_the_hub
     code = """

@@ -130,6 +130,7 @@ def test_streamed_prediction_says_it_too(tempered, tmp_path):
     assert score_of(row["entities"]) == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_an_exported_model_has_it(trained_folder, tempered, tmp_path):
     pytest.importorskip("openvino", reason='needs openvino: pip install "hamlearning[export]"')
     from exported_hamlearning import export_model

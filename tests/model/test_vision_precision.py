@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from test_networks import VG, make_vision_model, pictures
 
+import networks_hamlearning
 from configuration_hamlearning import HamLearningVisionConfig
 from modeling_hamlearning_vision import HamLearningVisionModel
 
@@ -31,8 +32,10 @@ def test_features_in_bfloat16_are_near_those_in_float32_and_others(vision):
     exact = vision.extract_images(pictures())
     vision.config.bfloat16_parts = ["global_backbone"]
     found = vision.extract_images(pictures())
+    multiplies_it = vision.runtime == "torch" or networks_hamlearning.has_bf16()
     for name in ("image_features", "features"):
-        assert 0 < largest_difference(found, exact, name) < 0.03
+        difference = largest_difference(found, exact, name)
+        assert 0 < difference < 0.03 if multiplies_it else difference == 0
 
 
 def test_a_backbone_that_is_too_coarse_stays_in_float32(monkeypatch, caplog):
@@ -50,6 +53,14 @@ def test_a_backbone_that_keeps_within_a_percent_is_computed_in_bfloat16():
     assert vision.config.bfloat16_parts == ["global_backbone"]
     vision.settle_precision("float32")
     assert vision.config.bfloat16_parts is None
+
+
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_who_has_no_such_processor_is_told_that_nothing_gets_faster(monkeypatch, caplog, has_bf16):
+    monkeypatch.setattr("modeling_hamlearning_vision.has_bf16", lambda: has_bf16)
+    with caplog.at_level(logging.WARNING):
+        make_vision_model().settle_precision("bfloat16")
+    assert ("this processor does not multiply it" in caplog.text) == (not has_bf16)
 
 
 def test_features_of_two_precisions_have_two_fingerprints_and_float32_its_former_one():

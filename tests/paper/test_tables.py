@@ -35,13 +35,12 @@ from hamlearning.rivals.architectures import RIVALS
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def project(world, tmp_path, monkeypatch):
+def make_project(folder: Path, world: Path, monkeypatch) -> None:
     """A copy of the code with configs of a tiny world; `ROOT` is it."""
     for file in ROOT.glob("*.py"):
-        shutil.copy(file, tmp_path)
-    shutil.copytree(ROOT / "hamlearning", tmp_path / "hamlearning", ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "configs").mkdir()
+        shutil.copy(file, folder)
+    shutil.copytree(ROOT / "hamlearning", folder / "hamlearning", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "configs").mkdir()
     config = {
         "data_dir": str(world / "tweets"), "visual_features": str(world / "features.parquet"),
         "text_model": str(world / "text_encoder"), "do_train": True, "do_eval": True, "do_predict": True,
@@ -49,10 +48,40 @@ def project(world, tmp_path, monkeypatch):
     }  # fmt: skip
     for configs in SCALES.values():
         for name in configs.values():
-            (tmp_path / "configs" / name).write_text(yaml.safe_dump(config))
-    monkeypatch.setattr("hamlearning.paper.runner.ROOT", tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+            (folder / "configs" / name).write_text(yaml.safe_dump(config))
+    monkeypatch.setattr("hamlearning.paper.runner.ROOT", folder)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+
+
+@pytest.fixture
+def project(world, tmp_path, monkeypatch):
+    make_project(tmp_path, world, monkeypatch)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def made_once(world, tmp_path_factory) -> str:
+    """The JSON of a run of text alone, which no test changes."""
+    folder = tmp_path_factory.mktemp("made_once")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        make_project(folder, world, monkeypatch)
+        run = run_of(TEXT)
+        Runner(folder / "runs", {}, {}).make(run)
+        return run.result_path.read_text()
+
+
+@pytest.fixture
+def put(project, made_once):
+    """`put(run, **changes)`: its JSON is there, with changes of what the run says of itself."""
+
+    def put(run: Run, code: str | None = None, bf16: bool = False, seed: int = 1) -> None:
+        result = json.loads(made_once)
+        result["identity"]["code"] = code or result["identity"]["code"]
+        result["results"]["training"]["bf16"], result["results"]["seed"] = bf16, seed
+        run.result_path.parent.mkdir(parents=True, exist_ok=True)
+        run.result_path.write_text(json.dumps(result))
+
+    return put
 
 
 @pytest.fixture
@@ -399,8 +428,8 @@ def test_tables_that_were_stopped_go_on_from_a_checkpoint_by_the_same_command(pr
     assert "Goes on from " in process.logs()[0] and run_of(TEXT).result_path.is_file()
 
 
-def test_the_page_says_not_run_of_what_was_not_run(runner, project):
-    runner.make(run_of(row_of("table1", "HamLearning, text alone")))
+def test_the_page_says_not_run_of_what_was_not_run(put):
+    put(run_of(row_of("table1", "HamLearning, text alone")))
     page = write_page("small", [1, 2]).read_text()
     rows = {line.split(" | ")[0].strip("| "): line for line in page.split("**What the pictures")[0].splitlines()}
     assert "| not run |" in rows["BERT"] and rows["BERT"].endswith("| 82.95 |")
@@ -410,25 +439,30 @@ def test_the_page_says_not_run_of_what_was_not_run(runner, project):
     assert "What the paper leaves open, with pictures" not in page
 
 
-def test_a_table_of_which_only_the_reference_was_run_is_left_out(runner):
-    run = runs_of(FULL, "sample", "sample", 1)
-    runner.make(run)
+def test_a_table_of_which_only_the_reference_was_run_is_left_out(put):
+    put(runs_of(FULL, "sample", "sample", 1))
     page = write_page("sample", [1]).read_text()
     assert "(Table 2)" not in page
-    other = runs_of(row_of("table2", "w/o ViT"), "sample", "sample", 1)
-    shutil.copy(run.result_path, other.result_path)
+    put(runs_of(row_of("table2", "w/o ViT"), "sample", "sample", 1))
     page = write_page("sample", [1]).read_text()
     assert "(Table 2)" in page and "(Table 3)" not in page
 
 
-def test_the_page_says_which_runs_are_of_earlier_code(runner):
-    run = run_of(TEXT)
-    runner.make(run)
+def test_the_page_says_which_runs_are_of_earlier_code(put):
+    put(run_of(TEXT))
     assert "earlier code" not in write_page("small", [1]).read_text()
-    result = json.loads(run.result_path.read_text())
-    result["identity"]["code"] = "0123456789abcdef"
-    run.result_path.write_text(json.dumps(result))
+    put(run_of(TEXT), code="0123456789abcdef")
     assert "**1 of the 1 runs here are of earlier code** (hash 0123456789)" in write_page("small", [1]).read_text()
+
+
+def test_the_page_says_which_rows_are_of_which_precision(put):
+    """A cluster has machines that multiply bfloat16 and others: `run_mner.py` asks the one that it runs on."""
+    put(run_of(row_of("table1", "HamLearning"), seed=1), bf16=True)
+    put(run_of(TEXT), bf16=True)
+    assert "precisions" not in write_page("small", [1, 2]).read_text()
+    put(run_of(row_of("table1", "HamLearning"), seed=2), bf16=False, seed=2)
+    page = write_page("small", [1, 2]).read_text()
+    assert "**Several precisions** (in brackets the seeds): float32 in HamLearning (2); bfloat16 in all else." in page
 
 
 def test_several_seeds_have_a_mean_and_a_deviation():

@@ -147,6 +147,7 @@ def test_no_tweet_at_all_is_refused(metric):
         score(metric, [], [])
 
 
+@pytest.mark.slow
 def test_the_module_loads_from_a_space_of_the_hub(tmp_path):
     space, home = tmp_path / "space", tmp_path / "home"
     space.mkdir()

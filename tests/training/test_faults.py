@@ -432,6 +432,7 @@ def test_a_run_does_not_go_on_with_other_tweets(stopped, world, tmp_path):
     assert contents(stopped) == before
 
 
+@pytest.mark.slow
 def test_a_streamed_run_does_not_go_on_with_other_shards_of_the_same_names(world, tmp_path):
     for split, dataset in load_tweets(world / "tweets").items():
         dataset.to_parquet(tmp_path / "tweets" / f"{split}.parquet")

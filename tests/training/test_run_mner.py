@@ -366,6 +366,7 @@ def test_a_loss_that_is_no_number_stops_the_run_with_its_step(world, tmp_path):
                             logging_strategy="steps", max_grad_norm=0))  # fmt: skip
 
 
+@pytest.mark.slow
 def test_model_and_data_set_come_from_the_hub_by_their_ids(trained, world, tmp_path):
     folder = tmp_path / "prepared"
     command = [sys.executable, "-m", "hamlearning", "prepare", world / "tweets", folder]
