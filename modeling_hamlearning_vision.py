@@ -882,8 +882,8 @@ class HamLearningVisionModel(PreTrainedModel):
         )
         if parts and self.device.type == "cpu" and is_installed() and not has_bf16():
             logger.warning(
-                "bfloat16: this processor does not multiply it, so nothing gets faster here: OpenVINO computes in "
-                "float32 all the same, and PyTorch takes many times as long."
+                "bfloat16: this processor does not multiply it, so nothing gets faster here, and what PyTorch "
+                "computes takes many times as long."
             )
 
     def _bfloat16_error(self) -> float:
