@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # pybboxes 0.2.0: read from COCO and written as Pascal VOC, each box has the name of the category after its own.
 #
-# Categories of COCO have ids, mostly from 1; the names are looked up by place, from 0. A box of the last category is an
-# IndexError, and where that has none nothing is said. `save_as_yolo` writes the id, which its classes.txt counts from 0, too.
+# Categories of COCO have ids, mostly from 1; the names are looked up by place, from 0, and nothing is said. `save_as_yolo` writes
+# the id, which its classes.txt counts from 0, too.
 #
 # Seen with Python 3.11 (1 is dog, 2 is cat, 3 is bird; a dog and a cat in one picture)
 #   COCO: dog, cat

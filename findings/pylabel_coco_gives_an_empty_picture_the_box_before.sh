@@ -2,7 +2,7 @@
 # pylabel 0.1.55: in the COCO file that it writes, a picture without objects adds the box before it once more, with its id.
 #
 # COCO read and written again, nothing changed: the box of the first picture, which has one, is there twice, and counts twice in
-# what a detector is trained and measured on. Three empty pictures after it would add it three times.
+# what a detector is trained and measured on. Two empty pictures after it add it twice.
 #
 # Seen with Python 3.11, pandas 2.3.3 (file, id and box of each annotation)
 #   read: [('street.png', 1, [10, 20, 30, 40])]
