@@ -677,7 +677,6 @@ def test_few_tweets_with_large_pictures_are_in_memory_together(once, tmp_path):
     assert [len(rows) for rows in echoed(tmp_path / "test.parquet")] == [3, 3, 1]
 
 
-@pytest.mark.slow
 def test_a_shard_of_500_bytes_that_stands_for_gigabytes_takes_little_memory(tmp_path):
     path = tmp_path / "test.parquet"
     text = pa.array(["a" * MIB]).take(pa.array([0] * 1000, pa.int32()))
